@@ -1,0 +1,149 @@
+"""The command line: `parsample sample`, `targets`, `samplers`, `methods`."""
+
+import inspect
+import os
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+import parsample
+
+app = typer.Typer(
+    name="parsample",
+    help="Markov chains, evaluated in parallel over the chain.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+BAD_INPUT = 2
+
+
+def main() -> None:
+    """Run the command line."""
+    _keep_compiled_programs()
+    app()
+
+
+def _keep_compiled_programs() -> None:
+    """Let JAX keep what it compiles, so that the second run of a command starts at once; its own variables go first."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parsample" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"parsample: {error}", err=True)
+    raise typer.Exit(BAD_INPUT)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"parsample {parsample.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Example: parsample sample german_credit --data german.data-numeric --chains 4 --output runs",
+)
+def sample(
+    target: Annotated[str, typer.Argument(help="What to sample; see [bold]parsample targets[/bold].")],
+    sampler: Annotated[str, typer.Option(help="See [bold]parsample samplers[/bold].")] = "mala",
+    method: Annotated[
+        str, typer.Option(help="See [bold]parsample methods[/bold]; 'auto' times the candidates on this device.")
+    ] = "quasi_newton",
+    window: Annotated[
+        int | None, typer.Option(help="Steps solved at a time.", show_default="16 on a CPU, 256 elsewhere")
+    ] = None,
+    warmup: Annotated[int, typer.Option(help="Warm-up steps a chain.")] = 2000,
+    samples: Annotated[int, typer.Option(help="Draws a chain.")] = 5000,
+    chains: Annotated[int, typer.Option(help="Chains.")] = 4,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same trace.")] = 0,
+    step_size: Annotated[
+        float | None,
+        typer.Option(help="In units of the posterior's scale.", show_default="adapted by warm-up"),
+    ] = None,
+    atol: Annotated[float, typer.Option(help="Tolerance of the evaluation, in posterior sd.")] = 1e-5,
+    rtol: Annotated[float, typer.Option(help="Tolerance relative to the state.")] = 1e-5,
+    data: Annotated[Path | None, typer.Option(help="Data file, for the targets that need one.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the trace and the plots; made if missing.")] = Path("runs"),
+    progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
+) -> None:
+    """Sample a posterior, show a summary and the verdict, and save the trace and its plots."""
+    from parsample.report import show_run
+    from parsample.trace import check_writable, save_trace
+
+    try:
+        chosen = _make_target(target, data)
+        output.mkdir(parents=True, exist_ok=True)
+        trace_path = check_writable(output / f"{target}.nc")
+        plot_path = check_writable(output / f"{target}.png")
+    except (ValueError, OSError) as error:
+        _fail(error)
+    try:
+        trace = parsample.sample(
+            chosen,
+            sampler,
+            method=method,
+            window=window,
+            num_warmup=warmup,
+            num_samples=samples,
+            num_chains=chains,
+            seed=seed,
+            step_size=step_size,
+            atol=atol,
+            rtol=rtol,
+            progress=progress,
+        )
+    except (ValueError, FloatingPointError) as error:
+        _fail(error)
+    save_trace(trace, trace_path)
+    summary = parsample.summarize(trace)
+    parsample.plot_trace_rank(trace, plot_path)
+    show_run(trace, summary, [trace_path, plot_path])
+
+
+def _make_target(name: str, data: Path | None) -> Any:
+    from parsample import targets
+
+    target_class = targets.find(name)
+    takes_data = "data" in inspect.signature(target_class).parameters
+    if data is not None and not takes_data:
+        raise ValueError(f"--data is {data}, but the target {name} brings its own data; leave --data out.")
+    return target_class(data=data) if takes_data and data is not None else target_class()
+
+
+@app.command()
+def targets() -> None:
+    """List the targets."""
+    from parsample.report import show_table
+
+    show_table("target", parsample.TARGETS)
+
+
+@app.command()
+def samplers() -> None:
+    """List the samplers."""
+    from parsample.report import show_table
+
+    show_table("sampler", parsample.SAMPLERS)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods of evaluation."""
+    from parsample.report import show_table
+
+    show_table("method", parsample.METHODS)

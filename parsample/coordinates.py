@@ -1,0 +1,119 @@
+"""The coordinates in which chains run: flat vectors, standardised by what warm-up learnt of the posterior.
+
+A sampler with inverse mass matrix L L^T on a position x does the same as one with the identity on z, where
+x = center + L z. In z the posterior has unit scale, so a tolerance means a fraction of a standard deviation, and the
+Jacobian of a step is nearly diagonal, so quasi-Newton needs few iterations.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from parsample.targets.base import Target
+
+# A dense root costs dim^2 numbers and products, and needs more draws to estimate than it has rows.
+LARGEST_DENSE = 100
+
+
+class Standardised(eqx.Module):
+    """A target's log density in coordinates z, where the flat position is center + root z.
+
+    Attributes:
+        target: the target.
+        center: shape (dim,), in the units of the position.
+        root: shape (dim, dim), lower triangular, or (dim,) for a diagonal.
+        unravel: flat position -> position.
+    """
+
+    target: Target
+    center: Float[Array, " dim"]
+    root: Float[Array, "dim dim"] | Float[Array, " dim"]
+    unravel: Callable = eqx.field(static=True)
+
+    def __call__(self, z: Float[Array, " dim"]) -> Float[Array, ""]:
+        """Return the target's log density (its own, without the determinant of the root)."""
+        return self.target.logdensity(self.position(z))
+
+    def vector(self, z: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """Return the flat position at z."""
+        return self.center + (self.root @ z if self.root.ndim == 2 else self.root * z)
+
+    def position(self, z: Float[Array, " dim"]) -> PyTree:
+        """Return the position at z."""
+        return self.unravel(self.vector(z))
+
+    def inverse(self, vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """Return the z of a flat position."""
+        centred = vector - self.center
+        if self.root.ndim == 1:
+            return centred / self.root
+        return jax.scipy.linalg.solve_triangular(self.root, centred, lower=True)
+
+    @property
+    def hessian_diagonal(self) -> Callable[[Array], Array] | None:
+        """The diagonal of the Hessian in z as a function of z, or None if the target does not know it."""
+        known = getattr(self.target, "hessian_diagonal", None)
+        if known is None:
+            return None
+        basis = self.root if self.root.ndim == 2 else jnp.diag(self.root)
+        return lambda z: known(self.position(z), basis)
+
+
+def plain(target: Target) -> Standardised:
+    """Return the target's own coordinates: center 0 and root 1."""
+    vector, unravel = ravel_pytree(target.position_template())
+    dense = vector.size <= LARGEST_DENSE
+    return Standardised(target, vector, jnp.eye(vector.size, dtype=vector.dtype) if dense else vector + 1, unravel)
+
+
+@eqx.filter_jit
+def to_standardised(density: Standardised, vectors: Float[Array, "chain dim"]) -> Float[Array, "chain dim"]:
+    """Return the standardised coordinates of flat positions."""
+    return jax.vmap(density.inverse)(vectors)
+
+
+def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "chain dim"]:
+    """Draw a start for every chain at which the log density and its gradient are finite.
+
+    Args:
+        target: to start in.
+        rng_keys: one a chain.
+        tries: how often a chain may draw again.
+
+    Raises:
+        ValueError: a chain found no such start; the sentence names the variables that are to blame.
+    """
+
+    @jax.jit
+    def attempt(key: Array) -> tuple[PyTree, Array, PyTree]:
+        position = target.initial_position(key)
+        return position, *jax.value_and_grad(target.logdensity)(position)
+
+    found = []
+    for chain, key in enumerate(rng_keys):
+        for again in range(tries):
+            position, value, gradient = attempt(jax.random.fold_in(key, again))
+            if bool(jnp.isfinite(value)) and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient)):
+                found.append(ravel_pytree(position)[0])
+                break
+        else:
+            raise ValueError(_no_start(target, chain, tries, position, value, gradient))
+    return jnp.stack(found)
+
+
+def _no_start(target: Target, chain: int, tries: int, position: PyTree, value: Array, gradient: PyTree) -> str:
+    def name(path: tuple) -> str:
+        return jax.tree_util.keystr(path).strip("[]'\"") or "x"
+
+    bad = [name(p) for p, leaf in jax.tree_util.tree_leaves_with_path(gradient) if not bool(jnp.isfinite(leaf).all())]
+    names = bad or [name(p) for p, _ in jax.tree_util.tree_leaves_with_path(position)]
+    what = "gradient" if bad and bool(jnp.isfinite(value)) else "log density"
+    return (
+        f"initial_position: chain {chain} found no start with a finite {what} in {tries} draws; the last one had log "
+        f"density {float(value):.3g}, with trouble in {', '.join(names)}; check the support of these variables, or "
+        "give an initial_position with a finite log density."
+    )

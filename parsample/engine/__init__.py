@@ -1,0 +1,1 @@
+"""The engine: fixed-point evaluation of recursions. It knows nothing of MCMC or diffusion."""

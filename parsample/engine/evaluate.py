@@ -1,0 +1,320 @@
+"""The one driver of every method, and the sequential loop beside it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from parsample.engine import methods, options
+from parsample.engine.derivative import differentiable
+from parsample.engine.matrices import Matrix
+from parsample.engine.options import Options
+from parsample.engine.scan import solve_lds
+from parsample.engine.solution import History, Solution, Status, raise_unless_converged
+from parsample.engine.transition import FlatTransition, as_transition, flatten
+from parsample.engine.window import Window, count_leading, move
+
+
+def evaluate(
+    transition: Callable[[PyTree, PyTree], PyTree],
+    initial_state: PyTree,
+    inputs: PyTree,
+    *,
+    method: str | methods.Method = "quasi_newton",
+    window: int | None = None,
+    atol: float = 1e-4,
+    rtol: float = 1e-3,
+    max_iterations: int | None = None,
+    guess: PyTree | None = None,
+    throw: bool = True,
+    history: bool = False,
+    damping: float = 0.0,
+    projection: bool = True,
+    clip: float | None = None,
+) -> Solution:
+    """Evaluate a recursion x[t] = f(x[t-1], u[t]) for all steps at once.
+
+    Works under `jit` and `vmap` (each chain of a batch has its own window), and is differentiable, forwards and in
+    reverse, in the initial state, the inputs and whatever the transition holds or closes over.
+
+    A step is accepted once it and every step before it are finite and have both their residual and their correction
+    (what the linear system would still change) within atol + rtol * |state|. The first step that is not accepted takes
+    the transition's value at the last accepted state, which is exact: every iteration gains at least one step.
+
+    Args:
+        transition: pure, `transition(state, input) -> state`.
+        initial_state: step 0, any pytree of floating-point arrays of one dtype. Not part of the output.
+        inputs: any pytree of arrays with leading axis `steps`.
+        method: a name in `METHODS` or an instance with its options, or "auto": time the candidates on this device and
+            take the fastest (see `planner.choose`).
+        window: how many steps are solved at a time; None, or more than there are, for all of them. A window of 1 is
+            the sequential loop.
+        atol: tolerance, in the units of the state.
+        rtol: tolerance relative to the state, dimensionless.
+        max_iterations: None for as many as the chain has steps, within which every method ends.
+        guess: a trajectory to start from, like the states; None to start every step from the initial state.
+        throw: raise if the evaluation does not converge; otherwise return what was reached with its status.
+        history: record what every iteration saw. Memory: three numbers for each of `max_iterations`.
+        damping: in [0, 1]; A is multiplied by 1 - damping. 1 is Jacobi.
+        projection: project every A to spectral norm at most 1 (for a diagonal, clip it to [-1, 1]).
+        clip: clip the entries of A to [-clip, clip].
+
+    Returns:
+        A `Solution`.
+
+    Raises:
+        ValueError: an argument is not what it should be; the sentence says which and how to mend it.
+        ConvergenceError: with `throw`, the evaluation did not converge. Under `jit`, equinox.EquinoxRuntimeError.
+
+    Cost: each iteration evaluates the transition, and what the method's matrices need, at `window` steps in parallel,
+        and solves one linear dynamical system. Memory O(window dim) beside the states themselves.
+
+    Source: Lim et al. 2024 (DEER), Gonzalez et al. 2024, Zoltowski et al. 2025. Ours: acceptance judges the returned
+    states, never the ones before the last update; windows start at the first step that has not converged.
+    """
+    transition = as_transition(transition)
+    flat, initial, steps = flatten(transition, initial_state, inputs)
+    chosen = options.check(steps, initial.dtype, window, atol, rtol, max_iterations, history, damping, projection, clip)
+    if guess is not None:
+        guess = options.check_guess(guess, initial_state, steps)
+    inputs = jax.tree.map(jnp.asarray, inputs)
+    with jax.default_matmul_precision("highest"):
+        if isinstance(method, str) and method == "auto":
+            from parsample.engine import planner
+
+            plan = planner.choose(transition, initial_state, inputs, window=window, atol=atol, rtol=rtol)
+            method, chosen = plan.method, chosen._replace(window=min(plan.window or steps, steps))
+        tolerances = jnp.asarray(atol, initial.dtype), jnp.asarray(rtol, initial.dtype)
+        solution = _evaluate(flat, initial, inputs, guess, methods.find(method), *tolerances, chosen)
+    return raise_unless_converged(solution) if throw else solution
+
+
+def evaluate_sequential(
+    transition: Callable[[PyTree, PyTree], PyTree], initial_state: PyTree, inputs: PyTree, **keywords
+) -> Solution:
+    """Evaluate a recursion one step after the other: `evaluate` with method="sequential".
+
+    Takes and returns what `evaluate` does; what does not concern a loop (window, tolerances, guess) changes nothing.
+    """
+    return evaluate(transition, initial_state, inputs, method="sequential", **keywords)
+
+
+@eqx.filter_jit
+def _evaluate(
+    transition: FlatTransition,
+    initial: Float[Array, " dim"],
+    inputs: PyTree,
+    guess: Float[Array, "steps dim"] | None,
+    method: methods.Method,
+    atol: Float[Array, ""],
+    rtol: Float[Array, ""],
+    chosen: Options,
+) -> Solution:
+    if isinstance(method, methods.Sequential):
+        solution = run_loop(transition, initial, inputs, chosen)
+    else:
+        solution = _iterate(
+            transition, initial, inputs, guess, method, lambda states: atol + rtol * jnp.abs(states), chosen
+        )
+        states = differentiable(transition, solution.states, initial, inputs)
+        solution = eqx.tree_at(lambda solution: solution.states, solution, states)
+    return eqx.tree_at(lambda solution: solution.states, solution, jax.vmap(transition.unravel)(solution.states))
+
+
+def run_loop(transition: FlatTransition, initial: Float[Array, " dim"], inputs: PyTree, chosen: Options) -> Solution:
+    """Run the sequential loop, with the transition's own carry, and judge its states like any others."""
+    inner = transition.transition
+
+    def step(carry, input):
+        carry, _ = inner.advance(carry, input)
+        return carry, ravel_pytree(inner.state_of(carry))[0]
+
+    _, states = jax.lax.scan(step, inner.start(transition.unravel(initial)), inputs)
+    steps = states.shape[0]
+    finite = jnp.isfinite(states).all(1)
+    converged = finite.all()
+    return Solution(
+        states=states,
+        converged=converged,
+        status=jnp.where(converged, Status.CONVERGED, Status.NOT_FINITE),
+        iterations=jnp.asarray(steps),
+        evaluations=jnp.asarray(steps),
+        residual=jnp.where(finite, jnp.zeros(steps, states.dtype), jnp.nan),
+        first_bad_step=jnp.where(converged, -1, jnp.argmin(finite)),
+        history=_empty_history(steps, states.dtype)._replace(first_step=jnp.arange(steps)) if chosen.history else None,
+    )
+
+
+class _Loop(NamedTuple):
+    """What the loop carries from iteration to iteration.
+
+    The buffers hold `window` rows beyond the end of the chain, so that a window always fits.
+    """
+
+    window: Window
+    iterations: Int[Array, ""]
+    stuck: Bool[Array, ""]
+    states: Float[Array, "padded dim"]
+    residual: Float[Array, " padded"]
+    history: History | None
+
+
+def _iterate(
+    transition: FlatTransition,
+    initial: Float[Array, " dim"],
+    inputs: PyTree,
+    guess: Float[Array, "steps dim"] | None,
+    method: methods.Method,
+    tolerance: Callable[[Array], Array],
+    chosen: Options,
+) -> Solution:
+    # The iterations are not differentiated: `differentiable` attaches the derivative to their result.
+    transition, initial, inputs, guess = _stop_gradient((transition, initial, inputs, guess))
+    steps, length = jax.tree.leaves(inputs)[0].shape[0], chosen.window
+    padded = jax.tree.map(lambda leaf: _pad(leaf, length), inputs)
+    guesses = None if guess is None else _pad(guess, 2 * length)
+    start = jnp.broadcast_to(initial, (steps, initial.size)) if guess is None else guess
+    loop = _Loop(
+        window=Window(jnp.asarray(0), initial, start[:length]),
+        iterations=jnp.asarray(0),
+        stuck=jnp.asarray(False),
+        states=_pad(start, length),
+        residual=jnp.full(steps + length, jnp.inf, initial.dtype),
+        history=_empty_history(chosen.max_iterations, initial.dtype) if chosen.history else None,
+    )
+
+    def going_on(loop: _Loop) -> Bool[Array, ""]:
+        return (loop.window.first_step < steps) & (loop.iterations < chosen.max_iterations) & ~loop.stuck
+
+    def iterate(loop: _Loop) -> _Loop:
+        return _one_iteration(loop, transition, padded, guesses, method, tolerance, chosen, steps)
+
+    loop = jax.lax.while_loop(going_on, iterate, loop)
+    return _judge(loop, transition, initial, inputs, chosen)
+
+
+def _one_iteration(
+    loop: _Loop,
+    transition: FlatTransition,
+    inputs: PyTree,
+    guesses: Float[Array, "padded dim"] | None,
+    method: methods.Method,
+    tolerance: Callable[[Array], Array],
+    chosen: Options,
+    steps: int,
+) -> _Loop:
+    window, length = loop.window, chosen.window
+    cut = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, window.first_step, length)  # noqa: E731
+    rng_key = jax.random.fold_in(jax.random.key(0), loop.iterations)
+    values, matrices = jax.lax.stop_gradient(
+        method.linearise(transition, window.previous(), jax.tree.map(cut, inputs), rng_key)
+    )
+    residual = window.guesses - values
+    correction, updated = _solve_window(window, values, _condition(matrices, chosen))
+
+    inside, bound = window.inside(steps), tolerance(window.guesses)
+    # A guess that is not finite would be within a tolerance that is not finite either.
+    finite = jnp.isfinite(values) & jnp.isfinite(window.guesses)
+    good = finite & (jnp.abs(residual) <= bound) & (jnp.abs(correction) <= bound)
+    verified = count_leading(inside & good.all(1))
+    row = jnp.arange(length)
+    # The first row that is not verified has an accepted state before it, so the transition's value there is exact.
+    accepted = jnp.where((row == verified)[:, None], values, window.guesses)
+    stuck = jnp.any((row == verified) & inside & ~jnp.isfinite(values).all(1))
+    # Where the whole window is verified there is no such row: the step after the window has not been evaluated.
+    room = jnp.minimum(length, steps - window.first_step)
+    advance = jnp.minimum(jnp.where(stuck, verified, verified + 1), room)
+
+    size = jnp.where(row < verified, jnp.abs(residual).max(1), jnp.where(row == verified, 0, jnp.inf))
+    put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=window.first_step, axis=0)
+    incoming = None if guesses is None else jax.lax.dynamic_slice_in_dim(guesses, window.first_step + length, length)
+    history = loop.history
+    if history is not None:
+        left = jnp.where((inside & (row >= verified))[:, None], residual, 0)
+        seen = (window.first_step, jnp.abs(left).max(), 0.5 * jnp.sum(left**2))
+        history = History(*(old.at[loop.iterations].set(new) for old, new in zip(history, seen, strict=True)))
+    return _Loop(
+        window=move(window, accepted, updated, incoming, advance),
+        iterations=loop.iterations + 1,
+        stuck=stuck,
+        states=put(loop.states, jnp.where((row <= verified)[:, None], accepted, updated)),
+        residual=put(loop.residual, size),
+        history=history,
+    )
+
+
+def _condition(matrices: Matrix, chosen: Options) -> Matrix:
+    if chosen.clip is not None:
+        matrices = matrices.clip(chosen.clip)
+    if chosen.projection:
+        matrices = matrices.project()
+    return matrices.scale(1 - chosen.damping) if chosen.damping else matrices
+
+
+def _solve_window(
+    window: Window, values: Float[Array, "window dim"], matrices: Matrix
+) -> tuple[Float[Array, "window dim"], Float[Array, "window dim"]]:
+    """Solve x_new[t] = f(x[t-1]) + A[t] (x_new[t-1] - x[t-1]) for the correction x_new - x, and for x_new.
+
+    The system is solved for the correction: it is small near convergence, so its rounding errors are too, and its size
+    estimates the error of the trajectory where the residual is only the error of one step. A step whose value or
+    matrix is not finite forgets its past and starts again from the boundary; such guesses are never accepted.
+    """
+    usable = jnp.isfinite(values).all(1) & matrices.isfinite()
+    matrices = matrices.where(usable)
+    targets = jnp.where(usable[:, None], values, window.boundary)
+    correction = solve_lds(matrices, targets - window.guesses, jnp.zeros_like(window.boundary))
+    before = jnp.concatenate([jnp.zeros_like(correction[:1]), correction[:-1]])
+    updated = targets + matrices.apply(before)
+    return correction, jnp.where(jnp.isfinite(updated).all(1, keepdims=True), updated, window.boundary)
+
+
+def _judge(
+    loop: _Loop,
+    transition: FlatTransition,
+    initial: Float[Array, " dim"],
+    inputs: PyTree,
+    chosen: Options,
+) -> Solution:
+    """Turn the final loop into a solution whose residual is that of the returned states."""
+    steps = jax.tree.leaves(inputs)[0].shape[0]
+    states = loop.states[:steps]
+    converged = (loop.window.first_step >= steps) & ~loop.stuck
+
+    def measure() -> Array:
+        before = jnp.concatenate([initial[None], states[:-1]])
+        values = jax.lax.map(lambda step: transition(*step), (before, inputs), batch_size=chosen.window)
+        return jnp.abs(states - values).max(1)
+
+    # Only a chain that failed has states whose residual was not measured when they were accepted.
+    residual = jax.lax.cond(converged, lambda: loop.residual[:steps], measure)
+    failed = jnp.where(loop.stuck, Status.NOT_FINITE, Status.MAX_ITERATIONS)
+    return Solution(
+        states=states,
+        converged=converged,
+        status=jnp.where(converged, Status.CONVERGED, failed),
+        iterations=loop.iterations,
+        evaluations=loop.iterations * chosen.window + jnp.where(converged, 0, steps),
+        residual=residual,
+        first_bad_step=jnp.where(converged, -1, loop.window.first_step),
+        history=loop.history,
+    )
+
+
+def _stop_gradient(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, tree)
+
+
+def _pad(rows: Array, length: int) -> Array:
+    """Repeat the last row `length` times, so that padding is as well behaved as the end of the chain."""
+    return jnp.concatenate([rows, jnp.broadcast_to(rows[-1:], (length, *rows.shape[1:]))])
+
+
+def _empty_history(length: int, dtype: jnp.dtype) -> History:
+    missing = jnp.full(length, jnp.nan, dtype)
+    return History(jnp.full(length, -1), missing, missing)

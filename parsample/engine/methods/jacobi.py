@@ -1,0 +1,27 @@
+"""Jacobi iteration: A = 0."""
+
+from jaxtyping import Array, Float, Key, PyTree
+
+from parsample.engine.matrices import Zero
+from parsample.engine.methods.base import Method, evaluate_all
+from parsample.engine.transition import FlatTransition
+
+
+class Jacobi(Method):
+    """A[t] = 0: every step is evaluated at the last guess, with no scan and no derivative.
+
+    For transitions that forget their state at once; otherwise it gains one step an iteration.
+
+    Source: Ortega & Rheinboldt 1970; Song et al. 2021, "Accelerating feedforward computation via parallel nonlinear
+    equation solving".
+    """
+
+    def linearise(
+        self,
+        transition: FlatTransition,
+        previous: Float[Array, "steps dim"],
+        inputs: PyTree,
+        rng_key: Key[Array, ""],
+    ) -> tuple[Float[Array, "steps dim"], Zero]:
+        """Return the values and zeros."""
+        return evaluate_all(transition, previous, inputs), Zero()

@@ -1,0 +1,50 @@
+"""Newton iteration: A = J."""
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Key, PyTree
+
+from parsample.engine.matrices import Dense
+from parsample.engine.methods.base import Method, check_gate
+from parsample.engine.transition import FlatTransition
+
+
+class Newton(Method):
+    """A[t] = J[t], the whole Jacobian: few iterations, each dear.
+
+    Args:
+        gate: how the derivative treats accept/reject.
+
+    Cost: dim JVPs a step, a matrix of dim x dim a step in memory, and O(dim^3) a step for its projection (and for the
+        scan, on an accelerator). For small dim.
+
+    Source: Lim et al. 2024 (DEER), Gonzalez et al. 2024; here each matrix is projected to spectral norm 1 by the
+    driver, without which the iteration can diverge.
+    """
+
+    gate: str = eqx.field(static=True, default="frozen")
+
+    def __check_init__(self):
+        """Check the gate."""
+        check_gate(self.gate)
+
+    def linearise(
+        self,
+        transition: FlatTransition,
+        previous: Float[Array, "steps dim"],
+        inputs: PyTree,
+        rng_key: Key[Array, ""],
+    ) -> tuple[Float[Array, "steps dim"], Dense]:
+        """Return the values and the Jacobians."""
+        gated = transition.with_gate(self.gate)
+
+        def step(state, input):
+            def value_twice(state):
+                value = gated(state, input)
+                return value, value
+
+            jacobian, value = jax.jacfwd(value_twice, has_aux=True)(state)
+            return value, jacobian
+
+        values, jacobians = jax.vmap(step)(previous, inputs)
+        return values, Dense(jacobians)

@@ -1,0 +1,28 @@
+"""Picard iteration: A = I."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from parsample.engine.matrices import ScaledIdentity
+from parsample.engine.methods.base import Method, evaluate_all
+from parsample.engine.transition import FlatTransition
+
+
+class Picard(Method):
+    """A[t] = I: the increments f(x) - x are summed along the last guess, with no derivative.
+
+    For small steps, where the Jacobian is near the identity: diffusion models, unadjusted Langevin.
+
+    Source: Shih et al. 2023 (ParaDiGMS), section 3.
+    """
+
+    def linearise(
+        self,
+        transition: FlatTransition,
+        previous: Float[Array, "steps dim"],
+        inputs: PyTree,
+        rng_key: Key[Array, ""],
+    ) -> tuple[Float[Array, "steps dim"], ScaledIdentity]:
+        """Return the values and identities."""
+        values = evaluate_all(transition, previous, inputs)
+        return values, ScaledIdentity(jnp.ones(values.shape[0], values.dtype))

@@ -1,0 +1,99 @@
+"""Quasi-Newton iteration: A = diag(J), exact, analytic or estimated."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from parsample.engine.matrices import Diagonal
+from parsample.engine.methods.base import Method, check_gate
+from parsample.engine.transition import FlatTransition
+
+ESTIMATORS = ("auto", "analytic", "exact", "hutchinson")
+
+
+class QuasiNewton(Method):
+    """A[t] = diag(J[t]): nearly as few iterations as Newton where coordinates are weakly coupled, at O(dim) each.
+
+    Args:
+        estimator: where the diagonal comes from. "analytic": the transition gives it (a sampler on a target with
+            `hessian_diagonal`). "exact": dim JVPs. "hutchinson": the mean of v * J v over random signs v, one JVP a
+            probe. "auto": analytic where the transition gives it, otherwise hutchinson.
+        num_probes: of the hutchinson estimator.
+        gate: how the derivative treats accept/reject.
+
+    Raises:
+        ValueError: an unknown estimator or gate, or num_probes below 1; at the first use, estimator="analytic" with a
+            transition that gives no diagonal.
+
+    Source: Gonzalez et al. 2024 (quasi-DEER); Zoltowski et al. 2025, section 3, for the probes. Here the gate is
+    frozen by default and the diagonal is projected to [-1, 1] by the driver.
+    """
+
+    estimator: str = eqx.field(static=True, default="auto")
+    num_probes: int = eqx.field(static=True, default=1)
+    gate: str = eqx.field(static=True, default="frozen")
+
+    def __check_init__(self):
+        """Check the options."""
+        check_gate(self.gate)
+        if self.estimator not in ESTIMATORS:
+            raise ValueError(f"estimator is {self.estimator!r}, expected one of {', '.join(map(repr, ESTIMATORS))}.")
+        if self.num_probes < 1:
+            raise ValueError(
+                f"num_probes is {self.num_probes}, expected at least 1; for no derivative use method='jacobi'."
+            )
+
+    def linearise(
+        self,
+        transition: FlatTransition,
+        previous: Float[Array, "steps dim"],
+        inputs: PyTree,
+        rng_key: Key[Array, ""],
+    ) -> tuple[Float[Array, "steps dim"], Diagonal]:
+        """Return the values and the diagonals."""
+        if self.estimator in ("auto", "analytic"):
+            # The analytic diagonal is that of the frozen gate, so "auto" passes it by for another gate.
+            known = jax.vmap(transition.with_diagonal)(previous, inputs) if self.gate == "frozen" else None
+            if known is not None:
+                return known[0], Diagonal(known[1])
+            if self.estimator == "analytic":
+                raise ValueError(
+                    "estimator is 'analytic', but the transition gives no diagonal of its Jacobian for "
+                    f"gate={self.gate!r}; use estimator='hutchinson', or a target that has `hessian_diagonal`."
+                )
+        gated = transition.with_gate(self.gate)
+        if self.estimator == "exact":
+            values, diagonals = jax.vmap(lambda state, input: _exact(gated, state, input))(previous, inputs)
+        else:
+            probes = _signs(rng_key, (self.num_probes, *previous.shape), previous.dtype)
+            values, diagonals = jax.vmap(lambda *step: _hutchinson(gated, *step), in_axes=(0, 0, 1))(
+                previous, inputs, probes
+            )
+        return values, Diagonal(diagonals)
+
+
+def _exact(transition: FlatTransition, state: Array, input: PyTree) -> tuple[Array, Array]:
+    value, pushforward = jax.linearize(lambda state: transition(state, input), state)
+    basis = jnp.eye(state.size, dtype=state.dtype)
+    return value, jax.vmap(lambda direction: jnp.vdot(direction, pushforward(direction)))(basis)
+
+
+def _hutchinson(transition: FlatTransition, state: Array, input: PyTree, probes: Array) -> tuple[Array, Array]:
+    def estimate(probe):
+        value, image = jax.jvp(lambda state: transition(state, input), (state,), (probe,))
+        return value, probe * image
+
+    # The value does not depend on the probe, so it comes out of the vmap unbatched: it is computed once.
+    value, diagonals = jax.vmap(estimate, out_axes=(None, 0))(probes)
+    return value, diagonals.mean(0)
+
+
+def _signs(rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Draw random signs, 32 from each random word: eight times faster than one word a sign."""
+    size = 1
+    for axis in shape:
+        size *= axis
+    words = jax.random.bits(rng_key, (-(-size // 32),), jnp.uint32)
+    bits = (words[:, None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    return (2 * bits.reshape(-1)[:size].reshape(shape).astype(dtype) - 1).astype(dtype)

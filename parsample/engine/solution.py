@@ -1,0 +1,123 @@
+"""What an evaluation returns: the states, and an honest verdict about exactly those states."""
+
+import enum
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+
+class Status(enum.IntEnum):
+    """How an evaluation ended."""
+
+    CONVERGED = 0
+    MAX_ITERATIONS = 1
+    NOT_FINITE = 2
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, in a sentence."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Status.CONVERGED: "Nothing needs to be done.",
+    Status.MAX_ITERATIONS: (
+        "Raise max_iterations (None always finishes), use a smaller window or step size, a method with more of the "
+        "Jacobian, or method='sequential'."
+    ),
+    Status.NOT_FINITE: (
+        "The sequential loop meets the same value, so no method can pass this step: use a smaller step size, or check "
+        "the transition and the log density there."
+    ),
+}
+
+
+class History(NamedTuple):
+    """What each iteration saw, leading axis `max_iterations`; rows that were not reached hold -1 or NaN.
+
+    Attributes:
+        first_step: the first step of the window before the iteration.
+        largest_residual: over the steps of the window, in the units of the state.
+        merit: half the sum of squared residuals over the window, in squared units of the state.
+    """
+
+    first_step: Int[Array, " iterations"]
+    largest_residual: Float[Array, " iterations"]
+    merit: Float[Array, " iterations"]
+
+
+class Solution(eqx.Module):
+    """A trajectory with the verdict about it.
+
+    Attributes:
+        states: a pytree like the state with leading axis `steps`; row t is the state after t + 1 transitions.
+        converged: whether every state is finite and every residual is within atol + rtol * |state|.
+        status: a `Status`, as an integer array.
+        iterations: passes of linearise-and-scan, the one that verifies included; for the sequential loop, the steps.
+        evaluations: calls of the transition over all iterations and steps, padding of the window included.
+        residual: shape (steps,), the largest component of |x[t] - f(x[t-1], u[t])| of the returned states, in their
+            units. Exactly 0 where a state was taken from the transition itself.
+        first_bad_step: the row of the first state that is not finite or not within tolerance, -1 where there is none.
+        history: a `History`, or None.
+    """
+
+    states: PyTree
+    converged: Bool[Array, "*chain"]
+    status: Int[Array, "*chain"]
+    iterations: Int[Array, "*chain"]
+    evaluations: Int[Array, "*chain"]
+    residual: Float[Array, "*chain steps"]
+    first_bad_step: Int[Array, "*chain"]
+    history: History | None = None
+
+    def explain(self) -> str:
+        """Return the verdict in a sentence or two: how it ended, where, how far off, and what to do.
+
+        For a batch of chains, of the chain that ended worst.
+        """
+        worst = int(np.argmax(np.ravel(self.status)))
+        steps = self.residual.shape[-1]
+        pick = lambda values: np.ravel(values)[worst]  # noqa: E731
+        status, iterations = Status(int(pick(self.status))), int(pick(self.iterations))
+        residual = np.reshape(self.residual, (-1, steps))[worst]
+        chain = f"Chain {worst}: " if np.size(self.status) > 1 else ""
+        if status is Status.CONVERGED:
+            return (
+                f"{chain}all {steps} steps converged in {iterations} iterations; largest residual {residual.max():.2g}."
+            )
+        bad = int(pick(self.first_bad_step))
+        if status is Status.NOT_FINITE:
+            found = f"the state after {bad + 1} of {steps} steps is not finite"
+        else:
+            found = (
+                f"{bad} of {steps} steps converged in {iterations} iterations; "
+                f"the residual of step {bad} is {residual[bad]:.2g}"
+            )
+        return f"{chain}{found}. {status.remedy}"
+
+
+class ConvergenceError(RuntimeError):
+    """An evaluation with `throw=True` did not converge. Its `solution` holds what was reached."""
+
+    def __init__(self, solution: Solution):
+        """Keep the solution, and explain it."""
+        super().__init__(solution.explain())
+        self.solution = solution
+
+
+def raise_unless_converged(solution: Solution) -> Solution:
+    """Return the solution if it converged, otherwise raise; under `jit`, at run time.
+
+    Raises:
+        ConvergenceError: the values are known and some chain did not converge.
+        equinox.EquinoxRuntimeError: the same, found while a compiled program runs.
+    """
+    if isinstance(solution.converged, jax.core.Tracer):
+        message = "the evaluation did not converge; call with throw=False to see the status and the first bad step."
+        return eqx.error_if(solution, ~solution.converged, message)
+    if not bool(np.all(solution.converged)):
+        raise ConvergenceError(solution)
+    return solution

@@ -1,0 +1,173 @@
+"""Transitions: what the engine solves, and how pytrees become flat vectors."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+GATES = ("frozen", "straight_through")
+
+
+class Transition(eqx.Module):
+    """A pure function `state, input -> state`, with what the engine may ask of it beyond its value.
+
+    A plain function is wrapped by `as_transition`; samplers bring their own subclass.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, state: PyTree, input: PyTree) -> PyTree:
+        """Return the next state."""
+
+    @abc.abstractmethod
+    def with_gate(self, gate: str) -> "Transition":
+        """Return the same transition whose derivative treats accept/reject as `gate` says, one of `GATES`."""
+
+    @abc.abstractmethod
+    def with_diagonal(self, state: PyTree, input: PyTree) -> tuple[PyTree, PyTree] | None:
+        """Return the next state and the diagonal of the Jacobian (a pytree like the state), or None if unknown."""
+
+    @abc.abstractmethod
+    def start(self, state: PyTree) -> PyTree:
+        """Return the carry of the sequential loop: the state and whatever the next step can reuse."""
+
+    @abc.abstractmethod
+    def advance(self, carry: PyTree, input: PyTree) -> tuple[PyTree, PyTree]:
+        """Make one sequential step: the next carry, and diagnostics of the step."""
+
+    @abc.abstractmethod
+    def state_of(self, carry: PyTree) -> PyTree:
+        """Return the state inside a carry."""
+
+
+class FunctionTransition(Transition):
+    """A plain function as a `Transition`: no gate, no analytic diagonal, nothing to cache."""
+
+    function: Callable
+
+    def __call__(self, state: PyTree, input: PyTree) -> PyTree:
+        """Return the next state."""
+        return self.function(state, input)
+
+    def with_gate(self, gate: str) -> Transition:
+        """Return itself: the derivative of a plain function is what JAX says, which is the frozen gate."""
+        if gate != "frozen":
+            raise ValueError(
+                f"gate is {gate!r}, but a plain function has no accept/reject decision to treat that way; "
+                "expected gate='frozen', or a sampler's transition."
+            )
+        return self
+
+    def with_diagonal(self, state: PyTree, input: PyTree) -> None:
+        """Return None: nothing is known about the Jacobian of a plain function."""
+        return None
+
+    def start(self, state: PyTree) -> PyTree:
+        """Return the state itself."""
+        return state
+
+    def advance(self, carry: PyTree, input: PyTree) -> tuple[PyTree, None]:
+        """Return the next state and no diagnostics."""
+        return self.function(carry, input), None
+
+    def state_of(self, carry: PyTree) -> PyTree:
+        """Return the carry, which is the state."""
+        return carry
+
+
+def as_transition(transition: Callable) -> Transition:
+    """Return `transition` as a `Transition`, wrapping a plain function.
+
+    Raises:
+        ValueError: it cannot be called.
+    """
+    if isinstance(transition, Transition):
+        return transition
+    if not callable(transition):
+        raise ValueError(
+            f"transition is a {type(transition).__name__}, expected a function `transition(state, input) -> state`."
+        )
+    return FunctionTransition(transition)
+
+
+class FlatTransition(eqx.Module):
+    """A transition between flat vectors of shape (dim,), for methods, which know nothing of pytrees."""
+
+    transition: Transition
+    unravel: Callable = eqx.field(static=True)
+
+    def __call__(self, vector: Float[Array, " dim"], input: PyTree) -> Float[Array, " dim"]:
+        """Return the next state, flat."""
+        return ravel_pytree(self.transition(self.unravel(vector), input))[0]
+
+    def with_gate(self, gate: str) -> "FlatTransition":
+        """Return the same with another gate."""
+        return FlatTransition(self.transition.with_gate(gate), self.unravel)
+
+    def with_diagonal(self, vector: Float[Array, " dim"], input: PyTree) -> tuple[Array, Array] | None:
+        """Return the next state and the diagonal of the Jacobian, both flat, or None."""
+        pair = self.transition.with_diagonal(self.unravel(vector), input)
+        return None if pair is None else (ravel_pytree(pair[0])[0], ravel_pytree(pair[1])[0])
+
+
+def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tuple[FlatTransition, Array, int]:
+    """Check a problem and put it in flat form.
+
+    Returns:
+        The transition between flat vectors, the initial state of shape (dim,), and the number of steps.
+
+    Raises:
+        ValueError: the state is not made of floating-point arrays of one dtype, the inputs have no common leading
+            axis, or the transition does not return a state like the one it was given.
+    """
+    steps = _count_steps(inputs)
+    initial_state = jax.tree.map(jnp.asarray, initial_state)
+    leaves = jax.tree_util.tree_leaves_with_path(initial_state)
+    dtypes = {leaf.dtype for _, leaf in leaves}
+    if not leaves or sum(leaf.size for _, leaf in leaves) == 0:
+        raise ValueError("initial_state holds no numbers, expected a pytree with at least one non-empty array.")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"initial_state{jax.tree_util.keystr(path)} has dtype {leaf.dtype}, expected floating point; "
+                "convert it, for example with jnp.asarray(value, float)."
+            )
+    if len(dtypes) > 1:
+        names = ", ".join(sorted(str(dtype) for dtype in dtypes))
+        raise ValueError(f"initial_state mixes the dtypes {names}, expected one; convert its arrays to the same dtype.")
+    _check_output(transition, initial_state, jax.tree.map(lambda leaf: leaf[0], inputs))
+    vector, unravel = ravel_pytree(initial_state)
+    return FlatTransition(transition, unravel), vector, steps
+
+
+def _count_steps(inputs: PyTree) -> int:
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
+    if not shapes or any(len(shape) == 0 for shape in shapes):
+        raise ValueError(
+            "inputs must be a pytree of arrays with a leading axis `steps`, "
+            f"but its leaves have the shapes {shapes}; give at least one array, such as jnp.arange(steps)."
+        )
+    lengths = sorted({shape[0] for shape in shapes})
+    if len(lengths) > 1:
+        raise ValueError(f"inputs have leading axes of {lengths} steps, expected the same number for every array.")
+    if lengths[0] == 0:
+        raise ValueError("inputs hold 0 steps, expected at least 1.")
+    return lengths[0]
+
+
+def _check_output(transition: Transition, state: PyTree, input: PyTree) -> None:
+    output = jax.eval_shape(transition, state, input)
+
+    def describe(tree: Any) -> str:
+        return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))
+
+    same_tree = str(jax.tree.structure(output)) == str(jax.tree.structure(state))
+    if not same_tree or describe(output) != describe(state):
+        raise ValueError(
+            f"transition returned {describe(output)}, expected a state like initial_state, {describe(state)}; "
+            "return the same structure, shapes and dtypes."
+        )

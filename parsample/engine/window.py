@@ -1,0 +1,58 @@
+"""The stretch of steps being solved, and how it moves."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+class Window(NamedTuple):
+    """A window of fixed length that starts at the first step that has not converged.
+
+    Attributes:
+        first_step: the number of steps accepted so far, which is the row of the window's first state.
+        boundary: the accepted state before the window, shape (dim,).
+        guesses: shape (window, dim), the current guess of every state in the window.
+    """
+
+    first_step: Int[Array, ""]
+    boundary: Float[Array, " dim"]
+    guesses: Float[Array, "window dim"]
+
+    def previous(self) -> Float[Array, "window dim"]:
+        """Return the state before each step of the window."""
+        return jnp.concatenate([self.boundary[None], self.guesses[:-1]])
+
+    def inside(self, steps: int) -> Bool[Array, " window"]:
+        """Say which rows lie before the end of the chain; the others are padding."""
+        return self.first_step + jnp.arange(self.guesses.shape[0]) < steps
+
+
+def count_leading(accept: Bool[Array, " window"]) -> Int[Array, ""]:
+    """Count the rows before the first one that is not accepted."""
+    return jnp.cumprod(accept.astype(jnp.int32)).sum(dtype=jnp.int32)
+
+
+def move(
+    window: Window,
+    accepted: Float[Array, "window dim"],
+    updated: Float[Array, "window dim"],
+    incoming: Float[Array, "window dim"] | None,
+    advance: Int[Array, ""],
+) -> Window:
+    """Move a window by `advance` steps, at least 1.
+
+    Args:
+        window: as it was.
+        accepted: its states; the first `advance` of them are final.
+        updated: the new guesses for the rows that stay.
+        incoming: guesses for the steps beyond the window, or None: they start from the window's last state.
+        advance: how many steps were accepted.
+    """
+    length = window.guesses.shape[0]
+    if incoming is None:
+        incoming = jnp.broadcast_to(updated[-1], updated.shape)
+    guesses = jax.lax.dynamic_slice_in_dim(jnp.concatenate([updated, incoming]), advance, length)
+    boundary = jax.lax.dynamic_index_in_dim(accepted, advance - 1, keepdims=False)
+    return Window(window.first_step + advance, boundary, guesses)

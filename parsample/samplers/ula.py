@@ -1,0 +1,75 @@
+"""The unadjusted Langevin algorithm."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key, PyTree
+
+from parsample.samplers.base import Mass, Sampler, check_step_size, draw_normal
+from parsample.samplers.langevin import LangevinState, drift_diagonal, propose, state_at
+
+
+class ULAInput(NamedTuple):
+    """What a step of ULA is given: standard normal `noise` of shape (dim,)."""
+
+    noise: Float[Array, " dim"]
+
+
+class ULAInfo(NamedTuple):
+    """Diagnostics of a step: every step is accepted."""
+
+    acceptance_rate: Float[Array, ""]
+    is_accepted: Array
+
+
+class ULA(Sampler):
+    """Langevin steps without accept/reject: x + step_size M^-1 grad + sqrt(2 step_size) M^-1/2 noise.
+
+    Its invariant law is only near the target, the nearer the smaller the step: for a Gaussian of variance s^2 and
+    identity mass the variance is s^2 / (1 - step_size / (2 s^2)).
+
+    Args:
+        logdensity_fn: position -> log density, up to a constant.
+        step_size: BlackJAX's, in squared units of the position where the mass matrix is the identity.
+        inverse_mass_matrix: None (identity), (dim,) or (dim, dim), in the order of the ravelled position.
+
+    Raises:
+        ValueError: the step size is not positive, or the matrix not positive definite.
+
+    Cost: one gradient a step.
+
+    Source: Roberts & Tweedie 1996, section 1.4.1.
+    """
+
+    target_acceptance: ClassVar[None] = None
+
+    logdensity_fn: Callable
+    step_size: Float[Array, ""] | float
+    mass: Mass
+
+    def __init__(self, logdensity_fn: Callable, step_size: Any = 0.1, inverse_mass_matrix: Any = None):
+        """Check the arguments and factor the mass matrix."""
+        check_step_size(step_size)
+        self.logdensity_fn, self.step_size, self.mass = logdensity_fn, step_size, Mass.of(inverse_mass_matrix)
+
+    def init(self, position: PyTree) -> LangevinState:
+        """Return the state at a position, with its gradient."""
+        return state_at(self.logdensity_fn, position)
+
+    def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> ULAInput:
+        """Draw the noise of `num_steps` steps."""
+        return ULAInput(draw_normal(rng_key, num_steps, dim, dtype))
+
+    def step(self, state: LangevinState, input: ULAInput, gate: str = "frozen") -> tuple[LangevinState, ULAInfo]:
+        """Make one step. There is no decision, so `gate` changes nothing."""
+        state = self.init(propose(state, input.noise, self.step_size, self.mass))
+        return state, ULAInfo(jnp.ones_like(state.logdensity), jnp.asarray(True))
+
+    def with_diagonal(self, position: PyTree, input: ULAInput) -> tuple[PyTree, PyTree] | None:
+        """Return the next position and the diagonal of I + step_size M^-1 H, if the log density knows that of H."""
+        diagonal = drift_diagonal(self.logdensity_fn, position, self.step_size, self.mass)
+        if diagonal is None:
+            return None
+        return self.step(self.init(position), input)[0].position, ravel_pytree(position)[1](diagonal)

@@ -1,0 +1,339 @@
+"""The front door: from a model to a trace."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from parsample import progress as progress_bar
+from parsample.chains import Plan, Segment, draw, run_segment
+from parsample.coordinates import starts, to_standardised
+from parsample.engine import methods, options, planner
+from parsample.engine.names import unknown
+from parsample.engine.solution import Status
+from parsample.samplers import SAMPLERS
+from parsample.samplers import find as find_sampler
+from parsample.samplers.base import BLOCK, Sampler, check_step_size
+from parsample.targets import TARGETS
+from parsample.targets.base import Target
+from parsample.targets.density import LogDensity, check_scalar
+from parsample.trace import build_trace
+from parsample.verdict import Verdict
+from parsample.warmup import Adaptation, adapt
+
+# Steps of a segment: what is on the device at a time, and how often the progress bar moves.
+SEGMENT = 1024
+# Window by device: on a CPU evaluations are what costs, and short windows waste fewest of them; on an accelerator
+# iterations are.
+WINDOW_CPU, WINDOW_ACCELERATOR = 16, 256
+# A chain whose window advances by fewer steps an iteration than this, on average, is left to the sequential loop.
+SLOWEST_ADVANCE = 2
+
+
+def sample(
+    target: str | Target | Callable[[PyTree], Any],
+    sampler: str | type[Sampler] = "mala",
+    *,
+    num_warmup: int = 2000,
+    num_samples: int = 5000,
+    num_chains: int = 4,
+    seed: int = 0,
+    method: str | methods.Method = "quasi_newton",
+    window: int | None = None,
+    initial_position: PyTree | None = None,
+    step_size: float | None = None,
+    atol: float = 1e-5,
+    rtol: float = 1e-5,
+    max_iterations: int | None = None,
+    compare: bool = True,
+    keep_warmup: bool = False,
+    progress: bool = True,
+) -> Any:
+    """Sample a posterior, each chain evaluated in parallel over its steps.
+
+    Chains are warmed up sequentially, then run in coordinates where the posterior has about unit scale, segment by
+    segment. The same seed gives the same chain whatever the method and the window. A chain that does not converge
+    within `max_iterations` is finished by the sequential loop, so the draws are always there and always right; the
+    verdict (`parsample.read_verdict`) says what it took.
+
+    Args:
+        target: a name in `TARGETS`, a target, or a plain log density, which needs an `initial_position`.
+        sampler: a name in `SAMPLERS`, or a sampler's class.
+        num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
+        num_samples: draws a chain.
+        num_chains: chains.
+        seed: a whole number. The same seed gives the same trace on the same machine and versions.
+        method: a name in `METHODS`, an instance with its options, or "auto": time the candidates on the first
+            segment and take the fastest.
+        window: steps solved at a time; None for the device's default, 16 on a CPU and 256 elsewhere.
+        initial_position: for a plain log density: any pytree of floating-point arrays, in unconstrained numbers.
+            Chains start at it plus uniform noise on (-1, 1).
+        step_size: in standardised coordinates, dimensionless; None to let warm-up find it.
+        atol: tolerance of the evaluation, in posterior standard deviations.
+        rtol: tolerance relative to the state, dimensionless.
+        max_iterations: of a segment of 1,024 steps; None for one in two steps.
+        compare: run the first segment by the sequential loop as well, for the verdict: its wall time, the largest
+            difference and the accept decisions that differ.
+        keep_warmup: keep the warm-up draws as `warmup_posterior`.
+        progress: show a progress bar if the output is a terminal.
+
+    Returns:
+        The ArviZ object of the installed ArviZ (0.x: InferenceData, 1.x: xarray.DataTree) with the groups `posterior`
+        and `sample_stats`: `lp`, `acceptance_rate`, `is_accepted`, `step_size`, `residual` (of each draw, in posterior
+        standard deviations) and `iterations` (of each chain). Its attributes hold the settings and the verdict.
+
+    Raises:
+        ValueError: an argument is not what it should be; the sentence says which and how to mend it.
+        FloatingPointError: a chain left the finite numbers, which only an unadjusted sampler can.
+
+    Cost: one gradient a warm-up step; then evaluations_per_step (see the verdict) times two gradients a step, in
+        parallel over the window. Device memory O(num_chains * 1024 * dim).
+    """
+    target = _target(target, initial_position)
+    sampler_class = find_sampler(sampler)
+    num_samples = options.whole("num_samples", num_samples, "each chain needs a draw")
+    num_chains = options.whole("num_chains", num_chains, "one chain is enough to sample, four to judge")
+    num_warmup = 0 if _is_zero(num_warmup) else options.whole("num_warmup", num_warmup, "0 leaves warm-up out")
+    if step_size is not None:
+        check_step_size(step_size)
+    if not (hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= seed < 2**63):
+        raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**63 - 1.")
+    plan = _plan(target, method, window, num_samples, max_iterations, atol, rtol)
+
+    key_start, key_warmup, key_chain = jax.random.split(jax.random.key(seed), 3)
+    vectors = starts(target, _keys(key_start, num_chains))
+    with progress_bar.bar(progress, num_warmup, num_samples) as report:
+        began = time.perf_counter()
+        adaptation = adapt(
+            target,
+            sampler_class,
+            vectors,
+            _keys(key_warmup, num_chains),
+            num_warmup,
+            step_size=step_size,
+            keep_draws=keep_warmup,
+            report=lambda steps: report("warm-up", steps),
+        )
+        warmup_seconds = time.perf_counter() - began
+        run = _Run(sampler_class, adaptation, _keys(key_chain, num_chains))
+        if method == "auto":
+            plan = run.choose(plan)
+        segments = run.all_segments(plan, num_samples, report)
+    comparison = run.compare(plan, segments[0]) if compare else _NOT_COMPARED
+    verdict = _verdict(plan, num_samples, segments, run, comparison)
+    return _trace(target, sampler_class, adaptation, num_samples, segments, verdict, seed, num_warmup, warmup_seconds)
+
+
+def _is_zero(value: Any) -> bool:
+    return not isinstance(value, bool) and hasattr(value, "__index__") and value.__index__() == 0
+
+
+_fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
+
+
+def _keys(rng_key: jax.Array, num_chains: int) -> jax.Array:
+    return _fold_in(rng_key, jnp.arange(num_chains))
+
+
+def _target(target: Any, initial_position: PyTree | None) -> Target:
+    if isinstance(target, str):
+        if target not in TARGETS:
+            raise unknown("target", target, TARGETS, "a Target, or a log density")
+        target = TARGETS[target]()
+    elif not isinstance(target, Target) and callable(target):
+        if initial_position is None:
+            raise ValueError(
+                "initial_position is missing, expected any pytree of floating-point arrays to start around, because "
+                "target is a plain log density; for example initial_position=jnp.zeros(3)."
+            )
+        return LogDensity(target, initial_position)
+    if not isinstance(target, Target):
+        raise ValueError(
+            f"target is a {type(target).__name__}, expected the name of a target, a Target or a log density."
+        )
+    if initial_position is not None:
+        raise ValueError(
+            f"initial_position was given, but the target {target.name} draws its own starts; leave it out."
+        )
+    check_scalar(jax.eval_shape(target.logdensity, target.position_template()))
+    return target
+
+
+def _plan(
+    target: Target,
+    method: str | methods.Method,
+    window: int | None,
+    num_samples: int,
+    max_iterations: int | None,
+    atol: float,
+    rtol: float,
+) -> Plan:
+    """Check the options of the evaluation, and fill in what depends on the device."""
+    # Segments of equal length in whole blocks of inputs: the last one may run too far, which is cheaper than compiling
+    # another program for it.
+    num_segments = -(-num_samples // SEGMENT)
+    steps = -(-num_samples // (num_segments * BLOCK)) * BLOCK
+    if window is None:
+        window = WINDOW_CPU if jax.default_backend() == "cpu" else WINDOW_ACCELERATOR
+    if max_iterations is None:
+        max_iterations = max(64, steps // SLOWEST_ADVANCE)
+    dtype = jnp.result_type(*jax.tree.leaves(target.position_template()))
+    checked = options.check(steps, dtype, window, atol, rtol, max_iterations, False, 0.0, True, None)
+    chosen = methods.QuasiNewton() if isinstance(method, str) and method == "auto" else methods.find(method)
+    return Plan(chosen, checked.window, steps, checked.max_iterations, atol, rtol)
+
+
+class _Comparison(NamedTuple):
+    """The first segment by the sequential loop."""
+
+    compared_steps: int
+    parallel_seconds: float
+    sequential_seconds: float
+    largest_difference: float
+    decisions_that_differ: int
+
+
+_NOT_COMPARED = _Comparison(0, 0.0, 0.0, 0.0, 0)
+
+
+class _Run:
+    """Chains after warm-up, and the time that compiling and running them took."""
+
+    def __init__(self, sampler_class: type[Sampler], adaptation: Adaptation, rng_keys: jax.Array):
+        """Put the chains where warm-up left them."""
+        self.density = adaptation.density
+        self.sampler = sampler_class(self.density, jnp.asarray(adaptation.step_size, adaptation.last.dtype))
+        self.first = to_standardised(self.density, adaptation.last)
+        self.rng_keys = rng_keys
+        self.programs: dict[Plan, Callable] = {}
+        self.compile_seconds = self.run_seconds = self.first_seconds = 0.0
+
+    def segment(self, plan: Plan, states: jax.Array, start: int) -> tuple[Segment, float]:
+        """Run one segment, and say how long it took without compiling."""
+        inputs = draw(self.sampler, self.rng_keys, states, start, plan.steps)
+        if plan not in self.programs:
+            began = time.perf_counter()
+            program: Any = eqx.filter_jit(run_segment)
+            self.programs[plan] = program.lower(self.sampler, states, inputs, plan).compile()
+            self.compile_seconds += time.perf_counter() - began
+        began = time.perf_counter()
+        segment = jax.block_until_ready(self.programs[plan](self.sampler, states, inputs, plan))
+        return segment, time.perf_counter() - began
+
+    def all_segments(self, plan: Plan, num_samples: int, report: Callable) -> list[Segment]:
+        """Run the chains to their end; what each segment gave moves to the host."""
+        segments, states, done = [], self.first, 0
+        while done < num_samples:
+            segment, seconds = self.segment(plan, states, done)
+            states = segment.states[:, -1]
+            segment = jax.device_get(segment)
+            _check_finite(segment, done)
+            self.run_seconds += seconds
+            self.first_seconds = self.first_seconds or seconds
+            segments.append(segment)
+            work = float(np.mean(segment.evaluations)) / plan.steps
+            report("sampling", min(plan.steps, num_samples - done), f"{work:.1f} evaluations a step")
+            done += plan.steps
+        return segments
+
+    def choose(self, plan: Plan) -> Plan:
+        """Time the candidates on the first segment, and return the plan of the fastest."""
+        plans = {"sequential": plan._replace(method=methods.Sequential()), "quasi_newton": plan}
+        runs = {name: lambda plan=plan: self.segment(plan, self.first, 0)[0] for name, plan in plans.items()}
+        return plans[planner.fastest(runs, "sequential")[0]]
+
+    def compare(self, plan: Plan, parallel: Segment) -> _Comparison:
+        """Run the first segment by the sequential loop, and compare."""
+        if isinstance(plan.method, methods.Sequential):
+            return _NOT_COMPARED
+        compile_seconds = self.compile_seconds
+        sequential, seconds = self.segment(plan._replace(method=methods.Sequential()), self.first, 0)
+        self.compile_seconds = compile_seconds
+        return _Comparison(
+            plan.steps,
+            self.first_seconds,
+            seconds,
+            float(np.max(np.abs(parallel.states - np.asarray(sequential.states)))),
+            int(np.sum(parallel.is_accepted != np.asarray(sequential.is_accepted))),
+        )
+
+
+def _check_finite(segment: Segment, start: int) -> None:
+    finite = np.isfinite(segment.states).all(-1)
+    if finite.all():
+        return
+    chain, step = np.argwhere(~finite)[0]
+    raise FloatingPointError(
+        f"chain {chain} left the finite numbers at step {start + step}. {Status.NOT_FINITE.remedy}"
+    )
+
+
+def _total(segments: list[Segment], name: str) -> np.ndarray:
+    """Add a count of each chain up over the segments, in 64 bits, which the device's own counts do not have."""
+    return np.stack([getattr(segment, name) for segment in segments]).astype(np.int64).sum(0)
+
+
+def _verdict(plan: Plan, num_samples: int, segments: list[Segment], run: _Run, comparison: _Comparison) -> Verdict:
+    chains = len(run.first)
+    run_steps = plan.steps * len(segments)
+    name = next((name for name in methods.METHODS if methods.METHODS[name]() == plan.method), repr(plan.method))
+    return Verdict(
+        method=name,
+        window=1 if name == "sequential" else plan.window,
+        chains=chains,
+        steps=num_samples,
+        iterations=int(_total(segments, "iterations").max()),
+        evaluations_per_step=float(_total(segments, "evaluations").sum() / run_steps / chains),
+        largest_residual=float(max(segment.residual.max() for segment in segments)),
+        atol=float(plan.atol),
+        rtol=float(plan.rtol),
+        finished_sequentially=int(_total(segments, "finished").sum()),
+        run_seconds=run.run_seconds,
+        compile_seconds=run.compile_seconds,
+        **comparison._asdict(),
+    )
+
+
+def _trace(
+    target: Target,
+    sampler_class: type[Sampler],
+    adaptation: Adaptation,
+    num_samples: int,
+    segments: list[Segment],
+    verdict: Verdict,
+    seed: int,
+    num_warmup: int,
+    warmup_seconds: float,
+) -> Any:
+    def join(name: str) -> np.ndarray:
+        return np.concatenate([getattr(segment, name) for segment in segments], 1)[:, :num_samples]
+
+    posterior = {
+        name: np.concatenate([segment.draws[name] for segment in segments], 1)[:, :num_samples]
+        for name in segments[0].draws
+    }
+    stats = {name: join(name) for name in ("lp", "acceptance_rate", "is_accepted", "residual")}
+    stats["step_size"] = np.full_like(stats["lp"], adaptation.step_size)
+    stats["iterations"] = _total(segments, "iterations")
+    groups = {"posterior": posterior, "sample_stats": stats}
+    if adaptation.draws.shape[1]:
+        constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
+        groups["warmup_posterior"] = jax.device_get(constrain(jnp.asarray(adaptation.draws)))
+    device = jax.devices()[0]
+    attributes = {
+        "target": target.name,
+        "sampler": next((name for name, row in SAMPLERS.items() if row is sampler_class), sampler_class.__name__),
+        "seed": int(seed),
+        "num_warmup": num_warmup,
+        "dtype": str(adaptation.last.dtype),
+        "device": f"{device.platform} {device.device_kind}",
+        "jax_version": jax.__version__,
+        "warmup_seconds": warmup_seconds,
+        **verdict.attributes(),
+    }
+    return build_trace(groups, dims=target.dims, coords=target.coords, attrs=attributes)

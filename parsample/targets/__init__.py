@@ -1,0 +1,62 @@
+"""The targets, one a file. A new one is a file and a row in `TARGETS`.
+
+What a target needs beyond JAX (distrax, scikit-learn) it imports where it is used.
+"""
+
+from parsample.engine.names import unknown
+from parsample.targets.banana import Banana
+from parsample.targets.base import Target
+from parsample.targets.breast_cancer import BreastCancer
+from parsample.targets.eight_schools import EightSchools
+from parsample.targets.eight_schools_centered import EightSchoolsCentered
+from parsample.targets.funnel import Funnel
+from parsample.targets.gaussian_mixture import GaussianMixture
+from parsample.targets.german_credit import GermanCredit
+from parsample.targets.log_gamma import LogGamma
+from parsample.targets.logistic_regression import LogisticRegression
+from parsample.targets.multivariate_normal import MultivariateNormal
+from parsample.targets.two_wells import TwoWells
+
+TARGETS: dict[str, type[Target]] = {
+    "multivariate_normal": MultivariateNormal,
+    "log_gamma": LogGamma,
+    "two_wells": TwoWells,
+    "gaussian_mixture": GaussianMixture,
+    "banana": Banana,
+    "funnel": Funnel,
+    "eight_schools": EightSchools,
+    "eight_schools_centered": EightSchoolsCentered,
+    "logistic_regression": LogisticRegression,
+    "breast_cancer": BreastCancer,
+    "german_credit": GermanCredit,
+}
+
+__all__ = [
+    "TARGETS",
+    "Banana",
+    "BreastCancer",
+    "EightSchools",
+    "EightSchoolsCentered",
+    "Funnel",
+    "GaussianMixture",
+    "GermanCredit",
+    "LogGamma",
+    "LogisticRegression",
+    "MultivariateNormal",
+    "Target",
+    "TwoWells",
+    "find",
+]
+
+
+def find(target: str | type[Target]) -> type[Target]:
+    """Return a target's class, given as such or by its name in `TARGETS`.
+
+    Raises:
+        ValueError: no target has that name; the nearest one is suggested.
+    """
+    if isinstance(target, type) and issubclass(target, Target):
+        return target
+    if isinstance(target, str) and target in TARGETS:
+        return TARGETS[target]
+    raise unknown("target", target, TARGETS, "a Target class")

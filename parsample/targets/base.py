@@ -1,0 +1,88 @@
+"""What a target is: a log density in unconstrained coordinates, and the names under which draws go into the trace."""
+
+import abc
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key
+
+Position = dict[str, Array]
+
+
+class Target(eqx.Module):
+    """A log density to sample from.
+
+    A concrete target gives `name`, `logdensity` and `position_template`; what else it has to say goes into the hooks
+    below them. It may also have `hessian_diagonal(position, basis)`, shape (k,): the diagonal of B^T H B, where H is
+    the Hessian of the log density in the coordinates that `jax.flatten_util.ravel_pytree` makes of a position, and the
+    columns of `basis`, shape (dim, k), are directions in those coordinates.
+
+    Arguments of constructors are concrete numbers. A target is a pytree of its parameters: to differentiate in one,
+    differentiate in the target.
+    """
+
+    # The row of the target in `TARGETS`.
+    name: eqx.AbstractClassVar[str]
+
+    @abc.abstractmethod
+    def logdensity(self, position: Position) -> Float[Array, ""]:
+        """Return the log density at an unconstrained position, log-Jacobians included, in the position's dtype."""
+
+    @abc.abstractmethod
+    def position_template(self) -> Position:
+        """Return zeros with the names, shapes and dtypes of a position."""
+
+    def initial_position(self, rng_key: Key[Array, ""]) -> Position:
+        """Draw a start: uniform on (-2, 2) in every unconstrained coordinate, as Stan does."""
+        vector, unravel = ravel_pytree(self.position_template())
+        return unravel(jax.random.uniform(rng_key, vector.shape, vector.dtype, -2.0, 2.0))
+
+    def constrain(self, position: Position) -> dict[str, Array]:
+        """Return the named values of one draw that go into the trace, derived ones included."""
+        return position
+
+    @property
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Name the dimensions of each variable of the trace that has any."""
+        return {}
+
+    @property
+    def coords(self) -> dict[str, Sequence]:
+        """Label the entries of the dimensions that have labels."""
+        return {}
+
+    def moments(self) -> dict[str, tuple[Array, Array]] | None:
+        """Return mean and standard deviation of each variable of the trace, or None where no closed form is known."""
+        return None
+
+    def check_position(self, position: Position) -> None:
+        """Compare a position with the template. It costs nothing at run time: only names, shapes and dtypes are read.
+
+        Args:
+            position: what a log density is about to be evaluated at.
+
+        Raises:
+            ValueError: a name is missing or unknown, a shape differs, or a dtype is not a floating one.
+        """
+        template = jax.eval_shape(self.position_template)
+        if set(position) != set(template):
+            raise ValueError(
+                f"position has the entries {sorted(position)}, expected {sorted(template)} for the target {self.name}."
+            )
+        for key, expected in template.items():
+            value = position[key]
+            if jnp.shape(value) != expected.shape:
+                raise ValueError(f"position[{key!r}] has shape {jnp.shape(value)}, expected {expected.shape}.")
+            if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+                raise ValueError(
+                    f"position[{key!r}] has dtype {jnp.result_type(value)}, expected a floating one such as float32."
+                )
+
+
+def check_basis(basis: Array, dim: int) -> None:
+    """Raise ValueError unless the columns of a basis are directions in `dim` coordinates."""
+    if jnp.ndim(basis) != 2 or basis.shape[0] != dim:
+        raise ValueError(f"basis has shape {jnp.shape(basis)}, expected ({dim}, k): one direction a column.")

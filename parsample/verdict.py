@@ -1,0 +1,130 @@
+"""The verdict about a parallel evaluation: what it cost, how exact it is, and what that means, in words."""
+
+import dataclasses
+from typing import Any
+
+# The parallel evaluation must be this much faster than the loop before the verdict calls it faster, and conversely.
+CLEAR = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a run of the front door has to say about its evaluation.
+
+    Attributes:
+        method: its name, or its repr with the options.
+        window: steps solved at a time.
+        chains: how many.
+        steps: a chain.
+        iterations: linearise-and-scan passes of the slowest chain.
+        evaluations_per_step: calls of the transition over steps and chains: the work amplification K.
+        largest_residual: over all draws, in posterior standard deviations (the coordinates that chains run in).
+        atol: tolerance, in the same units.
+        rtol: tolerance relative to the state.
+        finished_sequentially: steps, over all chains, that were left to the sequential loop.
+        run_seconds: wall time of the evaluation, without compiling.
+        compile_seconds: wall time of compiling it.
+        compared_steps: a chain, on which the sequential loop was run for comparison; 0 if it was not.
+        parallel_seconds: wall time of the evaluation of these steps, all chains.
+        sequential_seconds: wall time of the loop over these steps, all chains.
+        largest_difference: between the two, over these steps, in posterior standard deviations.
+        decisions_that_differ: accept decisions, over these steps and all chains.
+    """
+
+    method: str
+    window: int
+    chains: int
+    steps: int
+    iterations: int
+    evaluations_per_step: float
+    largest_residual: float
+    atol: float
+    rtol: float
+    finished_sequentially: int
+    run_seconds: float
+    compile_seconds: float
+    compared_steps: int
+    parallel_seconds: float
+    sequential_seconds: float
+    largest_difference: float
+    decisions_that_differ: int
+
+    @property
+    def converged(self) -> bool:
+        """Whether every step of every chain converged without help from the sequential loop."""
+        return self.finished_sequentially == 0
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the verdict as pairs of a heading and a text."""
+        total = self.steps * self.chains
+        if self.method == "sequential":
+            outcome = "exact: the sequential loop itself"
+        elif self.converged:
+            outcome = f"yes: all {total:,} steps of {self.chains} chains"
+        else:
+            outcome = (
+                f"{total - self.finished_sequentially:,} of {total:,} steps; "
+                f"the other {self.finished_sequentially:,} were finished by the sequential loop"
+            )
+        rows = [
+            ("method", f"{self.method}, window {self.window}"),
+            ("converged", outcome),
+            ("iterations", f"{self.iterations:,} in the slowest chain, for {self.steps:,} steps"),
+            ("evaluations per step", f"{self.evaluations_per_step:.2f}"),
+            (
+                "largest residual",
+                f"{self.largest_residual:.2g} posterior sd (tolerance {self.atol:.2g} + {self.rtol:.2g} |state|)",
+            ),
+            ("wall time", f"{self.run_seconds:.2f} s, and {self.compile_seconds:.2f} s to compile"),
+        ]
+        if self.compared_steps:
+            rows += [("sequential loop", self._against_the_loop()), ("same chain", self._same_chain())]
+        return rows
+
+    def _against_the_loop(self) -> str:
+        ratio = self.parallel_seconds / self.sequential_seconds
+        if ratio > CLEAR:
+            words = f"the loop is {ratio:.1f} times faster here: method='sequential' gives the same draws sooner"
+        elif ratio < 1 / CLEAR:
+            words = f"the parallel evaluation is {1 / ratio:.1f} times faster"
+        else:
+            words = "about as fast"
+        return (
+            f"{self.sequential_seconds:.2f} s against {self.parallel_seconds:.2f} s on {self.compared_steps:,} steps "
+            f"of each chain; {words}"
+        )
+
+    def _same_chain(self) -> str:
+        decisions = self.decisions_that_differ or "no"
+        return (
+            f"largest difference {self.largest_difference:.2g} posterior sd, {decisions} accept decisions differ "
+            f"(on the same {self.compared_steps:,} steps)"
+        )
+
+    def text(self) -> str:
+        """Return the verdict as aligned lines."""
+        rows = self.rows()
+        width = max(len(heading) for heading, _ in rows)
+        return "\n".join(f"{heading:<{width}}  {text}" for heading, text in rows)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the fields as attributes of a trace, with names that say where they come from."""
+        return {f"evaluation_{name}": value for name, value in dataclasses.asdict(self).items()}
+
+
+def read_verdict(trace: Any) -> Verdict:
+    """Read the verdict from a trace that `parsample.sample` returned or `parsample.load_trace` read.
+
+    Raises:
+        ValueError: the trace holds none.
+    """
+    names = [field.name for field in dataclasses.fields(Verdict)]
+    try:
+        values = {name: trace.attrs[f"evaluation_{name}"] for name in names}
+    except KeyError as missing:
+        raise ValueError(
+            f"trace has no attribute {missing}, expected a trace that parsample.sample returned; "
+            "others hold no verdict."
+        ) from None
+    # Files return NumPy numbers where Python ones went in.
+    return Verdict(**{name: getattr(value, "item", lambda value=value: value)() for name, value in values.items()})

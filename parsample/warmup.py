@@ -1,0 +1,221 @@
+"""Warm-up: find the step size and the scale of the posterior, in segments with fixed parameters."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from parsample.chains import draw
+from parsample.coordinates import LARGEST_DENSE, Standardised, plain
+from parsample.samplers.base import Sampler
+from parsample.samplers.mala import MALA
+from parsample.targets.base import Target
+
+# Warm-up is counted in units of this fraction of its length; every segment is a whole number of units.
+UNITS = 80
+# Units of the segments after which the covariance is estimated anew; each is followed by `TUNING` units for the step
+# size. With `FIRST` units before them and what is left after them they make up the whole.
+COVARIANCE_SEGMENTS = (4, 8, 16, 28)
+FIRST, TUNING = 8, 2
+
+
+class Adaptation(NamedTuple):
+    """What warm-up found.
+
+    Attributes:
+        density: the target in coordinates where the posterior has about unit scale.
+        step_size: dimensionless, in those coordinates.
+        last: flat positions in the target's own coordinates, shape (chain, dim).
+        draws: flat positions of all warm-up steps, shape (chain, steps, dim), empty unless they were asked for.
+    """
+
+    density: Standardised
+    step_size: float
+    last: Float[Array, "chain dim"]
+    draws: Float[np.ndarray, "chain steps dim"]
+
+
+class DualAveraging:
+    """Steer the logarithm of the step size so that the mean acceptance tends to a target.
+
+    Source: Hoffman & Gelman 2014, section 3.2, with their constants; here an update sees the mean over a segment.
+    """
+
+    def __init__(self, step_size: float, target_acceptance: float):
+        """Start from a step size; the iterates are drawn towards ten times that."""
+        self.target = target_acceptance
+        self.log_step, self.log_average = math.log(step_size), math.log(step_size)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the past, and go on from the current step size."""
+        self.center, self.error, self.count = self.log_step + math.log(2), 0.0, 0
+
+    def update(self, acceptance: float) -> None:
+        """Take the mean acceptance of a segment into account."""
+        self.count += 1
+        weight = 1 / (self.count + 10)
+        self.error = (1 - weight) * self.error + weight * (self.target - acceptance)
+        self.log_step = self.center - math.sqrt(self.count) / 0.05 * self.error
+        share = self.count**-0.75
+        self.log_average = share * self.log_step + (1 - share) * self.log_average
+
+
+@eqx.filter_jit
+def _run_segment(
+    sampler_class: type[Sampler], density: Standardised, step_size: Array, vectors: Array, inputs: PyTree
+) -> tuple[Array, Array]:
+    """Run all chains for a segment: positions after every step (chain, steps, dim), and the mean acceptance."""
+    sampler = sampler_class(density, step_size)
+
+    def chain(vector: Array, inputs: PyTree) -> tuple[Array, Array]:
+        z = density.inverse(vector)
+
+        def step(state, input):
+            state, info = sampler.step(state, input)
+            return state, (density.vector(state.position), info.acceptance_rate)
+
+        return jax.lax.scan(step, sampler.init(z), inputs)[1]
+
+    draws, acceptance = jax.vmap(chain)(vectors, inputs)
+    return draws, acceptance.mean()
+
+
+def adapt(
+    target: Target,
+    sampler_class: type[Sampler],
+    vectors: Float[Array, "chain dim"],
+    rng_keys: Array,
+    num_warmup: int,
+    *,
+    step_size: float | None = None,
+    keep_draws: bool = False,
+    report: Callable[[int], None] = lambda steps: None,
+) -> Adaptation:
+    """Adapt step size and covariance to the posterior, sequentially.
+
+    Segments with fixed parameters follow each other: some short ones for the step size; then segments of doubling
+    length, after each of which the covariance is estimated from the draws of all chains in it (dense up to 100
+    dimensions, diagonal above) and the step size tuned again; the rest tunes the step size.
+
+    Args:
+        target: to sample.
+        sampler_class: its target acceptance steers the step size. A sampler without accept/reject is warmed up by
+            MALA, and gets a tenth of the step size at which that accepts as it should.
+        vectors: starts, flat positions.
+        rng_keys: one a chain.
+        num_warmup: steps a chain. 0 leaves the target's own coordinates and, if it is not given, a step size of 0.1.
+        step_size: fixed by the user, dimensionless, in the standardised coordinates; None to adapt it.
+        keep_draws: return the positions of every step.
+        report: called with the number of steps of each segment as it ends.
+
+    Cost: one gradient a step, a chain.
+
+    Source: Stan's windowed adaptation (Stan reference manual, "HMC algorithm parameters"), its regularisation of the
+    covariance included; here chains share what they learn, and parameters change only between segments.
+    """
+    density = plain(target)
+    if num_warmup == 0:
+        return Adaptation(density, step_size or 0.1, vectors, np.empty((len(vectors), 0, vectors.shape[1])))
+    warmer = MALA if sampler_class.target_acceptance is None else sampler_class
+    run = _Warmup(warmer, density, vectors, rng_keys, num_warmup, keep_draws, report)
+    run.find_step_size()
+    for _ in range(FIRST):
+        run.segment(1)
+    for units in COVARIANCE_SEGMENTS:
+        draws = run.segment(units)
+        if draws.shape[1] > 1:
+            run.density = _standardise(density, draws.reshape(-1, draws.shape[-1]))
+            run.find_step_size()
+        for _ in range(TUNING):
+            run.segment(1)
+    while run.done < num_warmup:
+        run.segment(1)
+    found = math.exp(run.averaging.log_average) * (1.0 if warmer is sampler_class else 0.1)
+    return Adaptation(run.density, step_size or found, run.vectors, np.concatenate(run.kept, 1))
+
+
+class _Warmup:
+    """Where warm-up stands."""
+
+    def __init__(
+        self,
+        sampler_class: type[Sampler],
+        density: Standardised,
+        vectors: Array,
+        rng_keys: Array,
+        num_warmup: int,
+        keep_draws: bool,
+        report: Callable[[int], None],
+    ):
+        """Draw the inputs of all steps."""
+        self.sampler_class, self.density, self.vectors = sampler_class, density, vectors
+        self.keep_draws, self.report = keep_draws, report
+        self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
+        self.averaging = DualAveraging(1.0, sampler_class.target_acceptance or 0.0)
+        self.inputs = draw(sampler_class(density, jnp.ones((), vectors.dtype)), rng_keys, vectors, 0, num_warmup)
+        self.kept = [np.empty((len(vectors), 0, vectors.shape[1]), vectors.dtype)]
+
+    def run(self, step_size: float, start: int) -> tuple[Array, float]:
+        """Run one unit from where the chains stand, with the inputs of the steps from `start` on."""
+        inputs = jax.tree.map(lambda leaf: leaf[:, start : start + self.unit], self.inputs)
+        size = jnp.asarray(step_size, self.vectors.dtype)
+        draws, acceptance = _run_segment(self.sampler_class, self.density, size, self.vectors, inputs)
+        return draws, float(acceptance)
+
+    def segment(self, units: int) -> Float[Array, "chain steps dim"]:
+        """Run a segment with fixed parameters, a unit at a time so that one compiled program serves all segments."""
+        draws, acceptances = [self.vectors[:, None, :][:, :0]], []
+        for _ in range(units):
+            if self.done == self.num_warmup:
+                break
+            part, acceptance = self.run(math.exp(self.averaging.log_step), self.done)
+            self.vectors = part[:, -1]
+            self.done += part.shape[1]
+            self.report(part.shape[1])
+            draws.append(part)
+            acceptances.append(acceptance)
+        if acceptances:
+            self.averaging.update(float(np.mean(acceptances)))
+        joined = jnp.concatenate(draws, 1)
+        if self.keep_draws:
+            self.kept.append(np.asarray(joined))
+        return joined
+
+    def find_step_size(self) -> None:
+        """Double or halve the step size until the mean acceptance of a unit crosses the target; go on from there."""
+        step_size, direction = 1.0, 0
+        start = min(self.done, self.num_warmup - self.unit)
+        for _ in range(60):
+            wanted = 1 if self.run(step_size, start)[1] > self.averaging.target else -1
+            if direction not in (0, wanted):
+                break
+            direction = wanted
+            step_size *= 2.0**direction
+        self.averaging.log_step = math.log(step_size)
+        self.averaging.restart()
+
+
+@eqx.filter_jit
+def _standardise(density: Standardised, draws: Float[Array, "draws dim"]) -> Standardised:
+    """Return the coordinates in which these draws have unit scale, regularised as Stan does."""
+    num_draws, dim = draws.shape
+    weight = num_draws / (num_draws + 5)
+    floor = 1e-3 * 5 / (num_draws + 5)
+    center = draws.mean(0)
+    centred = draws - center
+    if dim > LARGEST_DENSE:
+        return eqx.tree_at(
+            lambda density: (density.center, density.root),
+            density,
+            (center, jnp.sqrt(weight * centred.var(0, ddof=1) + floor)),
+        )
+    with jax.default_matmul_precision("highest"):
+        covariance = weight * (centred.T @ centred) / (num_draws - 1) + floor * jnp.eye(dim, dtype=draws.dtype)
+        root = jnp.linalg.cholesky(covariance)
+    return eqx.tree_at(lambda density: (density.center, density.root), density, (center, root))

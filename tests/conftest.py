@@ -1,0 +1,79 @@
+"""What every test shares: JAX's settings, run-time type checks, seeds, and the data that is not in the repository."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SEED = 0
+
+# JAX reads its settings when it is imported, so they come first; the processes that the tests start inherit them.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+# With JAX's own thresholds only slow compilations are kept, and the tests have thousands of quick ones.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".cache" / "hypothesis"))
+
+from jaxtyping import install_import_hook
+
+# Checks the annotations of every public and private function of the package; it must be there before the first import.
+install_import_hook("parsample", "beartype.beartype")
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+# Derandomised, so that a run can be repeated; no deadline, because the first example of a shape has to compile.
+hypothesis.settings.register_profile(
+    "parsample",
+    derandomize=True,
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("parsample")
+
+
+def pytest_report_header() -> str:
+    return f"seed {SEED}, hypothesis derandomized, jax {jax.__version__} on {jax.default_backend()}"
+
+
+@pytest.fixture
+def seed() -> int:
+    return SEED
+
+
+@pytest.fixture
+def rng_key() -> jax.Array:
+    return jax.random.key(SEED)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Double precision for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of data sets that are not in the repository: PARSAMPLE_SHARED names it, or it lies beside a parent."""
+    named = os.environ.get("PARSAMPLE_SHARED")
+    candidates = [Path(named)] if named else [parent / "shared" for parent in ROOT.parents]
+    for candidate in candidates:
+        if (candidate / "data").is_dir():
+            return candidate / "data"
+    pytest.skip(f"no 'data' in {' or '.join(map(str, candidates))}: PARSAMPLE_SHARED names the folder that holds it")

@@ -1,0 +1,159 @@
+"""One chain for every (sampler, target): where it starts, how far it steps, and what the plain loop makes of it.
+
+Nothing here is chosen by hand for a target, so that a new row of the tables is enrolled as it is: a pilot run of the
+sampler itself finds the scale of the posterior and a step size, and the chain goes on from where the pilot ended.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import parsample
+from parsample.coordinates import Standardised
+from parsample.samplers import MALA, SAMPLERS, Sampler
+from parsample.targets import TARGETS, Target
+
+SEED = 0
+STEPS = 256
+PILOT_STEPS = 2000
+# The pilot steers to this acceptance rate. Chains with smaller steps than those that mix best are the ones that are
+# worth evaluating in parallel.
+PILOT_ACCEPTANCE = 0.8
+# A sampler without accept/reject gets this share of the step size at which MALA has that acceptance rate.
+UNADJUSTED_SHARE = 0.5
+# Residual and correction of every step, in standard deviations of the posterior.
+TOLERANCE = 1e-9
+
+# There are some hundred programs to compile and each runs for milliseconds: this halves the time of the compiler.
+QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
+
+# What the constructor needs where the defaults are not enough, given the folder of data.
+ARGUMENTS = {"german_credit": lambda data: {"data": data / "german.data-numeric"}}
+
+
+class Problem(NamedTuple):
+    """A chain to evaluate, and the plain loop's account of it."""
+
+    sampler: Sampler
+    start: jax.Array
+    inputs: Any
+    states: np.ndarray
+    is_accepted: np.ndarray
+
+
+class TracedOnce(eqx.Module):
+    """A density whose trace JAX keeps, instead of tracing it again for every method: a third of the time of a row."""
+
+    density: Standardised
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        return _value(self.density, z)
+
+    @property
+    def hessian_diagonal(self) -> Any:
+        known = self.density.hessian_diagonal
+        return None if known is None else lambda z: _curvature(self.density, z)
+
+
+@jax.jit
+def _value(density: Standardised, z: jax.Array) -> jax.Array:
+    return density(z)
+
+
+@jax.jit
+def _curvature(density: Standardised, z: jax.Array) -> jax.Array:
+    known = density.hessian_diagonal
+    assert known is not None
+    return known(z)
+
+
+def quick_jit(function: Any) -> Any:
+    """`eqx.filter_jit`, quick to compile: what is no array is static, in the arguments and in the result."""
+
+    @functools.partial(jax.jit, static_argnums=1, compiler_options=QUICK_TO_COMPILE)
+    def compiled(arrays, static):
+        return function(*eqx.combine(arrays, static))
+
+    return lambda *arguments: compiled(*eqx.partition(arguments, eqx.is_array))
+
+
+def make_target(name: str, data: Path | None) -> Target:
+    return TARGETS[name](**ARGUMENTS[name](data)) if name in ARGUMENTS else TARGETS[name]()
+
+
+@functools.cache
+def problem(sampler_name: str, target_name: str, data: Path | None) -> Problem:
+    """Tune a sampler on a target, and run its chain by the loop. In double precision: call it under x64."""
+    sampler_class, target = SAMPLERS[sampler_name], make_target(target_name, data)
+    adjusts = sampler_class.target_acceptance is not None
+    density, start, step_size = settle(sampler_class if adjusts else MALA, target_name, data)
+    sampler = sampler_class(TracedOnce(density), step_size if adjusts else UNADJUSTED_SHARE * step_size)
+    inputs = sampler.draw_inputs(jax.random.key(SEED + 2), STEPS, start)
+    states, is_accepted = run_loop(sampler, start, inputs)
+    assert np.isfinite(states).all(), f"{sampler_name} on {target_name} leaves the numbers: {target} wants smaller steps"
+    return Problem(sampler, start, inputs, states, is_accepted)
+
+
+@functools.cache
+def settle(sampler_class: type[Sampler], target_name: str, data: Path | None) -> tuple[Standardised, Any, Any]:
+    """Return coordinates with the scale of the posterior, a position that belongs to it, and a step size."""
+    target = make_target(target_name, data)
+    vector, unravel = jax.flatten_util.ravel_pytree(target.initial_position(jax.random.key(SEED)))
+    density = Standardised(target, jnp.zeros_like(vector), jnp.eye(vector.size), unravel)
+    draws, _ = pilot(sampler_class, density, vector)
+    late = draws[PILOT_STEPS // 2 :]
+    root = jnp.linalg.cholesky(jnp.cov(late.T) + 1e-3 * jnp.eye(vector.size))
+    density = Standardised(target, late.mean(0), root, unravel)
+    draws, step_size = pilot(sampler_class, density, draws[-1])
+    return density, density.inverse(draws[-1]), step_size
+
+
+@quick_jit
+def pilot(sampler_class: type[Sampler], density: Standardised, vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Run a chain whose step size follows its acceptance rate: its flat positions, and the last step size."""
+    start = density.inverse(vector)
+    inputs = sampler_class(density).draw_inputs(jax.random.key(SEED + 1), PILOT_STEPS, start)
+
+    def step(carry, element):
+        z, log_step_size = carry
+        number, input = element
+        state, info = sampler_class(density, jnp.exp(log_step_size)).transition.step(z, input)
+        log_step_size += (info.acceptance_rate - PILOT_ACCEPTANCE) / jnp.sqrt(1 + number / 4)
+        return (state.position, log_step_size), density.vector(state.position)
+
+    carry = (start, jnp.asarray(-2.0, start.dtype))
+    (_, log_step_size), draws = jax.lax.scan(step, carry, (jnp.arange(PILOT_STEPS), inputs))
+    return draws, jnp.exp(log_step_size)
+
+
+@quick_jit
+def _loop(sampler: Sampler, start: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
+    def step(state, input):
+        state, info = sampler.step(state, input)
+        return state, (state.position, info.is_accepted)
+
+    return jax.lax.scan(step, sampler.init(start), inputs)[1]
+
+
+def run_loop(sampler: Sampler, start: jax.Array, inputs: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Run a chain as anyone would: positions and decisions of every step."""
+    states, is_accepted = _loop(sampler, start, inputs)
+    return np.asarray(states), np.asarray(is_accepted)
+
+
+@quick_jit
+def solve(
+    method: str, sampler: Sampler, start: jax.Array, inputs: Any, window: int | None = None
+) -> tuple[parsample.Solution, jax.Array]:
+    """Evaluate a chain in parallel, for as long as it takes: the solution, and the decisions along its states."""
+    solution = parsample.evaluate(
+        sampler.transition, start, inputs, method=method, window=window, atol=TOLERANCE, rtol=TOLERANCE, throw=False
+    )
+    before = jnp.concatenate([start[None], solution.states[:-1]])
+    _, info = jax.vmap(sampler.transition.step)(before, inputs)
+    return solution, info.is_accepted

@@ -1,0 +1,316 @@
+"""Every method, with every window, returns the trajectory of the sequential loop."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jaxtyping import Array
+
+from parsample.engine import methods
+from parsample.engine.evaluate import evaluate, evaluate_sequential
+from parsample.engine.methods import Method
+from parsample.engine.solution import Solution, Status
+from tests.engine import recursions
+from tests.engine.recursions import ALL_METHODS, ITERATIVE, STEPS, TIGHT, WINDOWS, Problem, map_trees, scan
+from tests.engine.test_methods import Threshold
+from tests.tolerances import CONVERGED, SAME_COMPUTATION
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "clip": {"clip": 0.3},
+    "damping": {"damping": 0.4},
+    "no projection": {"projection": False},
+    "all": {"clip": 0.5, "damping": 0.1, "projection": False},
+    "probes": {"method": methods.QuasiNewton(estimator="hutchinson", num_probes=3)},
+    "exact": {"method": methods.QuasiNewton(estimator="exact")},
+    "negative scale": {"method": methods.ScaledIdentity(-0.5)},
+}
+
+
+def check_solved(solution: Solution, problem: Problem, dtype: Any = np.float32) -> None:
+    assert bool(solution.converged)
+    assert solution.status == Status.CONVERGED
+    assert solution.first_bad_step == -1
+    assert 1 <= solution.iterations <= jax.tree.leaves(problem.inputs)[0].shape[0]
+    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(solution.states))
+    map_trees(CONVERGED.check, solution.states, scan(*problem))
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize("name", recursions.PROBLEMS)
+def test_every_method_and_window_equals_the_loop(name: str, method: str, window: int | None) -> None:
+    problem = recursions.PROBLEMS[name]()
+    solution = evaluate(*problem, method=method, window=window, **TIGHT[np.dtype(np.float32)])
+    check_solved(solution, problem)
+    length = STEPS if window is None else min(window, STEPS)
+    if method == "sequential":
+        assert solution.iterations == solution.evaluations == STEPS
+    else:
+        assert solution.evaluations == solution.iterations * length
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize("window", [None, 7])
+def test_double_precision_equals_the_loop(method: str, window: int | None) -> None:
+    problem = recursions.tanh_problem(np.float64)
+    solution = evaluate(*problem, method=method, window=window, **TIGHT[np.dtype(np.float64)])
+    check_solved(solution, problem, np.float64)
+    # Far below the tolerance of the comparison: the computation itself is in double precision.
+    np.testing.assert_allclose(solution.states, scan(*problem), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", recursions.PROBLEMS)
+def test_the_loop_equals_a_plain_scan(name: str) -> None:
+    problem = recursions.PROBLEMS[name]()
+    map_trees(SAME_COMPUTATION.check, evaluate_sequential(*problem).states, scan(*problem))
+
+
+@pytest.mark.parametrize("method", ITERATIVE)
+@pytest.mark.parametrize("name", recursions.PROBLEMS)
+def test_a_window_of_one_step_is_the_loop(name: str, method: str) -> None:
+    problem = recursions.PROBLEMS[name]()
+    solution = evaluate(*problem, method=method, window=1)
+    assert solution.iterations == solution.evaluations == STEPS
+    map_trees(np.testing.assert_array_equal, solution.states, evaluate_sequential(*problem).states)
+    np.testing.assert_array_equal(solution.residual, np.zeros(STEPS))
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize("window", [None, 1, 3])
+def test_one_step(method: str, window: int | None) -> None:
+    for problem in (recursions.tanh_problem(steps=1), recursions.scalar_problem(steps=1)):
+        solution = evaluate(*problem, method=method, window=window)
+        assert solution.iterations == 1
+        map_trees(SAME_COMPUTATION.check, solution.states, scan(*problem))
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+@pytest.mark.parametrize("method", ["newton", "quasi_newton"])
+def test_the_options_change_the_way_and_not_the_answer(case: str, method: str) -> None:
+    problem = recursions.tanh_problem()
+    for window in (None, 7):
+        keywords = {"method": method, **OPTIONS[case], **TIGHT[np.dtype(np.float32)]}
+        check_solved(evaluate(*problem, window=window, **keywords), problem)
+
+
+@given(
+    st.sampled_from(ITERATIVE), st.sampled_from([1, 2, 3, 7, 12]), st.sampled_from([1, 2, 12]), st.integers(0, 10_000)
+)
+def test_the_answer_depends_on_neither_window_nor_seed(method: str, window: int, steps: int, seed: int) -> None:
+    problem = recursions.tanh_problem(steps=steps, seed=seed)
+    check_solved(evaluate(*problem, method=method, window=window, **TIGHT[np.dtype(np.float32)]), problem)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("method", ITERATIVE)
+def test_the_trajectory_is_a_fixed_point(method: str, window: int | None) -> None:
+    problem = recursions.tanh_problem()
+    solution = evaluate(*problem, method=method, window=window, guess=scan(*problem))
+    assert solution.iterations == -(-STEPS // (window or STEPS))
+    SAME_COMPUTATION.check(solution.states, scan(*problem))
+    assert np.max(solution.residual) < 1e-6
+
+
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("method", ITERATIVE)
+def test_after_i_iterations_the_first_i_states_are_right(method: str, window: int | None) -> None:
+    problem = recursions.tanh_problem()
+    expected = scan(*problem)
+    for iterations in (1, 2, 5, STEPS - 1):
+        solution = evaluate(*problem, method=method, window=window, max_iterations=iterations, throw=False)
+        CONVERGED.check(solution.states[:iterations], expected[:iterations])
+        assert solution.first_bad_step == -1 or solution.first_bad_step >= iterations
+        assert solution.iterations <= iterations
+
+
+@pytest.mark.parametrize("window", [None, 1, 7])
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_a_chain_that_stays_where_it_is_loses_no_step(method: str, window: int | None) -> None:
+    """Every guess is right from the start, so a whole window is verified at once; the step after it still counts."""
+    moves = jnp.asarray(np.random.default_rng(0).random(40) < 0.1)
+    problem = Problem(lambda state, move: jnp.where(move, state + 1, state), jnp.zeros(2), moves)
+    solution = evaluate(*problem, method=method, window=window)
+    np.testing.assert_array_equal(solution.states, scan(*problem))
+    np.testing.assert_array_equal(solution.residual, np.zeros(40))
+
+
+def linear(matrix: np.ndarray, steps: int = 64) -> Problem:
+    weights = jnp.asarray(matrix, jnp.float32)
+    dim = weights.shape[-1]
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=(steps, dim)), jnp.float32)
+    return Problem(lambda state, input: weights @ state + input, jnp.ones(dim), noise)
+
+
+AT_ONCE: dict[str, tuple[Problem, str | Method, dict[str, Any]]] = {
+    "linear, newton": (linear(0.6 * recursions.WEIGHTS), "newton", {}),
+    "linear of norm above 1, newton": (linear(recursions.WEIGHTS), "newton", {"projection": False}),
+    "diagonal, quasi_newton": (linear(np.diag([0.9, -0.5, 0.1])), methods.QuasiNewton(estimator="exact"), {}),
+    "diagonal, one probe": (linear(np.diag([0.9, -0.5, 0.1])), methods.QuasiNewton(estimator="hutchinson"), {}),
+    "scaled identity": (linear(0.7 * np.eye(2)), methods.ScaledIdentity(0.7), {}),
+    "sum, picard": (linear(np.eye(2)), "picard", {}),
+    "no memory, jacobi": (linear(np.zeros((2, 2))), "jacobi", {}),
+}
+
+
+@pytest.mark.parametrize("case", AT_ONCE)
+def test_a_recursion_that_a_method_describes_exactly_is_solved_at_once(case: str) -> None:
+    problem, method, keywords = AT_ONCE[case]
+    solution = evaluate(*problem, method=method, **keywords)
+    # One iteration solves, one verifies.
+    assert solution.iterations <= 2
+    SAME_COMPUTATION.check(solution.residual, np.zeros(64))
+    np.testing.assert_allclose(solution.states, scan(*problem), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["newton", "quasi_newton", "picard", "scaled_identity"])
+def test_full_damping_is_jacobi(method: str) -> None:
+    problem = recursions.tanh_problem()
+    jacobi = evaluate(*problem, method="jacobi", window=11, max_iterations=4, throw=False, history=True)
+    damped = evaluate(*problem, method=method, window=11, max_iterations=4, throw=False, history=True, damping=1.0)
+    assert damped.iterations == jacobi.iterations
+    SAME_COMPUTATION.check(damped.states, jacobi.states)
+    jax.tree.map(SAME_COMPUTATION.check, damped.history, jacobi.history)
+
+
+def first_update(problem: Problem, **keywords: Any) -> np.ndarray:
+    """The states after one iteration from the zero guess; the first is exact, the others are the method's."""
+    guess = jnp.zeros((problem.inputs.shape[0], problem.initial_state.size))
+    solution = evaluate(*problem, guess=guess, max_iterations=1, throw=False, **keywords)
+    return np.asarray(solution.states)
+
+
+def one_step_by_hand(problem: Problem, matrix: np.ndarray) -> np.ndarray:
+    """x_new[t] = f(x[t-1]) + A (x_new[t-1] - x[t-1]) from x = 0, except that step 0 is known."""
+    weights = np.asarray(jax.jacfwd(problem.transition)(problem.initial_state, problem.inputs[0]))
+    inputs = np.asarray(problem.inputs)
+    states = [weights @ np.asarray(problem.initial_state) + inputs[0]]
+    for input in inputs[1:]:
+        states.append(input + matrix @ states[-1])
+    return np.stack(states)
+
+
+STEEP = 2 * recursions.WEIGHTS
+NORM = np.linalg.norm(STEEP, ord=2)
+CONDITIONED: dict[str, tuple[str | Method, dict[str, Any], np.ndarray]] = {
+    "projected": ("newton", {}, STEEP / NORM),
+    "not projected": ("newton", {"projection": False}, STEEP),
+    "clipped": ("newton", {"projection": False, "clip": 0.5}, np.clip(STEEP, -0.5, 0.5)),
+    "damped": ("newton", {"damping": 0.25}, 0.75 * STEEP / NORM),
+    "clipped, projected, damped": (
+        "newton",
+        {"clip": 1.0, "damping": 0.25},
+        0.75 * np.clip(STEEP, -1, 1) / np.linalg.norm(np.clip(STEEP, -1, 1), ord=2),
+    ),
+    "diagonal projected": (methods.QuasiNewton("exact"), {}, np.diag(np.clip(np.diag(STEEP), -1, 1))),
+    "diagonal not projected": (methods.QuasiNewton("exact"), {"projection": False}, np.diag(np.diag(STEEP))),
+}
+
+
+@pytest.mark.parametrize("case", CONDITIONED)
+def test_an_iteration_is_the_formula_with_the_conditioned_matrix(case: str) -> None:
+    method, keywords, matrix = CONDITIONED[case]
+    problem = linear(STEEP, steps=8)
+    found, expected = first_update(problem, method=method, **keywords), one_step_by_hand(problem, matrix)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_beyond_the_window_the_guess_is_where_the_window_ends() -> None:
+    # The chain jumps to 7 and stays: only the first window has anything to find.
+    inputs = jnp.zeros(21).at[0].set(7.0)
+    problem = Problem(lambda state, input: jnp.maximum(state, input), jnp.zeros(1), inputs)
+    solution = evaluate(*problem, method="picard", window=7)
+    np.testing.assert_array_equal(solution.states, np.full((21, 1), 7.0))
+    # One iteration takes the first step exactly and finds the others; three windows of 7 verify the 20 that are left.
+    assert solution.iterations == 4
+
+
+def test_a_guess_serves_the_steps_beyond_the_window() -> None:
+    problem = recursions.tanh_problem()
+    right = scan(*problem)
+    # Wrong at first, right from row 9 on: the windows that come later start from the guess.
+    solution = evaluate(*problem, method="jacobi", window=4, guess=right.at[:9].set(0.0))
+    without = evaluate(*problem, method="jacobi", window=4)
+    CONVERGED.check(solution.states, right)
+    assert solution.iterations <= 9 + 4
+    assert solution.iterations < without.iterations
+
+
+class Counting(Threshold):
+    """A transition whose sequential loop carries what it reuses: the state and its hyperbolic tangent."""
+
+    def start(self, state: Array) -> Any:
+        return {"state": state, "cached": jnp.tanh(state)}
+
+    def advance(self, carry: Any, input: Array) -> tuple[Any, Array]:
+        # Wrong on purpose without the cache, so that the test sees that it is used.
+        state = carry["cached"] + input
+        return {"state": state, "cached": jnp.tanh(state)}, jnp.sum(state)
+
+    def state_of(self, carry: Any) -> Array:
+        return carry["state"]
+
+
+def test_the_loop_uses_the_carry_of_the_transition() -> None:
+    problem = recursions.tanh_problem()
+    plain = scan(lambda state, input: jnp.tanh(state) + input, problem.initial_state, problem.inputs)
+    SAME_COMPUTATION.check(evaluate_sequential(Counting(), problem.initial_state, problem.inputs).states, plain)
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_random_keys_are_inputs(method: str) -> None:
+    keys = jax.random.split(jax.random.key(1), 20)
+    problem = Problem(lambda state, key: 0.5 * state + jax.random.normal(key, (2,)), jnp.zeros(2), keys)
+    check_solved(evaluate(*problem, method=method, window=6, **TIGHT[np.dtype(np.float32)]), problem)
+
+
+@pytest.mark.parametrize("method", ITERATIVE)
+def test_history_tells_what_every_iteration_saw(method: str) -> None:
+    problem = recursions.tanh_problem()
+    plain = evaluate(*problem, method=method, window=8)
+    solution = evaluate(*problem, method=method, window=8, history=True)
+    assert plain.history is None
+    np.testing.assert_array_equal(plain.states, solution.states)
+    history, done = solution.history, int(solution.iterations)
+    assert history is not None
+    assert all(field.shape == (STEPS,) for field in history)
+    first = np.asarray(history.first_step)
+    assert first[0] == 0
+    assert np.all(np.diff(first[:done]) >= 1)
+    assert STEPS - 8 <= first[done - 1] < STEPS
+    np.testing.assert_array_equal(first[done:], -1)
+    for field in (history.largest_residual, history.merit):
+        assert np.all(np.asarray(field)[:done] >= 0)
+        assert np.isnan(field[done:]).all()
+    # The first iteration looks at the guess: every step at the initial state.
+    guess = jnp.broadcast_to(problem.initial_state, (8, 3))
+    seen = np.asarray(guess - jax.vmap(problem.transition)(guess, problem.inputs[:8]))
+    np.testing.assert_allclose(history.largest_residual[0], np.abs(seen).max(), rtol=1e-5)
+    np.testing.assert_allclose(history.merit[0], 0.5 * np.sum(seen**2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["newton", "quasi_newton"])
+def test_history_ends_within_the_tolerance(method: str) -> None:
+    problem = recursions.tanh_problem()
+    history = evaluate(*problem, method=method, atol=1e-4, rtol=0.0, history=True).history
+    assert history is not None
+    largest = np.asarray(history.largest_residual)
+    assert largest[~np.isnan(largest)][-1] <= 1e-4
+
+
+def test_history_of_the_loop() -> None:
+    history = evaluate_sequential(*recursions.tanh_problem(), history=True).history
+    assert history is not None
+    np.testing.assert_array_equal(history.first_step, np.arange(STEPS))
+
+
+def test_the_loop_takes_what_evaluate_takes() -> None:
+    problem = recursions.tanh_problem()
+    keywords: dict[str, Any] = {"window": 3, "atol": 1e-2, "rtol": 0.0, "max_iterations": 2, "throw": True, "clip": 1.0}
+    guess = jnp.ones((STEPS, 3))
+    solution = evaluate_sequential(*problem, guess=guess, damping=0.5, projection=False, **keywords)
+    np.testing.assert_array_equal(solution.states, evaluate_sequential(*problem).states)

@@ -1,0 +1,205 @@
+"""The laws of the matrix structures: a structured matrix is the same linear map as its dense form, whatever is done."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jaxtyping import Array
+
+from parsample.engine.matrices import Dense, Diagonal, Matrix, ScaledIdentity, Zero, compose
+from tests.tolerances import SAME_COMPUTATION
+
+# Structure -> how to make one from random numbers; in the order of how much they can hold.
+BUILDERS: dict[type[Matrix], Callable[[np.random.Generator, tuple[int, ...], int], Matrix]] = {
+    Zero: lambda rng, axes, dim: Zero(),
+    ScaledIdentity: lambda rng, axes, dim: ScaledIdentity(jnp.asarray(rng.normal(size=axes))),
+    Diagonal: lambda rng, axes, dim: Diagonal(jnp.asarray(rng.normal(size=(*axes, dim)))),
+    Dense: lambda rng, axes, dim: Dense(jnp.asarray(rng.normal(size=(*axes, dim, dim)))),
+}
+RANK = list(BUILDERS)
+PAIRS = list(itertools.product(BUILDERS, repeat=2))
+
+structures = st.sampled_from(RANK)
+leading_axes = st.sampled_from([(), (1,), (4,), (2, 3)])
+dims = st.sampled_from([1, 2, 5])
+seeds = st.integers(0, 10_000)
+
+
+def name_of(value: Any) -> str | None:
+    return value.__name__ if isinstance(value, type) else None
+
+
+def draw(structure: type[Matrix], seed: int, axes: tuple[int, ...], dim: int) -> Matrix:
+    return BUILDERS[structure](np.random.default_rng(seed), axes, dim)
+
+
+def written_out(matrix: Matrix, axes: tuple[int, ...], dim: int) -> np.ndarray:
+    return np.broadcast_to(np.asarray(matrix.dense(dim)), (*axes, dim, dim))
+
+
+def test_every_structure_is_tested() -> None:
+    def below(cls: type) -> set[type]:
+        return set(cls.__subclasses__()).union(*map(below, cls.__subclasses__()))
+
+    assert {cls for cls in below(Matrix) if cls.__module__.startswith("parsample.")} == set(BUILDERS)
+
+
+@pytest.mark.parametrize(("later", "earlier"), PAIRS, ids=name_of)
+def test_every_pair_composes_into_the_simplest_structure_that_holds_it(
+    later: type[Matrix], earlier: type[Matrix]
+) -> None:
+    composed = draw(later, 0, (4,), 3) @ draw(earlier, 1, (4,), 3)
+    expected = Zero if Zero in (later, earlier) else max(later, earlier, key=RANK.index)
+    assert type(composed) is expected
+
+
+@given(structures, structures, leading_axes, st.booleans(), st.booleans(), dims, seeds)
+def test_composition_is_the_product_of_the_dense_forms(
+    later: type[Matrix],
+    earlier: type[Matrix],
+    axes: tuple[int, ...],
+    stack_later: bool,
+    stack_earlier: bool,
+    dim: int,
+    seed: int,
+) -> None:
+    second = draw(later, seed, axes if stack_later else (), dim)
+    first = draw(earlier, seed + 1, axes if stack_earlier else (), dim)
+    product = np.asarray(second.dense(dim)) @ np.asarray(first.dense(dim))
+    vector = jnp.asarray(np.random.default_rng(seed + 2).normal(size=(*axes, dim)))
+    composed = compose(second, first)
+    np.testing.assert_allclose(written_out(composed, product.shape[:-2], dim), product, **SAME_COMPUTATION())
+    np.testing.assert_allclose(composed.apply(vector), second.apply(first.apply(vector)), **within_terms(dim))
+
+
+def within_terms(dim: int) -> dict[str, float]:
+    """Sums of `dim` terms of size up to about 10, in float32, whose value may be near zero."""
+    return {"rtol": 2e-5, "atol": 2e-5 * dim}
+
+
+@given(structures, structures, structures, leading_axes, dims, seeds)
+def test_composition_is_associative(
+    third: type[Matrix], second: type[Matrix], first: type[Matrix], axes: tuple[int, ...], dim: int, seed: int
+) -> None:
+    a, b, c = (draw(cls, seed + place, axes, dim) for place, cls in enumerate((third, second, first)))
+    left, right = (a @ b) @ c, a @ (b @ c)
+    assert type(left) is type(right)
+    np.testing.assert_allclose(left.dense(dim), right.dense(dim), **within_terms(dim))
+
+
+@pytest.mark.parametrize("structure", BUILDERS, ids=name_of)
+@pytest.mark.parametrize("axes", [(), (4,)])
+def test_every_structure_but_zero_holds_the_identity(structure: type[Matrix], axes: tuple[int, ...]) -> None:
+    identities = {
+        ScaledIdentity: ScaledIdentity(jnp.ones(axes)),
+        Diagonal: Diagonal(jnp.ones((*axes, 3))),
+        Dense: Dense(jnp.broadcast_to(jnp.eye(3), (*axes, 3, 3))),
+    }
+    matrix = draw(structure, 0, axes, 3)
+    for identity in identities.values():
+        SAME_COMPUTATION.check(identity.dense(3), np.broadcast_to(np.eye(3, dtype=np.float32), (*axes, 3, 3)))
+        for product in (identity @ matrix, matrix @ identity):
+            SAME_COMPUTATION.check(written_out(product, axes, 3), written_out(matrix, axes, 3))
+
+
+@given(structures, leading_axes, dims, seeds)
+def test_apply_scale_clip_and_where_equal_the_dense_form(
+    structure: type[Matrix], axes: tuple[int, ...], dim: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed + 1)
+    matrix, keep = draw(structure, seed, axes, dim), rng.random(axes) < 0.5
+    vector = jnp.asarray(rng.normal(size=(*axes, dim)))
+    dense = written_out(matrix, axes, dim)
+    applied = np.einsum("...ij,...j->...i", dense, vector)
+    np.testing.assert_allclose(matrix.apply(vector), applied, **within_terms(dim))
+    cases = {
+        "scale": (matrix.scale(0.3), 0.3 * dense),
+        "scale by an array": (matrix.scale(jnp.asarray(-2.0)), -2 * dense),
+        "clip": (matrix.clip(0.4), np.clip(dense, -0.4, 0.4)),
+        "where": (matrix.where(jnp.asarray(keep)), np.where(keep[..., None, None], dense, 0)),
+    }
+    for what, (found, expected) in cases.items():
+        assert type(found) is structure, what
+        SAME_COMPUTATION.check(written_out(found, axes, dim), expected)
+
+
+@given(structures, leading_axes, dims, st.sampled_from([0.1, 1.0, 30.0]), seeds)
+def test_projection_has_norm_at_most_one_and_keeps_contractions(
+    structure: type[Matrix], axes: tuple[int, ...], dim: int, size: float, seed: int
+) -> None:
+    matrix = draw(structure, seed, axes, dim).scale(size)
+    projected = matrix.project()
+    assert type(projected) is structure
+    before, after = written_out(matrix, axes, dim), written_out(projected, axes, dim)
+    norms = np.linalg.norm(before, ord=2, axis=(-2, -1))
+    assert np.all(np.linalg.norm(after, ord=2, axis=(-2, -1)) <= 1 + 1e-5)
+    contraction = norms < 1 - 1e-5
+    np.testing.assert_array_equal(after[contraction], before[contraction])
+    if structure is Dense:
+        np.testing.assert_allclose(after, before / np.maximum(norms, 1)[..., None, None], **SAME_COMPUTATION())
+    else:
+        np.testing.assert_array_equal(after, np.clip(before, -1, 1))
+
+
+def spoilt(structure: type[Matrix], value: float) -> Matrix:
+    """A stack of three, the middle one with one entry that is not finite."""
+
+    def spoil(leaf: Array) -> Array:
+        return leaf.at[(1, *(0 for _ in leaf.shape[1:]))].set(value)
+
+    return jax.tree.map(spoil, draw(structure, 0, (3,), 2))
+
+
+@pytest.mark.parametrize("structure", [cls for cls in BUILDERS if cls is not Zero], ids=name_of)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_matrix_that_is_not_finite_is_found_and_spoils_no_other(structure: type[Matrix], value: float) -> None:
+    matrix, clean = spoilt(structure, value), draw(structure, 0, (3,), 2)
+    np.testing.assert_array_equal(matrix.isfinite(), [True, False, True])
+    others = np.array([0, 2])
+    np.testing.assert_array_equal(matrix.project().dense(2)[others], clean.project().dense(2)[others])
+    cleaned = matrix.where(jnp.asarray(matrix.isfinite()))
+    assert np.isfinite(cleaned.dense(2)).all()
+    np.testing.assert_array_equal(cleaned.dense(2)[1], np.zeros((2, 2)))
+    np.testing.assert_array_equal(cleaned.dense(2)[others], clean.dense(2)[others])
+    if np.isnan(value):
+        assert not np.asarray(matrix.project().isfinite())[1], "projection hides a NaN"
+
+
+@pytest.mark.parametrize("structure", BUILDERS, ids=name_of)
+def test_a_finite_matrix_is_finite(structure: type[Matrix]) -> None:
+    assert np.all(draw(structure, 0, (3,), 2).isfinite())
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("later", "earlier"), PAIRS, ids=name_of)
+def test_the_dtype_is_kept(later: type[Matrix], earlier: type[Matrix], dtype: Any) -> None:
+    def cast(structure: type[Matrix]) -> Matrix:
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), draw(structure, 0, (4,), 3))
+
+    matrix = (cast(later) @ cast(earlier)).clip(0.5).scale(0.5).project().where(jnp.ones(4, bool))
+    assert matrix.apply(jnp.ones((4, 3), dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(("later", "earlier"), PAIRS, ids=name_of)
+def test_composition_under_vmap_equals_the_stack(later: type[Matrix], earlier: type[Matrix]) -> None:
+    second, first = draw(later, 0, (4,), 3), draw(earlier, 1, (4,), 3)
+    mapped = jax.jit(jax.vmap(lambda a, b: (a @ b).project(), axis_size=4))(second, first)
+    SAME_COMPUTATION.check(written_out(mapped, (4,), 3), written_out((second @ first).project(), (4,), 3))
+
+
+def test_a_structure_without_a_composition_is_refused() -> None:
+    def refuse(self: Matrix, *_: Any) -> Any:
+        raise NotImplementedError
+
+    class Circulant(Matrix):
+        apply = scale = clip = project = dense = isfinite = where = refuse
+
+    with pytest.raises(TypeError, match="no composition is known for Circulant after Diagonal"):
+        Circulant() @ Diagonal(jnp.ones(2))

@@ -1,0 +1,94 @@
+"""Every option that does not fit gets one clear sentence, before anything is computed."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsample.engine import options
+from parsample.engine.evaluate import evaluate, evaluate_sequential
+from tests.engine.recursions import tanh_problem
+
+
+def test_the_defaults_are_filled_in() -> None:
+    chosen = options.check(10, jnp.dtype("float32"), None, 1e-4, 1e-3, None, False, 0.0, True, None)
+    assert chosen == options.Options(10, 10, False, 0.0, True, None)
+
+
+@pytest.mark.parametrize(("window", "expected"), [(1, 1), (9, 9), (10, 10), (11, 10)])
+def test_a_window_is_at_most_the_chain(window: int, expected: int) -> None:
+    chosen = options.check(10, jnp.dtype("float32"), window, 1e-4, 1e-3, 5, True, 0.5, False, 2.0)
+    assert chosen == options.Options(expected, 5, True, 0.5, False, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"window": 0}, "window is 0, expected a whole number of at least 1; None solves all steps at once"),
+        ({"window": -3}, "window is -3, expected a whole number of at least 1"),
+        ({"max_iterations": 0}, "max_iterations is 0, expected a whole number of at least 1; None allows"),
+        ({"damping": -0.1}, r"damping is -0.1, expected a number in \[0, 1\]"),
+        ({"damping": 1.1}, r"damping is 1.1, expected a number in \[0, 1\]"),
+        ({"damping": float("nan")}, r"damping is nan, expected a number in \[0, 1\]"),
+        ({"clip": 0.0}, "clip is 0.0, expected a positive number, or None"),
+        ({"clip": -1.0}, "clip is -1.0, expected a positive number, or None"),
+        ({"clip": float("nan")}, "clip is nan, expected a positive number, or None"),
+        ({"clip": float("inf")}, "clip is inf, expected a positive number, or None"),
+        ({"atol": -1e-3}, "atol is -0.001, expected a finite number of at least 0"),
+        ({"rtol": -1e-3}, "rtol is -0.001, expected a finite number of at least 0"),
+        ({"atol": float("nan")}, "atol is nan, expected a finite number of at least 0"),
+        ({"rtol": float("inf")}, "rtol is inf, expected a finite number of at least 0"),
+        ({"atol": 0.0, "rtol": 0.0}, "atol is 0.0 and rtol is 0.0, both below 1.2e-07, the rounding error of float32"),
+        ({"atol": 1e-9, "rtol": 1e-8}, "both below 1.2e-07, the rounding error of float32"),
+        ({"method": "newtn"}, "method is 'newtn', expected one of .*Did you mean 'newton'"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(*tanh_problem(), **keywords)
+
+
+@pytest.mark.parametrize("value", [2.0, "7", True, None, np.float32(3)])
+def test_only_whole_numbers_are_whole(value: object) -> None:
+    with pytest.raises(ValueError, match="window is .*, expected a whole number of at least 1; a remedy"):
+        options.whole("window", value, "a remedy")
+
+
+def test_numpy_integers_are_whole() -> None:
+    assert options.whole("window", np.int64(3), "a remedy") == 3
+    assert type(options.whole("window", np.int64(3), "a remedy")) is int
+
+
+def test_the_loop_refuses_what_the_others_refuse() -> None:
+    with pytest.raises(ValueError, match="window is 0"):
+        evaluate_sequential(*tanh_problem(), window=0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_double_precision_reaches_smaller_tolerances() -> None:
+    options.tolerances(1e-14, 0.0, jnp.dtype("float64"))
+    with pytest.raises(ValueError, match=r"both below 2.2e-16, the rounding error of float64"):
+        options.tolerances(1e-17, 1e-17, jnp.dtype("float64"))
+
+
+GUESSES = {
+    "too short": (lambda states: states[:-1], r"guess has the shapes \(22, 3\), expected \(23, 3\)"),
+    "too narrow": (lambda states: states[:, :2], r"guess has the shapes \(23, 2\), expected \(23, 3\)"),
+    "another tree": (lambda states: {"x": states}, "guess has the shapes .*'x'.*, expected"),
+    "nan": (lambda states: states.at[4, 1].set(jnp.nan), "guess holds values that are not finite"),
+    "inf": (lambda states: states.at[4, 1].set(jnp.inf), "guess holds values that are not finite"),
+}
+
+
+@pytest.mark.parametrize("case", GUESSES)
+def test_a_guess_that_does_not_fit_is_refused(case: str) -> None:
+    spoil, message = GUESSES[case]
+    with pytest.raises(ValueError, match=message):
+        evaluate(*tanh_problem(), guess=spoil(jnp.zeros((23, 3))))
+
+
+def test_a_guess_takes_the_dtype_of_the_state() -> None:
+    flat = options.check_guess({"a": np.zeros((4, 2), int)}, {"a": jnp.zeros(2, jnp.float32)}, 4)
+    assert flat.dtype == jnp.float32
+    assert flat.shape == (4, 2)

@@ -1,0 +1,130 @@
+"""`solve_lds`: the loop, the associative scan and the textbook recursion agree, and so do their derivatives."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parsample.engine.matrices import Dense, Matrix, ScaledIdentity, Zero
+from parsample.engine.scan import SHORT, solve_lds
+from tests.engine.test_matrices import BUILDERS, name_of, written_out
+from tests.tolerances import SAME_COMPUTATION, Tolerance
+
+SCANS = ["loop", "associative", None]
+solve = jax.jit(solve_lds, static_argnames="scan")
+# The three ways add up hundreds of terms in different orders; the tolerance is that of a sum, not of one operation.
+SUM = Tolerance(float32=(1e-4, 1e-5), float64=(1e-11, 1e-12))
+
+
+def system(structure: type[Matrix], steps: int, dim: int, dtype: Any, seed: int = 0) -> tuple[Matrix, Any, Any]:
+    """A contracting system, its offsets and its initial state."""
+    rng = np.random.default_rng(seed)
+    matrices = BUILDERS[structure](rng, (steps,), dim).project().scale(0.95)
+    cast = lambda leaf: jnp.asarray(leaf, dtype)  # noqa: E731
+    return jax.tree.map(cast, matrices), cast(rng.normal(size=(steps, dim))), cast(rng.normal(size=dim))
+
+
+def textbook(matrices: Matrix, offsets: Any, initial_state: Any) -> np.ndarray:
+    steps, dim = offsets.shape
+    dense = np.asarray(written_out(matrices, (steps,), dim), np.float64)
+    state, states = np.asarray(initial_state, np.float64), []
+    for matrix, offset in zip(dense, np.asarray(offsets, np.float64), strict=True):
+        state = matrix @ state + offset
+        states.append(state)
+    return np.stack(states)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("structure", BUILDERS, ids=name_of)
+@pytest.mark.parametrize(("steps", "dim"), [(1, 1), (2, 1), (SHORT + 1, 3), (61, 3)])
+def test_every_scan_equals_the_textbook(structure: type[Matrix], steps: int, dim: int, dtype: Any) -> None:
+    for seed in range(3):
+        arguments = system(structure, steps, dim, dtype, seed)
+        solved = [solve(*arguments, scan=scan) for scan in SCANS]
+        assert all(states.dtype == dtype for states in solved)
+        expected = textbook(*arguments)
+        worst = max(np.abs(np.asarray(states, np.float64) - expected).max() for states in solved)
+        assert worst <= SUM(dtype)["atol"] + SUM(dtype)["rtol"] * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("structure", BUILDERS, ids=name_of)
+@pytest.mark.usefixtures("x64")
+def test_every_scan_has_the_textbook_gradient(structure: type[Matrix]) -> None:
+    steps, dim = 20, 3
+    matrices, offsets, initial_state = system(structure, steps, dim, np.float64)
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(steps, dim)))
+    # The adjoint runs backwards: y[t] = w[t] + A[t+1]^T y[t+1], and then db = y, dA = y x^T, dx0 = A[0]^T y[0].
+    dense = written_out(matrices, (steps,), dim)
+    states = textbook(matrices, offsets, initial_state)
+    adjoint = np.array(weights)
+    for step in range(steps - 2, -1, -1):
+        adjoint[step] += dense[step + 1].T @ adjoint[step + 1]
+    before = np.concatenate([np.asarray(initial_state)[None], states[:-1]])
+
+    def dense_loss(dense: Any) -> Any:
+        return jnp.sum(dense * (adjoint[:, :, None] * before[:, None, :]))
+
+    expected_matrices = jax.grad(lambda matrices: dense_loss(matrices.dense(dim)))(matrices)
+    for scan in SCANS:
+        loss = lambda *arguments, scan=scan: jnp.sum(weights * solve_lds(*arguments, scan=scan))
+        gradient = jax.jit(jax.grad(loss, (0, 1, 2)))
+        to_matrices, to_offsets, to_initial = gradient(matrices, offsets, initial_state)
+        SAME_COMPUTATION.check(to_offsets, adjoint)
+        SAME_COMPUTATION.check(to_initial, dense[0].T @ adjoint[0])
+        jax.tree.map(SAME_COMPUTATION.check, to_matrices, expected_matrices)
+
+
+@given(
+    st.sampled_from(list(BUILDERS)),
+    st.sampled_from(["loop", "associative"]),
+    st.sampled_from([1, 17]),
+    st.integers(0, 1000),
+)
+def test_the_solution_is_linear_in_offsets_and_initial_state(
+    structure: type[Matrix], scan: str, steps: int, seed: int
+) -> None:
+    matrices, offsets, initial_state = system(structure, steps, 2, np.float32, seed)
+    _, more_offsets, more_initial = system(structure, steps, 2, np.float32, seed + 1)
+    together = solve(matrices, 2 * offsets - more_offsets, 2 * initial_state - more_initial, scan=scan)
+    apart = 2 * solve(matrices, offsets, initial_state, scan=scan)
+    apart = apart - solve(matrices, more_offsets, more_initial, scan=scan)
+    np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-4)
+
+
+def test_zero_matrices_return_the_offsets() -> None:
+    offsets = jnp.arange(6.0).reshape(3, 2)
+    np.testing.assert_array_equal(solve_lds(Zero(), offsets, jnp.full(2, jnp.nan)), offsets)
+
+
+@pytest.mark.parametrize("structure", BUILDERS, ids=name_of)
+def test_a_batch_of_systems_equals_a_loop_over_them(structure: type[Matrix]) -> None:
+    systems = [system(structure, SHORT + 1, 3, np.float32, seed) for seed in range(3)]
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
+    for scan in SCANS:
+        one = lambda *arguments, scan=scan: solve(*arguments, scan=scan)
+        SAME_COMPUTATION.check(jax.vmap(one)(*batch), jnp.stack([one(*arguments) for arguments in systems]))
+
+
+@pytest.mark.parametrize(
+    ("steps", "platform", "loops"),
+    [(200, "cpu", True), (200, "cuda", False), (200, "tpu", False), (SHORT, "cpu", True), (SHORT, "cuda", True)],
+)
+def test_the_scan_is_chosen_by_backend_and_size(steps: int, platform: str, loops: bool) -> None:
+    arguments = system(Dense, steps, 2, np.float32)
+    program = jax.jit(solve_lds).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.while" in program) == loops
+
+
+def test_other_numbers_of_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="matrices hold 4 steps and offsets 3, expected the same number"):
+        solve_lds(ScaledIdentity(jnp.ones(4)), jnp.ones((3, 2)), jnp.ones(2))
+
+
+def test_an_unknown_scan_is_refused() -> None:
+    with pytest.raises(ValueError, match="scan is 'parallel', expected 'loop', 'associative' or None"):
+        solve_lds(ScaledIdentity(jnp.ones(3)), jnp.ones((3, 2)), jnp.ones(2), scan="parallel")

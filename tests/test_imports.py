@@ -1,0 +1,138 @@
+"""Imports run one way, and `import parsample` costs what importing JAX costs."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "parsample"
+
+# What the three lowest rooms may import from the package; the rooms above them may import any room below.
+ALLOWED = {
+    "parsample.engine": ("parsample.engine",),
+    "parsample.samplers": ("parsample.engine", "parsample.samplers"),
+    "parsample.targets": ("parsample.engine", "parsample.targets"),
+}
+
+HEAVY = [
+    "arviz",
+    "blackjax",
+    "diffrax",
+    "distrax",
+    "h5netcdf",
+    "h5py",
+    "matplotlib",
+    "numpyro",
+    "pandas",
+    "rich",
+    "sklearn",
+    "tensorflow_probability",
+    "typer",
+    "xarray",
+]
+
+
+def module_name(path: Path, package: Path) -> str:
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(source: str, name: str, is_package: bool, modules: set[str]) -> set[str]:
+    """The modules of the package that this source imports anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = name.split(".")
+                here = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*here, base] if base else here)
+            members = {f"{base}.{alias.name}" for alias in node.names}
+            found |= {member if member in modules else base for member in members}
+    root = name.split(".")[0]
+    return {target for target in found if target.split(".")[0] == root}
+
+
+def import_graph(package: Path) -> dict[str, set[str]]:
+    paths = {module_name(path, package): path for path in sorted(package.rglob("*.py"))}
+    return {
+        name: imported(path.read_text(encoding="utf-8"), name, path.name == "__init__.py", set(paths))
+        for name, path in paths.items()
+    }
+
+
+def within(name: str, room: str) -> bool:
+    return name == room or name.startswith(room + ".")
+
+
+def upward_imports(graph: dict[str, set[str]]) -> list[str]:
+    return [
+        f"{name} imports {target}"
+        for name, targets in sorted(graph.items())
+        for room, allowed in ALLOWED.items()
+        if within(name, room)
+        for target in sorted(targets)
+        if not any(within(target, below) for below in allowed)
+    ]
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """One circle of imports, empty where there is none. The front of the package is left out."""
+    edges = {name: targets - {name, "parsample"} for name, targets in graph.items() if name != "parsample"}
+    try:
+        graphlib.TopologicalSorter(edges).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_the_lower_rooms_import_nothing_above_them() -> None:
+    assert upward_imports(import_graph(PACKAGE)) == []
+
+
+def test_imports_make_no_circle() -> None:
+    assert cycle(import_graph(PACKAGE)) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "target"),
+    [
+        ("engine/bad.py", "def f():\n    from parsample.samplers import base", "parsample.samplers.base"),
+        ("engine/bad.py", "from ..samplers.base import Sampler", "parsample.samplers.base"),
+        ("engine/bad.py", "import parsample", "parsample"),
+        ("engine/bad.py", "from .. import trace", "parsample"),
+        ("samplers/bad.py", "from parsample.targets import TARGETS", "parsample.targets"),
+        ("targets/bad.py", "import parsample.samplers.base as b", "parsample.samplers.base"),
+    ],
+)
+def test_the_check_sees_an_upward_import(tmp_path: Path, file: str, source: str, target: str) -> None:
+    package = tmp_path / "parsample"
+    files = ["__init__.py", *(f"{room}/__init__.py" for room in ("engine", "samplers", "targets")), "samplers/base.py"]
+    for name in files:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).touch()
+    (package / file).write_text(source)
+    assert upward_imports(import_graph(package)) == [f"{module_name(package / file, package)} imports {target}"]
+
+
+def test_the_check_sees_a_circle(tmp_path: Path) -> None:
+    package = tmp_path / "parsample"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "one.py").write_text("from parsample import two")
+    (package / "two.py").write_text("def f():\n    from . import one")
+    assert set(cycle(import_graph(package))) == {"parsample.one", "parsample.two"}
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    script = f"import sys, parsample; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=PACKAGE.parent, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == []
