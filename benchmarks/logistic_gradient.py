@@ -11,7 +11,7 @@ import datetime
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -61,7 +61,9 @@ def loop(value_and_grad: Callable, steps: int) -> Callable:
     return lambda coefficients: jax.lax.scan(body, coefficients, None, length=steps)
 
 
-def interleaved(functions: dict[str, Callable], argument: jax.Array, gradients: int, repeats: int) -> dict[str, list]:
+def interleaved(
+    functions: Mapping[str, Callable], argument: jax.Array, gradients: int, repeats: int
+) -> dict[str, list]:
     """Return the microseconds a gradient of each repeat of each function, after one call to compile it."""
     for function in functions.values():
         jax.block_until_ready(function(argument))
@@ -83,7 +85,7 @@ def errors(log_density: Callable, features: np.ndarray, labels: np.ndarray, poin
     residuals = labels - np.exp(-np.logaddexp(0, -logits))
     exact_gradients = residuals @ features - points
     # Constants of the prior are in one variant and not in the other: differences from the first point are compared.
-    values, exact = np.asarray(values, np.float64), exact
+    values = np.asarray(values, np.float64)
     value_error = np.max(np.abs((values[1:] - values[0]) - (exact[1:] - exact[0])) / np.abs(exact[1:]))
     gradient_error = np.max(np.abs(gradients - exact_gradients).max(1) / np.abs(exact_gradients).max(1))
     return float(value_error), float(gradient_error)

@@ -40,10 +40,11 @@ def _fail(error: Exception) -> NoReturn:
     raise typer.Exit(BAD_INPUT)
 
 
-def _version(show: bool) -> None:
+def _version(show: bool) -> bool:
     if show:
         typer.echo(f"parsample {parsample.__version__}")
         raise typer.Exit
+    return show
 
 
 @app.callback()
@@ -87,10 +88,10 @@ def sample(
 
     try:
         chosen = _make_target(target, data)
-        output.mkdir(parents=True, exist_ok=True)
+        _make_folder(output)
         trace_path = check_writable(output / f"{target}.nc")
         plot_path = check_writable(output / f"{target}.png")
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         _fail(error)
     try:
         trace = parsample.sample(
@@ -113,6 +114,15 @@ def sample(
     summary = parsample.summarize(trace)
     parsample.plot_trace_rank(trace, plot_path)
     show_run(trace, summary, [trace_path, plot_path])
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--output is '{output}', which is no folder and cannot become one ({error.strerror}); give another one."
+        ) from error
 
 
 def _make_target(name: str, data: Path | None) -> Any:

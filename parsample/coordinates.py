@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from parsample.targets.base import Target
+from parsample.targets.density import path_name
 
 # A dense root costs dim^2 numbers and products, and needs more draws to estimate than it has rows.
 LARGEST_DENSE = 100
@@ -106,11 +107,10 @@ def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "c
 
 
 def _no_start(target: Target, chain: int, tries: int, position: PyTree, value: Array, gradient: PyTree) -> str:
-    def name(path: tuple) -> str:
-        return jax.tree_util.keystr(path).strip("[]'\"") or "x"
-
-    bad = [name(p) for p, leaf in jax.tree_util.tree_leaves_with_path(gradient) if not bool(jnp.isfinite(leaf).all())]
-    names = bad or [name(p) for p, _ in jax.tree_util.tree_leaves_with_path(position)]
+    bad = [
+        path_name(p) for p, leaf in jax.tree_util.tree_leaves_with_path(gradient) if not bool(jnp.isfinite(leaf).all())
+    ]
+    names = bad or [path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(position)]
     what = "gradient" if bad and bool(jnp.isfinite(value)) else "log density"
     return (
         f"initial_position: chain {chain} found no start with a finite {what} in {tries} draws; the last one had log "

@@ -44,7 +44,7 @@ def show_run(trace: Any, summary: "pandas.DataFrame", paths: Sequence[Path], con
 
 
 def _summary_table(summary: "pandas.DataFrame") -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("variable", overflow="fold")
     formats = {"mean": ".3g", "sd": ".3g", "q5": ".3g", "q95": ".3g"}
     formats |= {"ess_bulk": ".0f", "ess_tail": ".0f", "r_hat": ".4f"}
@@ -82,7 +82,8 @@ def show_table(kind: str, rows: Mapping[str, type], console: Console | None = No
     table.add_column(kind, style="bold", no_wrap=True)
     table.add_column("what it is", overflow="fold")
     for name, row in rows.items():
-        table.add_row(name, first_sentence(row))
+        # A[t] would be read as markup in a plain string.
+        table.add_row(name, Text(first_sentence(row)))
     (console or Console()).print(table)
 
 

@@ -101,8 +101,9 @@ def sample(
     num_warmup = 0 if _is_zero(num_warmup) else options.whole("num_warmup", num_warmup, "0 leaves warm-up out")
     if step_size is not None:
         check_step_size(step_size)
-    if not (hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= seed < 2**63):
-        raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**63 - 1.")
+    if not (hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= seed < 2**32):
+        # In 32-bit mode JAX drops the upper half of longer seeds, and different ones would give the same chains.
+        raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**32 - 1.")
     plan = _plan(target, method, window, num_samples, max_iterations, atol, rtol)
 
     key_start, key_warmup, key_chain = jax.random.split(jax.random.key(seed), 3)
@@ -281,6 +282,8 @@ def _total(segments: list[Segment], name: str) -> np.ndarray:
 def _verdict(plan: Plan, num_samples: int, segments: list[Segment], run: _Run, comparison: _Comparison) -> Verdict:
     chains = len(run.first)
     run_steps = plan.steps * len(segments)
+    # The loop finishes a segment from some step to its end, and the last segment may end beyond the last draw.
+    finished_beyond = np.minimum(segments[-1].finished, run_steps - num_samples)
     name = next((name for name in methods.METHODS if methods.METHODS[name]() == plan.method), repr(plan.method))
     return Verdict(
         method=name,
@@ -292,7 +295,7 @@ def _verdict(plan: Plan, num_samples: int, segments: list[Segment], run: _Run, c
         largest_residual=float(max(segment.residual.max() for segment in segments)),
         atol=float(plan.atol),
         rtol=float(plan.rtol),
-        finished_sequentially=int(_total(segments, "finished").sum()),
+        finished_sequentially=int((_total(segments, "finished") - finished_beyond).sum()),
         run_seconds=run.run_seconds,
         compile_seconds=run.compile_seconds,
         **comparison._asdict(),

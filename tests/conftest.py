@@ -13,6 +13,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 # With JAX's own thresholds only slow compilations are kept, and the tests have thousands of quick ones.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+# Four host devices, for the tests that spread chains over devices; the others run on the first, at the same speed.
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".cache" / "hypothesis"))
 
@@ -39,6 +42,13 @@ hypothesis.settings.load_profile("parsample")
 
 def pytest_report_header() -> str:
     return f"seed {SEED}, hypothesis derandomized, jax {jax.__version__} on {jax.default_backend()}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs() -> Iterator[None]:
+    """Keep the memory of a test process to what one module compiles; without it the whole suite takes several GB."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from parsample.engine.names import unknown
+from parsample.engine.transition import GATES
+
 
 def choose(
     gate: str, is_accepted: Bool[Array, ""], log_odds: Float[Array, ""], proposal: PyTree, current: PyTree
@@ -18,8 +21,13 @@ def choose(
         proposal: a pytree.
         current: a pytree like it.
 
+    Raises:
+        ValueError: `gate` is not one of `GATES`.
+
     Source: the straight-through gate is that of Zoltowski et al. 2025, section 4.
     """
+    if gate not in GATES:
+        raise unknown("gate", gate, GATES)
     select = _select if gate == "frozen" else _select_straight_through
     return jax.tree.map(lambda new, old: select(is_accepted, log_odds, new, old), proposal, current)
 

@@ -82,11 +82,13 @@ class MALA(Sampler):
         """Propose, then accept or reject."""
         proposal = self.init(propose(state, input.noise, self.step_size, self.mass))
         log_ratio = self._log_ratio(state, proposal, input.noise)
-        # A comparison with NaN is False: a proposal without a density or gradient is rejected.
+        # A proposal with a density or gradient that is not finite has no chance. The ratio is constant there, so that
+        # no NaN gets into the derivative of a relaxed gate. A comparison with NaN is False.
+        has_chance = jnp.isfinite(proposal.logdensity) & (log_ratio > -jnp.inf)
+        log_ratio = jnp.where(has_chance, log_ratio, -jnp.inf)
         is_accepted = input.log_uniform < log_ratio
         state = choose(gate, is_accepted, log_ratio - input.log_uniform, proposal, state)
-        probability = jnp.where(jnp.isnan(log_ratio), 0, jnp.exp(jnp.minimum(log_ratio, 0)))
-        return state, MALAInfo(probability, is_accepted)
+        return state, MALAInfo(jnp.exp(jnp.minimum(log_ratio, 0)), is_accepted)
 
     def _log_ratio(self, state: LangevinState, proposal: LangevinState, noise: Array) -> Float[Array, ""]:
         # 1. The noise n' of the reverse move solves x = x' + h M^-1 g' + sqrt(2 h) L n', with L L^T = M^-1.

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from parsample.targets import checks
-from parsample.targets.base import Position, Target
+from parsample.targets.base import AbstractVector, Position
 from parsample.targets.densities import normal_logpdf
 
 
-class Banana(Target):
+class Banana(AbstractVector):
     """Banana in the plane: a twisted normal distribution.
 
     x_0 ~ N(0, s^2) and x_1 | x_0 ~ N(c (x_0^2 - s^2), 1), with scale s and curvature c. (It is not the polynomial of
@@ -48,16 +48,6 @@ class Banana(Target):
     def position_template(self) -> Position:
         """Return zeros: x, shape (2,)."""
         return {"x": jnp.zeros(2, self.scale.dtype)}
-
-    @property
-    def dims(self) -> dict[str, tuple[str, ...]]:
-        """Name the one dimension."""
-        return {"x": ("coordinate",)}
-
-    @property
-    def coords(self) -> dict[str, range]:
-        """Number the coordinates from 0."""
-        return {"coordinate": range(2)}
 
     def moments(self) -> dict[str, tuple[Array, Array]]:
         """Return means of 0, and s and sqrt(1 + 2 c^2 s^4), since x_0^2 has variance 2 s^4."""

@@ -82,6 +82,20 @@ class Target(eqx.Module):
                 )
 
 
+class AbstractVector(Target):
+    """A target that has the vector `x` in position and trace, its coordinates numbered from 0."""
+
+    @property
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Name the dimension of x."""
+        return {"x": ("coordinate",)}
+
+    @property
+    def coords(self) -> dict[str, Sequence]:
+        """Number the coordinates of x."""
+        return {"coordinate": range(jax.eval_shape(self.position_template)["x"].size)}
+
+
 def check_basis(basis: Array, dim: int) -> None:
     """Raise ValueError unless the columns of a basis are directions in `dim` coordinates."""
     if jnp.ndim(basis) != 2 or basis.shape[0] != dim:

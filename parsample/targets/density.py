@@ -38,6 +38,8 @@ class LogDensity(Target):
         self.center = jax.tree.map(_floating, initial_position)
         if not jax.tree.leaves(self.center):
             raise ValueError("initial_position holds no arrays, expected a pytree with at least one.")
+        if sum(leaf.size for leaf in jax.tree.leaves(self.center)) == 0:
+            raise ValueError("initial_position holds no numbers, expected at least one array that is not empty.")
         check_scalar(jax.eval_shape(logdensity_fn, self.center))
 
     def logdensity(self, position: PyTree) -> Float[Array, ""]:
@@ -57,7 +59,7 @@ class LogDensity(Target):
 
     def constrain(self, position: PyTree) -> dict[str, Array]:
         """Name the leaves by their paths."""
-        return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(position)}
+        return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(position)}
 
 
 def check_scalar(output: Any) -> None:
@@ -74,7 +76,10 @@ def check_scalar(output: Any) -> None:
 
 
 def _floating(leaf: Any) -> Array:
-    array = jnp.asarray(leaf)
+    try:
+        array = jnp.asarray(leaf)
+    except (TypeError, ValueError):
+        raise ValueError(f"initial_position holds {leaf!r}, expected real floating-point numbers.") from None
     if jnp.issubdtype(array.dtype, jnp.integer):
         return array.astype(float)
     if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -82,6 +87,7 @@ def _floating(leaf: Any) -> Array:
     return array
 
 
-def _name(path: tuple) -> str:
+def path_name(path: tuple) -> str:
+    """Return the name of the leaf at a path of a pytree: its keys and numbers with dots between them, or "x"."""
     words = re.findall(r"\w+", jax.tree_util.keystr(path))
     return ".".join(words) or "x"

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from parsample.targets import checks
-from parsample.targets.base import Position, Target
+from parsample.targets.base import AbstractVector, Position
 from parsample.targets.densities import normal_logpdf
 
 
-class Funnel(Target):
+class Funnel(AbstractVector):
     """Neal's funnel: a log variance v and, by default, nine variables x that have it.
 
     v ~ N(0, s^2) and x_i | v ~ N(0, e^v), with scale s = 3. The log density is normalised. The variables of the trace
@@ -52,16 +52,6 @@ class Funnel(Target):
     def position_template(self) -> Position:
         """Return zeros: v, a scalar, and x, shape (size,)."""
         return {"v": jnp.zeros((), self.scale.dtype), "x": jnp.zeros(self.size, self.scale.dtype)}
-
-    @property
-    def dims(self) -> dict[str, tuple[str, ...]]:
-        """Name the dimension of x."""
-        return {"x": ("coordinate",)}
-
-    @property
-    def coords(self) -> dict[str, range]:
-        """Number the coordinates from 0."""
-        return {"coordinate": range(self.size)}
 
     def moments(self) -> dict[str, tuple[Array, Array]]:
         """Return means of 0, and s for v and exp(s^2 / 4) for x, since x has variance E[e^v] = exp(s^2 / 2)."""

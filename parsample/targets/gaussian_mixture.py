@@ -10,13 +10,13 @@ from jax.lax import Precision
 from jaxtyping import Array, Float, Key
 
 from parsample.targets import checks
-from parsample.targets.base import Position, Target
+from parsample.targets.base import AbstractVector, Position
 
 if TYPE_CHECKING:
     import distrax
 
 
-class GaussianMixture(Target):
+class GaussianMixture(AbstractVector):
     """Mixture of normal distributions of any shape; four round ones at (±2, ±2) by default.
 
     The log density is normalised. The variable of the trace is `x`.
@@ -122,16 +122,6 @@ class GaussianMixture(Target):
     def position_template(self) -> Position:
         """Return zeros: x, shape (dim,)."""
         return {"x": jnp.zeros_like(self.means[0])}
-
-    @property
-    def dims(self) -> dict[str, tuple[str, ...]]:
-        """Name the one dimension."""
-        return {"x": ("coordinate",)}
-
-    @property
-    def coords(self) -> dict[str, range]:
-        """Number the coordinates from 0."""
-        return {"coordinate": range(self.means.shape[1])}
 
     def moments(self) -> dict[str, tuple[Array, Array]]:
         """Return mean and standard deviation: the components' variances, and the spread of their means."""

@@ -7,10 +7,10 @@ from jax.lax import Precision, digamma, lgamma, polygamma
 from jaxtyping import Array, Float
 
 from parsample.targets import checks
-from parsample.targets.base import Position, Target, check_basis
+from parsample.targets.base import AbstractVector, Position, check_basis
 
 
-class LogGamma(Target):
+class LogGamma(AbstractVector):
     """Independent logarithms of gamma variables: skewed to the left, with moments in closed form.
 
     The density of each coordinate is exp(a x - e^x) / Gamma(a) with concentration a: exp(x) has the gamma distribution
@@ -51,21 +51,7 @@ class LogGamma(Target):
         """Return zeros: x, shape (dim,)."""
         return {"x": jnp.zeros_like(self.concentration)}
 
-    @property
-    def dims(self) -> dict[str, tuple[str, ...]]:
-        """Name the one dimension."""
-        return {"x": ("coordinate",)}
-
-    @property
-    def coords(self) -> dict[str, range]:
-        """Number the coordinates from 0."""
-        return {"coordinate": range(self.concentration.size)}
-
     def moments(self) -> dict[str, tuple[Array, Array]]:
         """Return digamma(a) and the square root of trigamma(a)."""
-        return {
-            "x": (
-                digamma(self.concentration),
-                jnp.sqrt(polygamma(jnp.ones_like(self.concentration), self.concentration)),
-            )
-        }
+        trigamma = polygamma(jnp.ones_like(self.concentration), self.concentration)
+        return {"x": (digamma(self.concentration), jnp.sqrt(trigamma))}

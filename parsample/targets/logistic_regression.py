@@ -24,8 +24,8 @@ class AbstractLogistic(Target):
 
     Attributes:
         signed_features: shape (dim, rows): column i is x_i where the label is 1, and -x_i where it is 0. Dimensions
-            come first so that in a batch of products with coefficients each result lies in one piece: half of what a
-            naive implementation costs is the other layout.
+            come first so that in a batch each position's margins lie in one piece: with rows first, a naive
+            implementation takes half as long again.
         prior_scale: s, above 0. In the units of the coefficients.
         feature_names: one for each of the coefficients.
     """

@@ -9,10 +9,10 @@ from jax.lax import Precision
 from jaxtyping import Array, Float
 
 from parsample.targets import checks
-from parsample.targets.base import Position, Target, check_basis
+from parsample.targets.base import AbstractVector, Position, check_basis
 
 
-class MultivariateNormal(Target):
+class MultivariateNormal(AbstractVector):
     """Multivariate normal with any mean and covariance; two coordinates with correlation 0.95 by default.
 
     The log density is normalised. The variable of the trace is `x`.
@@ -65,16 +65,6 @@ class MultivariateNormal(Target):
     def position_template(self) -> Position:
         """Return zeros: x, shape (dim,)."""
         return {"x": jnp.zeros_like(self.mean)}
-
-    @property
-    def dims(self) -> dict[str, tuple[str, ...]]:
-        """Name the one dimension."""
-        return {"x": ("coordinate",)}
-
-    @property
-    def coords(self) -> dict[str, range]:
-        """Number the coordinates from 0."""
-        return {"coordinate": range(self.mean.size)}
 
     def moments(self) -> dict[str, tuple[Array, Array]]:
         """Return the mean and the square roots of the covariance's diagonal."""

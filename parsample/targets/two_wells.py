@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from parsample.targets import checks
-from parsample.targets.base import Position, Target
+from parsample.targets.base import AbstractVector, Position
 from parsample.targets.densities import normal_logpdf
 
 
-class TwoWells(Target):
+class TwoWells(AbstractVector):
     """Two wells in the plane: a mixture of two normal distributions about (-1.4, 0) and (1.6, 0).
 
     The density is w N(m_0, diag v_0) + (1 - w) N(m_1, diag v_1). The log density is normalised. The variable of the
@@ -65,16 +65,6 @@ class TwoWells(Target):
     def position_template(self) -> Position:
         """Return zeros: x, shape (dim,)."""
         return {"x": jnp.zeros_like(self.means[0])}
-
-    @property
-    def dims(self) -> dict[str, tuple[str, ...]]:
-        """Name the one dimension."""
-        return {"x": ("coordinate",)}
-
-    @property
-    def coords(self) -> dict[str, range]:
-        """Number the coordinates from 0."""
-        return {"coordinate": range(self.means.shape[1])}
 
     def moments(self) -> dict[str, tuple[Array, Array]]:
         """Return mean and standard deviation: the wells' variances, and the spread of their means."""

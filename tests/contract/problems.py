@@ -27,7 +27,7 @@ PILOT_ACCEPTANCE = 0.8
 # A sampler without accept/reject gets this share of the step size at which MALA has that acceptance rate.
 UNADJUSTED_SHARE = 0.5
 # Residual and correction of every step, in standard deviations of the posterior.
-TOLERANCE = 1e-9
+TOLERANCE = 1e-10
 
 # There are some hundred programs to compile and each runs for milliseconds: this halves the time of the compiler.
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
@@ -77,9 +77,10 @@ def quick_jit(function: Any) -> Any:
 
     @functools.partial(jax.jit, static_argnums=1, compiler_options=QUICK_TO_COMPILE)
     def compiled(arrays, static):
-        return function(*eqx.combine(arrays, static))
+        given, keywords = eqx.combine(arrays, static)
+        return function(*given, **keywords)
 
-    return lambda *arguments: compiled(*eqx.partition(arguments, eqx.is_array))
+    return lambda *given, **keywords: compiled(*eqx.partition((given, keywords), eqx.is_array))
 
 
 def make_target(name: str, data: Path | None) -> Target:
@@ -95,7 +96,9 @@ def problem(sampler_name: str, target_name: str, data: Path | None) -> Problem:
     sampler = sampler_class(TracedOnce(density), step_size if adjusts else UNADJUSTED_SHARE * step_size)
     inputs = sampler.draw_inputs(jax.random.key(SEED + 2), STEPS, start)
     states, is_accepted = run_loop(sampler, start, inputs)
-    assert np.isfinite(states).all(), f"{sampler_name} on {target_name} leaves the numbers: {target} wants smaller steps"
+    assert np.isfinite(states).all(), (
+        f"{sampler_name} on {target_name} leaves the numbers: {target} wants smaller steps"
+    )
     return Problem(sampler, start, inputs, states, is_accepted)
 
 

@@ -1,4 +1,8 @@
-"""Recursions to evaluate, each beside the textbook answer: a plain `lax.scan` and a residual in NumPy."""
+"""Recursions to evaluate, each beside the textbook answer: a plain `lax.scan` and a residual in NumPy.
+
+A compiled evaluation is kept for as long as its transition is the same function and its options and shapes are the
+same. So the functions are defined here once, and tests share them with the same number of steps and the same windows.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -62,6 +66,16 @@ def tanh_step_numpy(state: np.ndarray, input: np.ndarray) -> np.ndarray:
 def tanh_problem(dtype: Any = np.float32, steps: int = STEPS, seed: int = 0) -> Problem:
     noise = np.random.default_rng(seed).normal(size=(steps, 3))
     return Problem(tanh_step, jnp.asarray([0.5, -1.0, 2.0], dtype), jnp.asarray(noise, dtype))
+
+
+def fragile_step(state: Array, input: Array) -> Array:
+    """The same near the trajectory, and NaN far from it."""
+    return jnp.where(jnp.abs(state).max() > 50, jnp.nan, tanh_step(state, input))
+
+
+def rough_step(state: Array, input: Array) -> Array:
+    """A recursion whose derivative is NaN at 0, and whose value is finite for an infinite state."""
+    return jnp.tanh(0.5 * jnp.sqrt(state**2)) + input
 
 
 def scalar_step(state: Array, input: Array) -> Array:

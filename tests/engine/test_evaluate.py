@@ -19,15 +19,22 @@ from tests.engine.recursions import ALL_METHODS, ITERATIVE, STEPS, TIGHT, WINDOW
 from tests.engine.test_methods import Threshold
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
+# A window of the length of the chain, a longer one and None are the same program, which is compiled once.
+CASES = [
+    *(("tanh", method, window) for method in ALL_METHODS for window in WINDOWS),
+    *((name, method, window) for name in ("scalar", "tree") for method in ALL_METHODS for window in (None, 7)),
+]
 OPTIONS: dict[str, dict[str, Any]] = {
-    "clip": {"clip": 0.3},
-    "damping": {"damping": 0.4},
-    "no projection": {"projection": False},
-    "all": {"clip": 0.5, "damping": 0.1, "projection": False},
+    "clip": {"method": "newton", "clip": 0.3},
+    "clip a diagonal": {"method": "quasi_newton", "clip": 0.3},
+    "damping": {"method": "newton", "damping": 0.4},
+    "no projection": {"method": "newton", "projection": False},
+    "all": {"method": "quasi_newton", "clip": 0.5, "damping": 0.1, "projection": False},
     "probes": {"method": methods.QuasiNewton(estimator="hutchinson", num_probes=3)},
     "exact": {"method": methods.QuasiNewton(estimator="exact")},
     "negative scale": {"method": methods.ScaledIdentity(-0.5)},
 }
+SHARP = TIGHT[np.dtype(np.float32)]
 
 
 def check_solved(solution: Solution, problem: Problem, dtype: Any = np.float32) -> None:
@@ -39,12 +46,10 @@ def check_solved(solution: Solution, problem: Problem, dtype: Any = np.float32) 
     map_trees(CONVERGED.check, solution.states, scan(*problem))
 
 
-@pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("method", ALL_METHODS)
-@pytest.mark.parametrize("name", recursions.PROBLEMS)
+@pytest.mark.parametrize(("name", "method", "window"), CASES)
 def test_every_method_and_window_equals_the_loop(name: str, method: str, window: int | None) -> None:
     problem = recursions.PROBLEMS[name]()
-    solution = evaluate(*problem, method=method, window=window, **TIGHT[np.dtype(np.float32)])
+    solution = evaluate(*problem, method=method, window=window, **SHARP)
     check_solved(solution, problem)
     length = STEPS if window is None else min(window, STEPS)
     if method == "sequential":
@@ -71,7 +76,7 @@ def test_the_loop_equals_a_plain_scan(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ITERATIVE)
-@pytest.mark.parametrize("name", recursions.PROBLEMS)
+@pytest.mark.parametrize("name", ["tanh", "tree"])
 def test_a_window_of_one_step_is_the_loop(name: str, method: str) -> None:
     problem = recursions.PROBLEMS[name]()
     solution = evaluate(*problem, method=method, window=1)
@@ -81,35 +86,30 @@ def test_a_window_of_one_step_is_the_loop(name: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ALL_METHODS)
-@pytest.mark.parametrize("window", [None, 1, 3])
-def test_one_step(method: str, window: int | None) -> None:
-    for problem in (recursions.tanh_problem(steps=1), recursions.scalar_problem(steps=1)):
+def test_one_step(method: str) -> None:
+    problem = recursions.scalar_problem(steps=1)
+    for window in (None, 1, 3):
         solution = evaluate(*problem, method=method, window=window)
-        assert solution.iterations == 1
-        map_trees(SAME_COMPUTATION.check, solution.states, scan(*problem))
+        assert solution.iterations == solution.evaluations == 1
+        SAME_COMPUTATION.check(solution.states, scan(*problem))
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-@pytest.mark.parametrize("method", ["newton", "quasi_newton"])
-def test_the_options_change_the_way_and_not_the_answer(case: str, method: str) -> None:
+def test_the_options_change_the_way_and_not_the_answer(case: str) -> None:
     problem = recursions.tanh_problem()
-    for window in (None, 7):
-        keywords = {"method": method, **OPTIONS[case], **TIGHT[np.dtype(np.float32)]}
-        check_solved(evaluate(*problem, window=window, **keywords), problem)
+    check_solved(evaluate(*problem, window=7, **OPTIONS[case], **SHARP), problem)
 
 
-@given(
-    st.sampled_from(ITERATIVE), st.sampled_from([1, 2, 3, 7, 12]), st.sampled_from([1, 2, 12]), st.integers(0, 10_000)
-)
-def test_the_answer_depends_on_neither_window_nor_seed(method: str, window: int, steps: int, seed: int) -> None:
-    problem = recursions.tanh_problem(steps=steps, seed=seed)
-    check_solved(evaluate(*problem, method=method, window=window, **TIGHT[np.dtype(np.float32)]), problem)
+@given(st.sampled_from(ITERATIVE), st.sampled_from([None, 1, 7]), st.integers(0, 10_000))
+def test_the_answer_depends_on_neither_window_nor_seed(method: str, window: int | None, seed: int) -> None:
+    problem = recursions.tanh_problem(seed=seed)
+    check_solved(evaluate(*problem, method=method, window=window, **SHARP), problem)
 
 
 @pytest.mark.parametrize("window", [None, 7])
 @pytest.mark.parametrize("method", ITERATIVE)
 def test_the_trajectory_is_a_fixed_point(method: str, window: int | None) -> None:
-    problem = recursions.tanh_problem()
+    problem = recursions.tanh_problem()._replace(transition=recursions.fragile_step)
     solution = evaluate(*problem, method=method, window=window, guess=scan(*problem))
     assert solution.iterations == -(-STEPS // (window or STEPS))
     SAME_COMPUTATION.check(solution.states, scan(*problem))
@@ -121,22 +121,26 @@ def test_the_trajectory_is_a_fixed_point(method: str, window: int | None) -> Non
 def test_after_i_iterations_the_first_i_states_are_right(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem()
     expected = scan(*problem)
-    for iterations in (1, 2, 5, STEPS - 1):
+    for iterations in (2, 9):
         solution = evaluate(*problem, method=method, window=window, max_iterations=iterations, throw=False)
         CONVERGED.check(solution.states[:iterations], expected[:iterations])
         assert solution.first_bad_step == -1 or solution.first_bad_step >= iterations
         assert solution.iterations <= iterations
 
 
-@pytest.mark.parametrize("window", [None, 1, 7])
-@pytest.mark.parametrize("method", ALL_METHODS)
-def test_a_chain_that_stays_where_it_is_loses_no_step(method: str, window: int | None) -> None:
-    """Every guess is right from the start, so a whole window is verified at once; the step after it still counts."""
+def seldom_step(state: Array, moves: Array) -> Array:
+    return jnp.where(moves, state + 1, state)
+
+
+@pytest.mark.parametrize("window", [1, 7])
+@pytest.mark.parametrize("method", ITERATIVE)
+def test_a_chain_that_stays_where_it_is_loses_no_step(method: str, window: int) -> None:
+    """Guesses are often right, so that a whole window is verified at once; the step after it still counts."""
     moves = jnp.asarray(np.random.default_rng(0).random(40) < 0.1)
-    problem = Problem(lambda state, move: jnp.where(move, state + 1, state), jnp.zeros(2), moves)
-    solution = evaluate(*problem, method=method, window=window)
-    np.testing.assert_array_equal(solution.states, scan(*problem))
-    np.testing.assert_array_equal(solution.residual, np.zeros(40))
+    problem = Problem(seldom_step, jnp.zeros(2), moves)
+    solution = evaluate(*problem, method=method, window=window, atol=1e-6, rtol=1e-6)
+    CONVERGED.check(solution.states, scan(*problem))
+    assert np.isfinite(solution.residual).all()
 
 
 def linear(matrix: np.ndarray, steps: int = 64) -> Problem:
@@ -231,13 +235,13 @@ def test_beyond_the_window_the_guess_is_where_the_window_ends() -> None:
 
 def test_a_guess_serves_the_steps_beyond_the_window() -> None:
     problem = recursions.tanh_problem()
-    right = scan(*problem)
-    # Wrong at first, right from row 9 on: the windows that come later start from the guess.
-    solution = evaluate(*problem, method="jacobi", window=4, guess=right.at[:9].set(0.0))
-    without = evaluate(*problem, method="jacobi", window=4)
-    CONVERGED.check(solution.states, right)
-    assert solution.iterations <= 9 + 4
-    assert solution.iterations < without.iterations
+    # Without memory, Jacobi finds a window in one iteration and verifies it, and the step after it, in the next.
+    problem = Problem(lambda state, input: 0 * state + input, jnp.zeros(3), problem.inputs)
+    # Wrong up to row 8: two iterations take 5 rows, twice; the 13 rows that are left take 4 windows of 4.
+    solution = evaluate(*problem, method="jacobi", window=4, guess=problem.inputs.at[:9].set(0.0))
+    np.testing.assert_array_equal(solution.states, problem.inputs)
+    assert solution.iterations == 4 + 4
+    assert evaluate(*problem, method="jacobi", window=4).iterations == 10
 
 
 class Counting(Threshold):
@@ -261,18 +265,18 @@ def test_the_loop_uses_the_carry_of_the_transition() -> None:
     SAME_COMPUTATION.check(evaluate_sequential(Counting(), problem.initial_state, problem.inputs).states, plain)
 
 
-@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize("method", ["newton", "quasi_newton", "sequential"])
 def test_random_keys_are_inputs(method: str) -> None:
     keys = jax.random.split(jax.random.key(1), 20)
     problem = Problem(lambda state, key: 0.5 * state + jax.random.normal(key, (2,)), jnp.zeros(2), keys)
-    check_solved(evaluate(*problem, method=method, window=6, **TIGHT[np.dtype(np.float32)]), problem)
+    check_solved(evaluate(*problem, method=method, window=6, **SHARP), problem)
 
 
 @pytest.mark.parametrize("method", ITERATIVE)
 def test_history_tells_what_every_iteration_saw(method: str) -> None:
     problem = recursions.tanh_problem()
-    plain = evaluate(*problem, method=method, window=8)
-    solution = evaluate(*problem, method=method, window=8, history=True)
+    plain = evaluate(*problem, method=method, window=7)
+    solution = evaluate(*problem, method=method, window=7, history=True)
     assert plain.history is None
     np.testing.assert_array_equal(plain.states, solution.states)
     history, done = solution.history, int(solution.iterations)
@@ -281,14 +285,14 @@ def test_history_tells_what_every_iteration_saw(method: str) -> None:
     first = np.asarray(history.first_step)
     assert first[0] == 0
     assert np.all(np.diff(first[:done]) >= 1)
-    assert STEPS - 8 <= first[done - 1] < STEPS
+    assert STEPS - 7 <= first[done - 1] < STEPS
     np.testing.assert_array_equal(first[done:], -1)
     for field in (history.largest_residual, history.merit):
         assert np.all(np.asarray(field)[:done] >= 0)
         assert np.isnan(field[done:]).all()
     # The first iteration looks at the guess: every step at the initial state.
-    guess = jnp.broadcast_to(problem.initial_state, (8, 3))
-    seen = np.asarray(guess - jax.vmap(problem.transition)(guess, problem.inputs[:8]))
+    guess = jnp.broadcast_to(problem.initial_state, (7, 3))
+    seen = np.asarray(guess - jax.vmap(problem.transition)(guess, problem.inputs[:7]))
     np.testing.assert_allclose(history.largest_residual[0], np.abs(seen).max(), rtol=1e-5)
     np.testing.assert_allclose(history.merit[0], 0.5 * np.sum(seen**2), rtol=1e-5)
 
@@ -310,7 +314,7 @@ def test_history_of_the_loop() -> None:
 
 def test_the_loop_takes_what_evaluate_takes() -> None:
     problem = recursions.tanh_problem()
-    keywords: dict[str, Any] = {"window": 3, "atol": 1e-2, "rtol": 0.0, "max_iterations": 2, "throw": True, "clip": 1.0}
-    guess = jnp.ones((STEPS, 3))
-    solution = evaluate_sequential(*problem, guess=guess, damping=0.5, projection=False, **keywords)
+    keywords: dict[str, Any] = {"window": 3, "atol": 1e-2, "rtol": 0.0, "max_iterations": 2, "throw": True}
+    more: dict[str, Any] = {"guess": jnp.ones((STEPS, 3)), "damping": 0.5, "projection": False, "clip": 1.0}
+    solution = evaluate_sequential(*problem, **keywords, **more)
     np.testing.assert_array_equal(solution.states, evaluate_sequential(*problem).states)

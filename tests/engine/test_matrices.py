@@ -26,8 +26,8 @@ RANK = list(BUILDERS)
 PAIRS = list(itertools.product(BUILDERS, repeat=2))
 
 structures = st.sampled_from(RANK)
-leading_axes = st.sampled_from([(), (1,), (4,), (2, 3)])
-dims = st.sampled_from([1, 2, 5])
+leading_axes = st.sampled_from([(), (4,), (2, 3)])
+dims = st.sampled_from([1, 3])
 seeds = st.integers(0, 10_000)
 
 

@@ -32,8 +32,11 @@ class Threshold(Transition):
         accepted = jnp.where(jnp.abs(proposal) < jnp.abs(state), proposal, state)
         if self.gate == "frozen":
             return accepted
-        return jax.lax.stop_gradient(accepted) + jnp.tanh(state + input) + 10 * state - jax.lax.stop_gradient(
-            jnp.tanh(state + input) + 10 * state
+        return (
+            jax.lax.stop_gradient(accepted)
+            + jnp.tanh(state + input)
+            + 10 * state
+            - jax.lax.stop_gradient(jnp.tanh(state + input) + 10 * state)
         )
 
     def with_gate(self, gate: str) -> "Threshold":
@@ -235,7 +238,10 @@ def test_the_analytic_diagonal_is_that_of_the_frozen_gate() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: methods.find("quasi_newtn"), r"method is 'quasi_newtn', expected one of .*Did you mean 'quasi_newton'"),
+        (
+            lambda: methods.find("quasi_newtn"),
+            r"method is 'quasi_newtn', expected one of .*Did you mean 'quasi_newton'",
+        ),
         (lambda: methods.find("zzz"), "method is 'zzz', expected one of .*, or a Method instance"),
         (lambda: methods.QuasiNewton(estimator="finite"), "estimator is 'finite', expected one of 'auto', 'analytic'"),
         (lambda: methods.QuasiNewton(num_probes=0), "num_probes is 0, expected at least 1; .* method='jacobi'"),

@@ -51,7 +51,7 @@ def test_an_option_out_of_range_is_refused(keywords: dict[str, Any], message: st
 
 @pytest.mark.parametrize("value", [2.0, "7", True, None, np.float32(3)])
 def test_only_whole_numbers_are_whole(value: object) -> None:
-    with pytest.raises(ValueError, match="window is .*, expected a whole number of at least 1; a remedy"):
+    with pytest.raises(ValueError, match=r"window is .*, expected a whole number of at least 1; a remedy"):
         options.whole("window", value, "a remedy")
 
 

@@ -41,7 +41,7 @@ def textbook(matrices: Matrix, offsets: Any, initial_state: Any) -> np.ndarray:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("structure", BUILDERS, ids=name_of)
-@pytest.mark.parametrize(("steps", "dim"), [(1, 1), (2, 1), (SHORT + 1, 3), (61, 3)])
+@pytest.mark.parametrize(("steps", "dim"), [(1, 1), (SHORT, 2), (61, 3)])
 def test_every_scan_equals_the_textbook(structure: type[Matrix], steps: int, dim: int, dtype: Any) -> None:
     for seed in range(3):
         arguments = system(structure, steps, dim, dtype, seed)
@@ -71,7 +71,10 @@ def test_every_scan_has_the_textbook_gradient(structure: type[Matrix]) -> None:
 
     expected_matrices = jax.grad(lambda matrices: dense_loss(matrices.dense(dim)))(matrices)
     for scan in SCANS:
-        loss = lambda *arguments, scan=scan: jnp.sum(weights * solve_lds(*arguments, scan=scan))
+
+        def loss(*arguments, scan=scan):
+            return jnp.sum(weights * solve_lds(*arguments, scan=scan))
+
         gradient = jax.jit(jax.grad(loss, (0, 1, 2)))
         to_matrices, to_offsets, to_initial = gradient(matrices, offsets, initial_state)
         SAME_COMPUTATION.check(to_offsets, adjoint)
@@ -106,7 +109,10 @@ def test_a_batch_of_systems_equals_a_loop_over_them(structure: type[Matrix]) -> 
     systems = [system(structure, SHORT + 1, 3, np.float32, seed) for seed in range(3)]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
     for scan in SCANS:
-        one = lambda *arguments, scan=scan: solve(*arguments, scan=scan)
+
+        def one(*arguments, scan=scan):
+            return solve(*arguments, scan=scan)
+
         SAME_COMPUTATION.check(jax.vmap(one)(*batch), jnp.stack([one(*arguments) for arguments in systems]))
 
 

@@ -82,7 +82,10 @@ def test_inputs_that_do_not_fit_are_refused(inputs: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("transition", "message"),
     [
-        (lambda state, input: state[:1], r"transition returned float32\[1\], expected .* float32\[2\]; return the same"),
+        (
+            lambda state, input: state[:1],
+            r"transition returned float32\[1\], expected .* float32\[2\]; return the same",
+        ),
         (lambda state, input: (state, state), r"transition returned \('float32\[2\]', 'float32\[2\]'\), expected"),
         (lambda state, input: state.astype(jnp.float16), r"transition returned float16\[2\], expected"),
         (lambda state, input: state + 1j, r"transition returned complex64\[2\], expected"),

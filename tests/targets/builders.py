@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def write_credit_file(path: Path, rows: int = 60) -> Path:
     return path
 
 
-def log_density(target: Target, **position: np.ndarray) -> jax.Array:
+def log_density(target: Target, **position: Any) -> jax.Array:
     """The log density at a position, compiled as a whole, which is quicker than its operations one by one."""
     return jax.jit(lambda p: target.logdensity(p))({key: jnp.asarray(value) for key, value in position.items()})
 

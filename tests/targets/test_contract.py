@@ -59,13 +59,13 @@ def test_name_is_that_of_the_row(name, folder):
     target = make_case(name, "float32", folder).target
     assert target.name == name
     assert isinstance(target, Target)
-    assert TARGETS[name].__doc__.splitlines()[0].endswith("."), "the first line is what lists show"
+    assert (TARGETS[name].__doc__ or "").splitlines()[0].endswith("."), "the first line is what lists show"
 
 
 def test_template_names_shapes_and_dtypes(case, dtype, rng_key):
     template = case.target.position_template()
     starts = jax.eval_shape(case.target.initial_position, rng_key)
-    assert jax.tree.structure(template) == jax.tree.structure(starts)
+    assert set(template) == set(starts)
     for key, zeros in template.items():
         assert key.isidentifier()
         assert not np.any(zeros)
@@ -74,7 +74,7 @@ def test_template_names_shapes_and_dtypes(case, dtype, rng_key):
 
 
 def test_every_chain_starts_elsewhere_within_two_units(folder, rng_key):
-    target = make_case("eight_schools", "float32", folder).target
+    target = make_case("banana", "float32", folder).target
     starts = jax.jit(jax.vmap(target.initial_position))(jax.random.split(rng_key, 50))
     values = ravel_pytree(starts)[0]
     assert np.unique(values).size > 0.99 * values.size
@@ -104,11 +104,11 @@ def test_log_density_is_a_finite_scalar_in_the_dtype_of_the_position(case, dtype
 
 def test_single_precision_positions_give_single_precision_under_x64(name, folder, x64):
     target, position, _ = make_case(name, "float64", folder)
-    position = {key: jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for key, leaf in position.items()}
-    assert jax.eval_shape(target.logdensity, position).dtype == jnp.float32
+    single = {key: jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for key, leaf in position.items()}
+    assert jax.eval_shape(target.logdensity, single).dtype == jnp.float32
     if hasattr(target, "hessian_diagonal"):
         basis = jax.ShapeDtypeStruct((sum(leaf.size for leaf in position.values()), 3), jnp.float64)
-        assert jax.eval_shape(target.hessian_diagonal, position, basis).dtype == jnp.float32
+        assert jax.eval_shape(target.hessian_diagonal, single, basis).dtype == jnp.float32
 
 
 def test_vmap_equals_a_loop(name, folder):

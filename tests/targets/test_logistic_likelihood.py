@@ -41,11 +41,11 @@ def test_value_slope_and_curvature_at_extremes_and_between(dtype, rng):
 
     between = np.concatenate([3 * rng.standard_normal(500), rng.uniform(-100, 100, 250), rng.uniform(10, 20, 250)])
     for margins in (EXTREMES, between, between[:500], between[750:]):
-        margins = jnp.asarray(margins, dtype)
+        margins = margins.astype(dtype)
         value, gradient, first, second = jax.jit(everything)(margins)
         assert value.dtype == gradient.dtype == dtype
         check_value(value, margins)
-        _, exact_slopes, exact_curvatures = exact(np.asarray(margins))
+        _, exact_slopes, exact_curvatures = exact(margins)
         check_slopes(gradient, exact_slopes, dtype)
         check_slopes(first, exact_slopes, dtype)
         check_slopes(second, exact_curvatures, dtype)
@@ -64,7 +64,7 @@ def test_any_number_of_rows_neither_overflows_nor_loses_a_row(size, at_zero):
 
 
 def test_no_rows_have_the_sum_0():
-    assert sum_log_sigmoid(jnp.zeros(0)) == 0
+    assert jax.jit(sum_log_sigmoid)(jnp.zeros(0)) == 0
 
 
 def test_single_margins(dtype):
@@ -99,19 +99,18 @@ def derivatives(function):
     }
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
-def test_every_derivative_is_that_of_the_naive_form(dtype, tolerance, x64, rng):
+def test_every_derivative_is_that_of_the_naive_form(x64, rng):
     def naive(margins):
         return jnp.sum(jax.nn.log_sigmoid(margins))
 
     def evaluate(function, margins):
         return {kind: jax.vmap(derivative)(margins) for kind, derivative in derivatives(function).items()}
 
-    margins = jnp.asarray(rng.uniform(-3, 3, (2, 7)), dtype).at[0, 0].set(0.0)
+    margins = rng.uniform(-3, 3, (2, 7))
+    margins[0, 0] = 0
     actual, expected = jax.jit(lambda m: (evaluate(sum_log_sigmoid, m), evaluate(naive, m)))(margins)
     for kind, values in actual.items():
-        assert values.dtype == dtype
-        np.testing.assert_allclose(values, expected[kind], atol=tolerance, rtol=tolerance, err_msg=kind)
+        np.testing.assert_allclose(values, expected[kind], atol=1e-12, rtol=1e-12, err_msg=kind)
 
 
 def test_derivatives_at_zero_are_those_of_the_sigmoid():
@@ -123,7 +122,8 @@ def test_derivatives_at_zero_are_those_of_the_sigmoid():
     assert third == 0
 
 
-def count(text: str, operation: str) -> int:
+def count(text: str | None, operation: str) -> int:
+    assert text
     return text.count(f" {operation}(")
 
 

@@ -1,0 +1,78 @@
+"""Every method on every sampler on every target: the parallel chain is the chain of the loop.
+
+With as many iterations as the chain has steps this holds for every row. A row that needs at least half as many gains
+next to nothing, and stands in `KNOWN_NOT_CONVERGING`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from parsample.engine.methods import METHODS
+from parsample.engine.solution import Solution
+from parsample.samplers import SAMPLERS
+from parsample.targets import TARGETS
+from tests.contract import problems
+from tests.contract.known import KNOWN_NOT_CONVERGING, KNOWN_OVERCLAIMING
+from tests.contract.problems import STEPS, Problem
+from tests.tolerances import CONVERGED
+
+ROWS = [(method, sampler, target) for target in TARGETS for sampler in SAMPLERS for method in METHODS]
+
+
+class Evaluated(NamedTuple):
+    """A row, its chain, and what the method made of it."""
+
+    row: tuple[str, str, str]
+    problem: Problem
+    solution: Solution
+    is_accepted: np.ndarray
+
+
+# Of the module, so that the tests of a row follow each other and the row is solved once.
+@pytest.fixture(scope="module", params=ROWS, ids="-".join)
+def evaluated(request):
+    method, sampler, target = request.param
+    data = request.getfixturevalue("shared_data") if target in problems.ARGUMENTS else None
+    with jax.enable_x64(True):
+        problem = problems.problem(sampler, target, data)
+        solution, is_accepted = problems.solve(method, problem.sampler, problem.start, problem.inputs)
+    return Evaluated(request.param, problem, solution, np.asarray(is_accepted))
+
+
+def expect(request, row, table):
+    if row in table:
+        request.applymarker(pytest.mark.xfail(reason=table[row], strict=True, raises=AssertionError))
+
+
+def test_the_parallel_chain_is_that_of_the_loop(evaluated, request):
+    expect(request, evaluated.row, KNOWN_OVERCLAIMING)
+    solution, problem = evaluated.solution, evaluated.problem
+    assert solution.converged, solution.explain()
+    np.testing.assert_array_equal(evaluated.is_accepted, problem.is_accepted)
+    CONVERGED.check(solution.states, problem.states)
+
+
+def test_the_parallel_chain_takes_fewer_iterations_than_half_its_steps(evaluated, request):
+    if evaluated.row[0] == "sequential":
+        assert evaluated.solution.iterations == STEPS
+        return
+    expect(request, evaluated.row, KNOWN_NOT_CONVERGING)
+    assert evaluated.solution.iterations < STEPS // 2
+
+
+def test_the_known_rows_exist():
+    assert set(KNOWN_NOT_CONVERGING) <= set(ROWS)
+    assert set(KNOWN_OVERCLAIMING) <= set(ROWS)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "sequential"])
+@pytest.mark.usefixtures("x64")
+def test_a_sliding_window_does_not_change_the_chain(method):
+    problem = problems.problem("mala", "multivariate_normal", None)
+    solution, is_accepted = problems.solve(method, problem.sampler, problem.start, problem.inputs, window=37)
+    assert solution.converged, solution.explain()
+    np.testing.assert_array_equal(is_accepted, problem.is_accepted)
+    CONVERGED.check(solution.states, problem.states)

@@ -1,0 +1,134 @@
+"""The choice by measuring, with a clock that the tests turn themselves."""
+
+import itertools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsample.engine import methods, planner
+from parsample.engine.evaluate import evaluate
+from tests.engine.recursions import Problem, scan, tanh_problem
+from tests.tolerances import CONVERGED
+
+
+class Clock:
+    """Seconds that pass only when a candidate says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.calls = 0.0, []
+        monkeypatch.setattr(planner, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def candidate(self, name: str, *seconds: float) -> Callable[[], Any]:
+        """Work that takes these times, one a call; the last one for all later calls."""
+        times = itertools.chain(seconds, itertools.repeat(seconds[-1]))
+
+        def run() -> Any:
+            self.calls.append(name)
+            self.now += next(times)
+            return jnp.zeros(())
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("loop", "parallel", "expected"),
+    [
+        (1.0, 0.5, "parallel"),
+        (1.0, 0.95, "loop"),  # faster, but within the margin
+        (1.0, 0.90, "parallel"),
+        (1.0, 1.0, "loop"),
+        (1.0, 2.0, "loop"),
+    ],
+)
+def test_the_preferred_is_kept_unless_another_is_clearly_faster(
+    clock: Clock, loop: float, parallel: float, expected: str
+) -> None:
+    # The order of the table must not decide.
+    runs = {"parallel": clock.candidate("parallel", parallel), "loop": clock.candidate("loop", loop)}
+    for candidates in (runs, dict(reversed(runs.items()))):
+        best, seconds = planner.fastest(candidates, "loop")
+        assert best == expected
+        assert seconds == pytest.approx({"parallel": parallel, "loop": loop})
+
+
+def test_the_first_call_is_not_counted_and_the_median_decides(clock: Clock) -> None:
+    runs = {
+        "loop": clock.candidate("loop", 0.1, 1.0),
+        "slow to compile": clock.candidate("slow to compile", 99.0, 0.5, 77.0, 0.4),
+    }
+    assert planner.fastest(runs, "loop") == ("slow to compile", pytest.approx({"loop": 1.0, "slow to compile": 0.5}))
+
+
+def test_candidates_take_turns(clock: Clock) -> None:
+    planner.fastest({name: clock.candidate(name, 1.0) for name in "abc"}, "a")
+    assert clock.calls == list("abc") * (1 + planner.REPEATS)
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the planner compares; it takes the candidate under "take", without timing any."""
+    seen: dict[str, Any] = {"take": "sequential"}
+
+    def fastest(candidates: Any, preferred: str) -> tuple[str, dict[str, float]]:
+        seen["preferred"], seen["runs"] = preferred, candidates
+        return seen["take"], dict.fromkeys(candidates, 1.0)
+
+    monkeypatch.setattr(planner, "fastest", fastest)
+    return seen
+
+
+def test_the_loop_and_two_windows_are_compared(offered: dict[str, Any]) -> None:
+    problem = tanh_problem(steps=600)
+    plan = planner.choose(*problem, window=None, atol=1e-5, rtol=1e-5)
+    assert list(offered["runs"]) == ["sequential", "quasi_newton, window 64", "quasi_newton, window 512"]
+    assert offered["preferred"] == "sequential"
+    assert (plan.method, plan.window, set(plan.seconds)) == (methods.Sequential(), None, set(offered["runs"]))
+    assert "quasi_newton, window 23" in _names(offered, tanh_problem(), None), "a window is at most the chain"
+    assert _names(offered, problem, 7) == ["sequential", "quasi_newton, window 7"], "a window that is given is kept"
+
+
+def _names(offered: dict[str, Any], problem: Problem, window: int | None) -> list[str]:
+    planner.choose(*problem, window=window, atol=1e-5, rtol=1e-5)
+    return list(offered["runs"])
+
+
+def test_the_pilot_is_the_beginning_of_the_chain(offered: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "PILOT", 20)
+    problem = tanh_problem(steps=100)
+    planner.choose(*problem, window=10, atol=1e-5, rtol=1e-5)
+    for run in offered["runs"].values():
+        CONVERGED.check(run().states, scan(*problem)[:20])
+
+
+@pytest.mark.parametrize("take", ["sequential", "quasi_newton, window 8"])
+def test_auto_gives_the_states_of_the_loop(offered: dict[str, Any], take: str) -> None:
+    offered["take"] = take
+    problem = tanh_problem()
+    solution = evaluate(*problem, method="auto", window=8, atol=1e-5, rtol=1e-5)
+    CONVERGED.check(solution.states, scan(*problem))
+    assert (int(solution.iterations) == 23) == (take == "sequential")
+
+
+def test_auto_times_on_this_device() -> None:
+    problem = tanh_problem()
+    plan = planner.choose(*problem, window=8, atol=1e-5, rtol=1e-5)
+    assert min(plan.seconds.values()) > 0
+    CONVERGED.check(evaluate(*problem, method="auto", window=8, atol=1e-5, rtol=1e-5).states, scan(*problem))
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, jax.vmap])
+def test_nothing_can_be_timed_in_a_transformed_function(wrap: Callable) -> None:
+    problem = tanh_problem()
+    solve = wrap(lambda inputs: evaluate(problem.transition, problem.initial_state, inputs, method="auto").states)
+    with pytest.raises(ValueError, match=r"method is 'auto' inside a compiled or transformed function.* name a method"):
+        solve(np.stack([problem.inputs] * 2) if wrap is jax.vmap else problem.inputs)

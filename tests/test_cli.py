@@ -1,0 +1,262 @@
+"""The command line: what it prints, what it writes, and how it refuses."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import parsample
+from parsample import cli
+from tests.targets.builders import write_credit_file
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def invoke(*arguments: str, columns: int = 80) -> Any:
+    return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": str(columns), "TERM": "dumb", "NO_COLOR": "1"})
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as the script of the package starts it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cwd / "cache"), "COLUMNS": "80"}
+    start = "import sys; from parsample.cli import main; sys.argv[0] = 'parsample'; main()"
+    return subprocess.run(
+        [sys.executable, "-c", start, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def words(text: str) -> str:
+    """The text without frames and line breaks."""
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+@pytest.fixture
+def never_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampling would be a failure."""
+    monkeypatch.setattr(parsample, "sample", lambda *_, **__: pytest.fail("sampled"))
+
+
+def test_a_run_from_its_start_to_its_files(tmp_path: Path) -> None:
+    arguments = ["sample", "multivariate_normal", "--samples", "300", "--warmup", "100", "--chains", "2", "--seed", "3"]
+    found = command(*arguments, "--output", "new/runs", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    # No terminal, no progress bar.
+    assert found.stderr == ""
+    text = words(found.stdout)
+    for expected in (
+        "variable",
+        "R-hat",
+        "converged yes: all 600 steps of 2 chains",
+        "evaluations per step",
+        "wall time",
+    ):
+        assert expected in text
+    assert "…" not in found.stdout
+    assert sorted(path.name for path in (tmp_path / "new" / "runs").iterdir()) == [
+        "multivariate_normal.nc",
+        "multivariate_normal.png",
+    ]
+    assert "new/runs/multivariate_normal.nc" in found.stdout.replace("\n", "").replace(" ", "")
+    trace = parsample.load_trace(tmp_path / "new" / "runs" / "multivariate_normal.nc")
+    assert trace.posterior["x"].shape == (2, 300, 2)
+    assert trace.posterior.attrs["seed"] == 3
+    assert (tmp_path / "new" / "runs" / "multivariate_normal.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `parsample.sample` was asked for; it refuses."""
+    seen: dict[str, Any] = {}
+
+    def sample(target: Any, sampler: str, **keywords: Any) -> Any:
+        seen.update(target=target, sampler=sampler, **keywords)
+        raise ValueError("enough is known")
+
+    monkeypatch.setattr(parsample, "sample", sample)
+    return seen
+
+
+def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Path) -> None:
+    options = {"sampler": "ula", "method": "newton", "window": "7", "warmup": "11", "samples": "12", "chains": "3"}
+    options |= {"seed": "5", "step-size": "0.25", "atol": "1e-3", "rtol": "1e-2", "output": str(tmp_path)}
+    arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    found = invoke("sample", "banana", *arguments, "--no-progress")
+    assert found.exit_code == 2
+    assert found.stderr == "parsample: enough is known\n"
+    assert type(asked.pop("target")).name == "banana"
+    assert asked == {
+        "sampler": "ula",
+        "method": "newton",
+        "window": 7,
+        "num_warmup": 11,
+        "num_samples": 12,
+        "num_chains": 3,
+        "seed": 5,
+        "step_size": 0.25,
+        "atol": 1e-3,
+        "rtol": 1e-2,
+        "progress": False,
+    }
+
+
+def test_the_defaults_are_those_of_the_front_door(asked: dict[str, Any], tmp_path: Path) -> None:
+    import inspect
+
+    invoke("sample", "banana", "--output", str(tmp_path))
+    del asked["target"]
+    parameters = inspect.signature(inspect.unwrap(__import__("parsample.sampling").sampling.sample)).parameters
+    assert asked == {name: parameters[name].default for name in asked}
+
+
+def test_a_target_reads_its_data(asked: dict[str, Any], tmp_path: Path) -> None:
+    file = write_credit_file(tmp_path / "credit")
+    assert invoke("sample", "german_credit", "--data", str(file), "--output", str(tmp_path)).exit_code == 2
+    assert asked["target"].signed_features.shape == (25, 60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eight_school"], "target is 'eight_school', expected one of .*Did you mean 'eight_schools'"),
+        (["german_credit"], "data is None, expected the path of the UCI file.*--data PATH"),
+        (["german_credit", "--data", "nowhere.data"], "data is 'nowhere.data', which cannot be read"),
+        (["banana", "--data", "x"], "--data is x, but the target banana brings its own data; leave --data out"),
+        (["banana", "--output", "file"], "--output is 'file', which is no folder and cannot become one"),
+        (["banana", "--output", "file/below"], "--output is 'file/below', which is no folder and cannot become one"),
+        (["banana", "--output", "taken"], "'taken/banana.nc' is a folder, expected a file"),
+    ],
+)
+@pytest.mark.usefixtures("never_sampled")
+def test_bad_input_is_refused_before_sampling(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "taken" / "banana.nc").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    found = invoke("sample", *arguments)
+    assert found.exit_code == 2
+    assert re.search(message, found.stderr), found.stderr
+    assert found.stderr.startswith("parsample: ")
+    assert len(found.stderr.splitlines()) == 1
+    assert found.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--window", "0"], "window is 0, expected a whole number of at least 1"),
+        (["--samples", "-3"], "num_samples is -3, expected a whole number"),
+        (["--samples", "0"], "num_samples is 0, expected a whole number"),
+        (["--chains", "0"], "num_chains is 0, expected a whole number"),
+        (["--warmup", "-1"], "num_warmup is -1, expected a whole number"),
+        (["--seed", "-1"], "seed is -1, expected a whole number"),
+        (["--step-size", "0"], "step_size is 0.0, expected one finite number above 0"),
+        (["--atol", "nan"], "atol is nan, expected a finite number"),
+        (["--atol", "0", "--rtol", "0"], "atol is 0.0 and rtol is 0.0, both below"),
+        (["--sampler", "mal"], "sampler is 'mal', expected one of .*Did you mean 'mala'"),
+        (["--method", "newtn"], "method is 'newtn', expected one of .*Did you mean 'newton'"),
+    ],
+)
+def test_what_the_front_door_refuses_leaves_no_file(arguments: list[str], message: str, tmp_path: Path) -> None:
+    found = invoke("sample", "banana", "--output", str(tmp_path / "runs"), *arguments)
+    assert found.exit_code == 2
+    assert re.search(message, found.stderr), found.stderr
+    assert found.stderr.startswith("parsample: ")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_chain_that_diverges_is_an_error_that_leaves_no_file(tmp_path: Path) -> None:
+    arguments = ["--sampler", "ula", "--step-size", "50", "--warmup", "0", "--samples", "50", "--method", "sequential"]
+    found = invoke("sample", "multivariate_normal", *arguments, "--output", str(tmp_path / "runs"))
+    assert found.exit_code == 2
+    assert found.stderr.startswith("parsample: chain 0 left the finite numbers at step ")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("arguments", [["sample"], ["sample", "banana", "--samples", "many"], ["sampel"], ["--wrong"]])
+def test_a_command_line_that_cannot_be_read(arguments: list[str]) -> None:
+    found = invoke(*arguments)
+    assert found.exit_code == 2
+    assert "Usage: " in found.stderr
+
+
+def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
+    found = command("sample", "eight_school", cwd=tmp_path)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith("parsample: target is 'eight_school', ")
+    assert "Traceback" not in found.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+OPTIONS = ["--sampler", "--method", "--window", "--warmup", "--samples", "--chains", "--seed", "--step-size", "--atol"]
+OPTIONS += ["--rtol", "--data", "--output", "--progress", "--no-progress", "--help"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["sample", "targets", "samplers", "methods", "--version", "--help"]),
+        (
+            ["sample"],
+            [*OPTIONS, "16 on a CPU, 256 elsewhere", "adapted by warm-up", "Example: parsample sample german"],
+        ),
+        (["targets"], ["List the targets.", "--help"]),
+        (["samplers"], ["List the samplers.", "--help"]),
+        (["methods"], ["List the methods of evaluation.", "--help"]),
+    ],
+)
+def test_help_reads_well_at_80_columns(arguments: list[str], expected: list[str]) -> None:
+    for flag in ("--help", "-h"):
+        found = invoke(*arguments, flag)
+        assert found.exit_code == 0
+        assert "…" not in found.stdout
+        assert "[bold]" not in found.stdout
+        assert max(map(len, found.stdout.splitlines())) <= 80
+        for text in expected:
+            assert text in words(found.stdout)
+
+
+def test_without_a_command_there_is_help() -> None:
+    assert "Usage: " in invoke().output
+
+
+def test_the_version() -> None:
+    found = invoke("--version")
+    assert (found.exit_code, found.stdout) == (0, f"parsample {parsample.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("targets", parsample.TARGETS), ("samplers", parsample.SAMPLERS), ("methods", parsample.METHODS)],
+)
+def test_the_tables_have_a_described_row_for_every_name(name: str, table: dict[str, type]) -> None:
+    found = invoke(name, columns=160)
+    assert found.exit_code == 0
+    rows = dict(re.match(r" *(\w+) +(.*)", line).groups() for line in found.stdout.splitlines() if " " in line.strip())  # type: ignore[union-attr]
+    for row, described in table.items():
+        assert rows[row].rstrip() == (described.__doc__ or "").split("\n")[0].rstrip(".")
+        assert len(rows[row]) > 10
+
+
+def test_compiled_programs_are_kept_where_the_user_wants(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names = ["JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]
+    names += ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"]
+    for name in names:
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cli._keep_compiled_programs()
+    assert os.environ[names[0]] == str(tmp_path / "parsample" / "jax")
+    monkeypatch.setenv(names[0], "mine")
+    cli._keep_compiled_programs()
+    assert os.environ[names[0]] == "mine"
+    assert np.all([os.environ[name] == "0" for name in names[1:]])

@@ -1,0 +1,59 @@
+"""The code in the documents runs, and the skeletons of CONTRIBUTING do what they say."""
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import parsample as ps
+from tests.tolerances import CONVERGED
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def code_blocks(document: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def skeletons() -> dict[str, type]:
+    """The classes of CONTRIBUTING, each from its own module, as a reader would have it."""
+    found: dict[str, type] = {}
+    for number, block in enumerate(code_blocks("CONTRIBUTING.md")):
+        module = types.ModuleType(f"skeleton_{number}")
+        sys.modules[module.__name__] = module
+        exec(compile(block, module.__name__, "exec"), module.__dict__)
+        found |= {name: value for name, value in vars(module).items() if isinstance(value, type)}
+    return found
+
+
+def test_the_skeletons_of_a_target_a_sampler_and_a_method_work_together(skeletons: dict[str, type]) -> None:
+    target = skeletons["HalfNormal"]()
+    sampler = skeletons["RandomDirection"](target.logdensity, step_size=0.5)
+    start = target.initial_position(jax.random.key(0))
+    inputs = sampler.draw_inputs(jax.random.key(1), 200, start)
+    loop = ps.evaluate_sequential(sampler.transition, start, inputs)
+    found = ps.evaluate(sampler.transition, start, inputs, method=skeletons["Half"](), window=32, atol=1e-6, rtol=1e-6)
+    assert bool(found.converged)
+    CONVERGED.check(found.states["log_x"], loop.states["log_x"])
+    assert float(jnp.std(loop.states["log_x"])) > 0.1
+
+
+def test_a_skeleton_target_goes_through_the_front_door(skeletons: dict[str, type]) -> None:
+    trace = ps.sample(skeletons["HalfNormal"](), num_warmup=400, num_samples=2000, method="sequential", progress=False)
+    # E|Z| = sqrt(2 / pi) for a standard normal Z.
+    summary = ps.summarize(trace).loc["x"]
+    assert summary["ess_bulk"] > 400
+    assert abs(summary["mean"] - (2 / jnp.pi) ** 0.5) < 4 * summary["mcse_mean"]
+
+
+def test_the_code_of_the_readme_runs() -> None:
+    blocks = code_blocks("README.md")
+    assert blocks
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)

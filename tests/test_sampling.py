@@ -1,0 +1,400 @@
+"""The front door: what it returns, what it refuses, and that the draws are right."""
+
+import functools
+import json
+import math
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+
+import parsample as ps
+from parsample import sampling
+from parsample.samplers import MALA
+from parsample.targets import GermanCredit, LogisticRegression, MultivariateNormal, Target
+from parsample.trace import as_datatree, build_trace
+from tests.tolerances import CONVERGED, MIN_EFFECTIVE_SAMPLES, check_mean
+
+ROOT = Path(__file__).resolve().parents[1]
+# No warm-up and no comparison: what is left is the chain itself.
+BARE = {"num_warmup": 0, "step_size": 0.02, "num_chains": 2, "num_samples": 256, "compare": False, "progress": False}
+
+
+def run(target: Any = "logistic_regression", sampler: Any = "mala", **keywords: Any) -> xarray.DataTree:
+    return as_datatree(ps.sample(target, sampler, **{**BARE, **keywords}))
+
+
+@functools.cache
+def chain(method: str = "sequential", window: int | None = None, **keywords: Any) -> xarray.DataTree:
+    return run(method=method, window=window, **keywords)
+
+
+def check_same_chain(found: xarray.DataTree, expected: xarray.DataTree) -> None:
+    accepted = expected["sample_stats"]["is_accepted"].values
+    assert 0.1 < accepted.mean() < 0.95
+    np.testing.assert_array_equal(found["sample_stats"]["is_accepted"], accepted)
+    for group, name in (("posterior", "coefficients"), ("sample_stats", "lp"), ("sample_stats", "acceptance_rate")):
+        CONVERGED.check(found[group][name], expected[group][name])
+
+
+def normal(x: Any) -> jax.Array:
+    return -0.5 * jnp.sum(x**2)
+
+
+@pytest.fixture(scope="module")
+def schools() -> xarray.DataTree:
+    """Eight schools with every default, and the warm-up kept."""
+    return as_datatree(ps.sample("eight_schools", keep_warmup=True, progress=False))
+
+
+def test_groups_variables_and_dims(schools: xarray.DataTree) -> None:
+    assert set(schools.children) == {"posterior", "sample_stats", "warmup_posterior"}
+    shapes = {"mu": (4, 5000), "tau": (4, 5000), "theta": (4, 5000, 8), "theta_trans": (4, 5000, 8)}
+    assert {name: value.shape for name, value in schools["posterior"].data_vars.items()} == shapes
+    assert schools["posterior"]["theta"].dims == ("chain", "draw", "school")
+    assert list(schools["posterior"]["school"].values[:2]) == ["Choate", "Deerfield"]
+    warmup = schools["warmup_posterior"]
+    assert warmup["theta"].shape == (4, 2000, 8)
+    assert np.all(np.isfinite(warmup["theta"]))
+    assert np.all(warmup["tau"] > 0)
+
+
+def test_the_statistics_of_the_sampler(schools: xarray.DataTree) -> None:
+    stats = schools["sample_stats"]
+    draws = ("lp", "acceptance_rate", "is_accepted", "step_size", "residual")
+    assert set(stats.data_vars) == {*draws, "iterations"}
+    assert all(stats[name].dims == ("chain", "draw") for name in draws)
+    assert stats["iterations"].dims == ("chain",)
+    assert stats["is_accepted"].dtype == bool
+    assert float(stats["acceptance_rate"].mean()) == pytest.approx(0.574, abs=0.1)
+    assert float(stats["acceptance_rate"].mean()) == pytest.approx(float(stats["is_accepted"].mean()), abs=0.02)
+    assert np.unique(stats["step_size"]).size == 1
+    assert np.all(stats["iterations"] > 0)
+    target = ps.TARGETS["eight_schools"]()
+    posterior = schools["posterior"]
+    position = {"mu": posterior["mu"], "log_tau": np.log(posterior["tau"]), "theta_trans": posterior["theta_trans"]}
+    lp = jax.vmap(target.logdensity)({name: jnp.asarray(value.values[0, :200]) for name, value in position.items()})
+    np.testing.assert_allclose(stats["lp"].values[0, :200], lp, rtol=1e-4, atol=1e-3)
+
+
+def test_the_attributes(schools: xarray.DataTree) -> None:
+    expected = {
+        "creation_library": "parsample",
+        "creation_library_version": ps.__version__,
+        "inference_library": "parsample",
+        "target": "eight_schools",
+        "sampler": "mala",
+        "seed": 0,
+        "num_warmup": 2000,
+        "dtype": "float32",
+        "jax_version": jax.__version__,
+        "evaluation_method": "quasi_newton",
+        "evaluation_window": 16,
+        "evaluation_atol": 1e-5,
+        "evaluation_rtol": 1e-5,
+        "evaluation_chains": 4,
+        "evaluation_steps": 5000,
+    }
+    assert {name: schools.attrs[name] for name in expected} == expected
+    assert schools.attrs["device"].startswith("cpu")
+    for name in ("warmup_seconds", "evaluation_run_seconds", "evaluation_compile_seconds"):
+        assert schools.attrs[name] > 0
+
+
+def test_the_verdict_speaks_of_this_run(schools: xarray.DataTree) -> None:
+    verdict = ps.read_verdict(schools)
+    stats = schools["sample_stats"]
+    assert verdict.iterations == int(stats["iterations"].max())
+    assert verdict.largest_residual >= float(stats["residual"].max())
+    assert verdict.converged
+    assert verdict.decisions_that_differ == 0
+    assert verdict.largest_difference < 1e-3
+    assert verdict.compared_steps == 1024
+    assert min(verdict.parallel_seconds, verdict.sequential_seconds, verdict.run_seconds) > 0
+    assert 1 < verdict.evaluations_per_step < 16
+
+
+def test_eight_schools_with_every_default_is_right(schools: xarray.DataTree, shared_data: Path) -> None:
+    summary = good_summary(schools)
+    file = shared_data / "posteriors" / "eight_schools-eight_schools_noncentered.json"
+    reference = json.loads(file.read_text(encoding="utf-8"))["reference"]
+    rows = {f"theta[{school}]": f"theta[{j + 1}]" for j, school in enumerate(schools["posterior"]["school"].values)}
+    for row, name in {**rows, "mu": "mu", "tau": "tau"}.items():
+        error = math.hypot(summary.loc[row, "mcse_mean"], reference[name]["mcse_mean"])
+        check_mean(summary.loc[row, "mean"], reference[name]["mean"], error)
+
+
+def good_summary(trace: Any) -> Any:
+    summary = ps.summarize(trace)
+    assert summary["r_hat"].max() < 1.01
+    assert summary["ess_bulk"].min() > MIN_EFFECTIVE_SAMPLES
+    return summary
+
+
+def test_a_plain_log_density_names_its_leaves_and_has_no_warm_up_group() -> None:
+    start = {"a": jnp.zeros(2), "b": {"c": jnp.zeros(())}}
+    trace = run(
+        lambda p: normal(p["a"]) + normal(p["b"]["c"]), initial_position=start, num_samples=3, method="sequential"
+    )
+    assert set(trace.children) == {"posterior", "sample_stats"}
+    shapes = {name: value.shape for name, value in trace["posterior"].data_vars.items()}
+    assert shapes == {"a": (2, 3, 2), "b.c": (2, 3)}
+    assert (trace.attrs["target"], trace.attrs["evaluation_method"]) == ("log_density", "sequential")
+    assert trace.attrs["evaluation_compared_steps"] == 0
+
+
+@pytest.mark.usefixtures("x64")
+def test_double_precision_goes_through() -> None:
+    trace = run(normal, initial_position=np.zeros(2), num_warmup=40, atol=1e-10, rtol=0.0, num_samples=20)
+    assert trace.attrs["dtype"] == "float64"
+    assert trace["posterior"]["x"].dtype == np.float64
+    assert 0 < float(trace["sample_stats"]["residual"].max()) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("method", "window"),
+    [("quasi_newton", 4), ("quasi_newton", 16), ("quasi_newton", 1024), ("newton", 16), ("auto", None)],
+)
+def test_the_same_seed_gives_the_same_chain_whatever_the_method_and_the_window(method: str, window: int | None) -> None:
+    check_same_chain(chain(method, window), chain())
+
+
+def test_the_loop_gives_the_same_bits_whatever_the_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for segment in (128, 256, 1024):
+        monkeypatch.setattr(sampling, "SEGMENT", segment)
+        found.append(run(method="sequential", num_samples=500)["posterior"]["coefficients"].values)
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[2])
+    np.testing.assert_array_equal(found[0][:, :256], chain()["posterior"]["coefficients"])
+
+
+def test_the_parallel_chain_does_not_depend_on_the_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "SEGMENT", 128)
+    check_same_chain(run(), chain())
+
+
+def test_more_chains_leave_the_first_ones_as_they_were() -> None:
+    more = run(method="sequential", num_chains=3)
+    check_same_chain(more.isel(chain=slice(0, 2)), chain())
+    draws = more["posterior"]["coefficients"].values
+    assert np.abs(draws[2] - draws[0]).max() > 0.1
+
+
+def test_another_seed_gives_other_draws_and_the_same_seed_the_same() -> None:
+    first = chain()["posterior"]["coefficients"].values
+    np.testing.assert_array_equal(run(method="sequential")["posterior"]["coefficients"], first)
+    other = run(method="sequential", seed=1)["posterior"]["coefficients"].values
+    assert np.all(np.abs(other - first).max((1, 2)) > 0.1)
+
+
+def test_names_and_what_they_stand_for_are_the_same() -> None:
+    found = run(LogisticRegression(), MALA, method=ps.methods.Sequential())
+    np.testing.assert_array_equal(found["posterior"]["coefficients"], chain()["posterior"]["coefficients"])
+    assert (found.attrs["sampler"], found.attrs["evaluation_method"]) == ("mala", "sequential")
+
+
+def test_a_chain_that_does_not_converge_is_finished_by_the_loop() -> None:
+    found = chain("quasi_newton", 16, max_iterations=3)
+    check_same_chain(found, chain())
+    verdict = ps.read_verdict(found)
+    assert 0 < verdict.finished_sequentially < 2 * 256
+    assert not verdict.converged
+    assert "were finished by the sequential loop" in verdict.text()
+    assert verdict.iterations == 3
+    assert np.all(found["sample_stats"]["residual"].values[:, -100:] == 0)
+
+
+def test_only_draws_count_as_finished_by_the_loop() -> None:
+    """A run of ten draws computes a whole block of inputs; the rest of the block is nobody's draw."""
+    verdict = ps.read_verdict(run(max_iterations=1, num_samples=20, window=16))
+    assert 0 < verdict.finished_sequentially <= 2 * 20
+    assert "-" not in dict(verdict.rows())["converged"]
+
+
+@pytest.mark.parametrize("method", ["sequential", "quasi_newton"])
+def test_a_chain_that_diverges_says_where(method: str) -> None:
+    with pytest.raises(FloatingPointError, match=r"chain 0 left the finite numbers at step \d+\. .*smaller step size"):
+        run("multivariate_normal", "ula", step_size=50.0, method=method, num_samples=100)
+
+
+def check_moments(draws: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> None:
+    """Means and mean squared deviations, shape (chain, draw, k), against the truth."""
+    deviations = (draws.astype(np.float64) - mean) / sd
+    summary = ps.summarize(build_trace({"posterior": {"first": deviations, "second": deviations**2}}))
+    assert summary["ess_bulk"].min() > MIN_EFFECTIVE_SAMPLES
+    check_mean(summary["mean"], np.repeat([0.0, 1.0], len(mean)), summary["mcse_mean"])
+
+
+def test_a_correlated_normal() -> None:
+    target = MultivariateNormal(mean=[3.0, -1.0], covariance=[[4.0, 1.8], [1.8, 1.0]])
+    trace = run(target, num_warmup=1000, step_size=None, num_samples=4000, num_chains=4)
+    check_moments(trace["posterior"]["x"].values, np.array([3.0, -1.0]), np.array([2.0, 1.0]))
+
+
+def test_a_plain_log_density_that_is_skewed() -> None:
+    """Logarithms of gamma variables. Shape 1: mean -0.5772, variance pi^2 / 6. Shape 2: 1 more and 1 less."""
+
+    def logdensity(p: Any) -> jax.Array:
+        return p["one"]["x"] - jnp.exp(p["one"]["x"]) + jnp.sum(2 * p["two"] - jnp.exp(p["two"]))
+
+    start = {"one": {"x": jnp.zeros(())}, "two": jnp.zeros(2)}
+    keywords = {"num_warmup": 1000, "step_size": None, "num_samples": 5000, "num_chains": 4, "method": "sequential"}
+    posterior = run(logdensity, initial_position=start, **keywords)["posterior"]
+    draws = np.concatenate([posterior["one.x"].values[..., None], posterior["two"].values], -1)
+    variance = np.array([math.pi**2 / 6, math.pi**2 / 6 - 1, math.pi**2 / 6 - 1])
+    check_moments(draws, np.array([0.0, 1.0, 1.0]) - np.euler_gamma, np.sqrt(variance))
+
+
+def nuts(features: np.ndarray, labels: np.ndarray) -> Any:
+    """The summary of a long run of NumPyro's NUTS on a logistic regression that is written down here once more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import numpyro
+        from numpyro import distributions
+        from numpyro.infer import MCMC, NUTS
+
+    standardised = (features - features.mean(0)) / features.std(0)
+    design = jnp.asarray(np.column_stack([np.ones(len(features)), standardised]), jnp.float32)
+
+    def model() -> None:
+        coefficients = numpyro.sample("coefficients", distributions.Normal(jnp.zeros(design.shape[1]), 1.0).to_event(1))
+        numpyro.sample("label", distributions.Bernoulli(logits=design @ coefficients), obs=jnp.asarray(labels))
+
+    chains = MCMC(
+        NUTS(model), num_warmup=1000, num_samples=1500, num_chains=4, chain_method="vectorized", progress_bar=False
+    )
+    chains.run(jax.random.key(1))
+    return good_summary(
+        build_trace({"posterior": {"coefficients": chains.get_samples(group_by_chain=True)["coefficients"]}})
+    )
+
+
+def check_same_means(found: Any, reference: Any) -> None:
+    error = np.hypot(found["mcse_mean"].to_numpy(), reference["mcse_mean"].to_numpy())
+    check_mean(found["mean"].to_numpy(), reference["mean"].to_numpy(), error)
+
+
+def test_breast_cancer_with_every_default_is_right() -> None:
+    from sklearn.datasets import load_breast_cancer
+
+    data = load_breast_cancer()
+    trace = ps.sample("breast_cancer", progress=False)
+    found = good_summary(trace)
+    assert list(found.index[:2]) == ["coefficients[intercept]", "coefficients[mean radius]"]
+    assert ps.read_verdict(trace).converged
+    check_same_means(found, nuts(data.data, data.target))
+
+
+def test_german_credit_is_right(shared_data: Path) -> None:
+    file = shared_data / "german.data-numeric"
+    table = np.loadtxt(file)
+    found = good_summary(ps.sample(GermanCredit(data=file), method="sequential", progress=False))
+    check_same_means(found, nuts(table[:, :-1], (table[:, -1] == 2).astype(int)))
+
+
+PLAIN = {"target": normal, "initial_position": jnp.zeros(3)}
+NO_START = {
+    "target": lambda p: jnp.sqrt(-1 - p["scale"] ** 2) - p["shift"] ** 2,
+    "initial_position": {"scale": 0.0, "shift": 0.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"target": "eight_school"}, "target is 'eight_school', expected one of .*Did you mean 'eight_schools'?"),
+        (
+            {"target": "nothing like it"},
+            "target is 'nothing like it', expected one of multivariate_normal, .*density.$",
+        ),
+        ({"target": normal}, "initial_position is missing, expected any pytree .* target is a plain log density"),
+        ({"initial_position": jnp.zeros(2)}, "initial_position was given, but the target banana draws its own starts"),
+        ({"sampler": "malla"}, "sampler is 'malla', expected one of ula, mala, .*Did you mean 'mala'?"),
+        ({"method": "quasinewton"}, "method is 'quasinewton', expected one of .*Did you mean 'quasi_newton'?"),
+        ({"num_samples": 0}, "num_samples is 0, expected a whole number of at least 1; each chain needs a draw"),
+        ({"num_samples": -1}, "num_samples is -1, expected a whole number of at least 1"),
+        ({"num_samples": True}, "num_samples is True, expected a whole number of at least 1"),
+        ({"num_chains": 0}, "num_chains is 0, expected a whole number of at least 1; one chain is enough"),
+        ({"num_warmup": -1}, "num_warmup is -1, expected a whole number of at least 1; 0 leaves warm-up out"),
+        ({"num_warmup": False}, "num_warmup is False, expected a whole number"),
+        ({"seed": -1}, "seed is -1, expected a whole number from 0 to"),
+        ({"seed": 2**32}, "seed is 4294967296, expected a whole number from 0 to"),
+        ({"seed": True}, "seed is True, expected a whole number from 0 to"),
+        ({"window": 0}, "window is 0, expected a whole number of at least 1"),
+        ({"max_iterations": 0}, "max_iterations is 0, expected a whole number of at least 1"),
+        ({"atol": -1e-3}, "atol is -0.001, expected a finite number of at least 0"),
+        ({"rtol": math.nan}, "rtol is nan, expected a finite number of at least 0"),
+        (
+            {"atol": 1e-9, "rtol": 0.0},
+            "atol is 1e-09 and rtol is 0.0, both below 1.2e-07, the rounding error of float32",
+        ),
+        ({"step_size": 0.0}, "step_size is 0.0, expected one finite number above 0"),
+        ({"step_size": math.nan}, "step_size is nan, expected one finite number above 0"),
+        (
+            {**PLAIN, "target": lambda x: -(x**2)},
+            r"the log density returned float32\[3\], expected one real .*; sum it",
+        ),
+        ({**PLAIN, "target": lambda x: 1j * x.sum()}, r"the log density returned complex64\[\], expected one real"),
+        ({**PLAIN, "target": lambda x: x.sum().astype(int)}, r"the log density returned int32\[\], expected one real"),
+        ({**PLAIN, "initial_position": {}}, "initial_position holds no arrays"),
+        (NO_START, "chain 0 found no start with a finite log density in 100 draws.* trouble in scale; check"),
+    ],
+)
+def test_a_bad_argument_is_refused_in_a_clear_sentence(keywords: dict[str, Any], message: str) -> None:
+    arguments = {"target": "banana", "progress": False, **keywords}
+    with pytest.raises(ValueError, match=message):
+        ps.sample(**arguments)
+
+
+class VectorTarget(Target):
+    """A target whose log density is one number for every coordinate."""
+
+    name: ClassVar[str] = "vector"
+
+    def logdensity(self, position: Any) -> Any:
+        return -(position["x"] ** 2)
+
+    def position_template(self) -> Any:
+        return {"x": jnp.zeros(3)}
+
+
+def test_a_target_whose_log_density_is_a_vector() -> None:
+    with pytest.raises(ValueError, match=r"the log density returned float32\[3\], expected one real"):
+        ps.sample(VectorTarget(), progress=False)
+
+
+WRONG_TYPES = {
+    "num_samples": (1.5, "num_samples is 1.5, expected a whole number of at least 1; each chain needs a draw."),
+    "num_chains": ("4", "num_chains is '4', expected a whole number of at least 1; one chain is enough to sample"),
+    "num_warmup": (0.0, "num_warmup is 0.0, expected a whole number of at least 1; 0 leaves warm-up out."),
+    "seed": (1.5, "seed is 1.5, expected a whole number from 0 to"),
+    "window": (2.5, "window is 2.5, expected a whole number of at least 1"),
+    "target": (3, "target is a int, expected the name of a target, a Target or a log density."),
+    "sampler": (None, "sampler is None, expected one of ula, mala, or a Sampler class."),
+    "method": (7, "method is 7, expected one of sequential, "),
+    "step_size": ([0.1, 0.2], "step_size is [0.1, 0.2], expected one finite number above 0"),
+}
+
+
+def test_arguments_of_the_wrong_type() -> None:
+    """In a process without the tests' own check of types, which would speak before the package does."""
+    script = f"""
+import parsample
+for name, (value, _) in {WRONG_TYPES!r}.items():
+    try:
+        parsample.sample(**{{"target": "banana", name: value}})
+    except ValueError as error:
+        print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    for line, (_, message) in zip(result.stdout.splitlines(), WRONG_TYPES.values(), strict=True):
+        assert line.startswith(message)
