@@ -88,6 +88,7 @@ def sample(
 
     try:
         chosen = _make_target(target, data)
+        new_folder = not output.exists()
         _make_folder(output)
         trace_path = check_writable(output / f"{target}.nc")
         plot_path = check_writable(output / f"{target}.png")
@@ -109,6 +110,8 @@ def sample(
             progress=progress,
         )
     except (ValueError, FloatingPointError) as error:
+        if new_folder:
+            output.rmdir()
         _fail(error)
     save_trace(trace, trace_path)
     summary = parsample.summarize(trace)

@@ -107,9 +107,10 @@ def sample(
     plan = _plan(target, method, window, num_samples, max_iterations, atol, rtol)
 
     key_start, key_warmup, key_chain = jax.random.split(jax.random.key(seed), 3)
-    vectors = starts(target, _keys(key_start, num_chains))
-    with progress_bar.bar(progress, num_warmup, num_samples) as report:
+    # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
+    with jax.default_matmul_precision("highest"), progress_bar.bar(progress, num_warmup, num_samples) as report:
         began = time.perf_counter()
+        vectors = starts(target, _keys(key_start, num_chains))
         adaptation = adapt(
             target,
             sampler_class,
@@ -125,7 +126,7 @@ def sample(
         if method == "auto":
             plan = run.choose(plan)
         segments = run.all_segments(plan, num_samples, report)
-    comparison = run.compare(plan, segments[0]) if compare else _NOT_COMPARED
+        comparison = run.compare(plan, segments[0]) if compare else _NOT_COMPARED
     verdict = _verdict(plan, num_samples, segments, run, comparison)
     return _trace(target, sampler_class, adaptation, num_samples, segments, verdict, seed, num_warmup, warmup_seconds)
 
@@ -146,6 +147,10 @@ def _target(target: Any, initial_position: PyTree | None) -> Target:
         if target not in TARGETS:
             raise unknown("target", target, TARGETS, "a Target, or a log density")
         target = TARGETS[target]()
+    elif isinstance(target, type):
+        raise ValueError(
+            f"target is the class {target.__name__}, expected a target of that class; write {target.__name__}()."
+        )
     elif not isinstance(target, Target) and callable(target):
         if initial_position is None:
             raise ValueError(
@@ -233,7 +238,7 @@ class _Run:
             segment, seconds = self.segment(plan, states, done)
             states = segment.states[:, -1]
             segment = jax.device_get(segment)
-            _check_finite(segment, done)
+            _check_finite(segment.states[:, : num_samples - done], done)
             self.run_seconds += seconds
             self.first_seconds = self.first_seconds or seconds
             segments.append(segment)
@@ -264,8 +269,8 @@ class _Run:
         )
 
 
-def _check_finite(segment: Segment, start: int) -> None:
-    finite = np.isfinite(segment.states).all(-1)
+def _check_finite(states: np.ndarray, start: int) -> None:
+    finite = np.isfinite(states).all(-1)
     if finite.all():
         return
     chain, step = np.argwhere(~finite)[0]

@@ -95,9 +95,10 @@ class Verdict:
         )
 
     def _same_chain(self) -> str:
-        decisions = self.decisions_that_differ or "no"
+        count = self.decisions_that_differ
+        decisions = "1 accept decision differs" if count == 1 else f"{count or 'no'} accept decisions differ"
         return (
-            f"largest difference {self.largest_difference:.2g} posterior sd, {decisions} accept decisions differ "
+            f"largest difference {self.largest_difference:.2g} posterior sd, {decisions} "
             f"(on the same {self.compared_steps:,} steps)"
         )
 

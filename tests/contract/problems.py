@@ -77,10 +77,9 @@ def quick_jit(function: Any) -> Any:
 
     @functools.partial(jax.jit, static_argnums=1, compiler_options=QUICK_TO_COMPILE)
     def compiled(arrays, static):
-        given, keywords = eqx.combine(arrays, static)
-        return function(*given, **keywords)
+        return function(*eqx.combine(arrays, static))
 
-    return lambda *given, **keywords: compiled(*eqx.partition((given, keywords), eqx.is_array))
+    return lambda *given: compiled(*eqx.partition(given, eqx.is_array))
 
 
 def make_target(name: str, data: Path | None) -> Target:
