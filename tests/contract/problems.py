@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 import parsample
 from parsample.coordinates import Standardised
@@ -105,7 +106,7 @@ def problem(sampler_name: str, target_name: str, data: Path | None) -> Problem:
 def settle(sampler_class: type[Sampler], target_name: str, data: Path | None) -> tuple[Standardised, Any, Any]:
     """Return coordinates with the scale of the posterior, a position that belongs to it, and a step size."""
     target = make_target(target_name, data)
-    vector, unravel = jax.flatten_util.ravel_pytree(target.initial_position(jax.random.key(SEED)))
+    vector, unravel = ravel_pytree(target.initial_position(jax.random.key(SEED)))
     density = Standardised(target, jnp.zeros_like(vector), jnp.eye(vector.size), unravel)
     draws, _ = pilot(sampler_class, density, vector)
     late = draws[PILOT_STEPS // 2 :]

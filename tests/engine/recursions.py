@@ -22,7 +22,10 @@ STEPS = 23
 WINDOWS = [None, 1, 7, STEPS, STEPS + 5]
 
 # Tolerances for the driver under which `tolerances.CONVERGED` holds.
-TIGHT = {np.dtype(np.float32): {"atol": 1e-5, "rtol": 1e-5}, np.dtype(np.float64): {"atol": 1e-11, "rtol": 1e-11}}
+TIGHT: dict[np.dtype, dict[str, Any]] = {
+    np.dtype(np.float32): {"atol": 1e-5, "rtol": 1e-5},
+    np.dtype(np.float64): {"atol": 1e-11, "rtol": 1e-11},
+}
 
 
 class Problem(NamedTuple):
@@ -123,5 +126,5 @@ def residuals(initial_state: Any, states: Any, inputs: Any, step: Callable = tan
 
 def map_trees(check: Callable, actual: PyTree, expected: PyTree) -> None:
     """Apply a comparison to every pair of arrays of two trees of the same structure."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    assert str(jax.tree.structure(actual)) == str(jax.tree.structure(expected))
     jax.tree.map(check, actual, expected)

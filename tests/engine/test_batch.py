@@ -132,7 +132,8 @@ def temporaries(steps: int, window: int | None, dim: int = 16) -> int:
     step = lambda state, input: jnp.tanh(weights @ state + input)  # noqa: E731
     solve = lambda inputs: evaluate(step, jnp.zeros(dim), inputs, method="newton", window=window, throw=False)  # noqa: E731
     program = jax.jit(solve).lower(jax.ShapeDtypeStruct((steps, dim), jnp.float32)).compile()
-    return program.memory_analysis().temp_size_in_bytes
+    analysis: Any = program.memory_analysis()
+    return analysis.temp_size_in_bytes
 
 
 def test_a_window_bounds_the_memory() -> None:
@@ -150,8 +151,9 @@ def settings(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield request.param
 
 
-def read_settings() -> tuple[Any, ...]:
-    return jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64, jax.config.jax_default_prng_impl
+def read_settings() -> list[Any]:
+    names = ("jax_default_matmul_precision", "jax_enable_x64", "jax_default_prng_impl")
+    return [getattr(jax.config, name) for name in names]
 
 
 @pytest.mark.parametrize("method", ["quasi_newton", "sequential"])

@@ -19,7 +19,7 @@ from tests.tolerances import SAME_COMPUTATION, Tolerance
 
 # The states are solved to 1e-12 and a derivative is as exact as they are.
 DERIVATIVE = Tolerance(float32=(1e-4, 1e-5), float64=(1e-8, 1e-9))
-SHARP = {"atol": 1e-12, "rtol": 1e-12}
+SHARP: dict[str, Any] = {"atol": 1e-12, "rtol": 1e-12}
 STEPS = 17
 
 
@@ -61,7 +61,7 @@ def loss_of(solve: Callable[..., PyTree]) -> Callable[[dict[str, Any]], Array]:
 
 
 def evaluated(**keywords: Any) -> Callable[..., PyTree]:
-    return lambda *problem: evaluate(*problem, **SHARP, **keywords).states
+    return lambda *problem: evaluate(*problem, **{**SHARP, **keywords}).states
 
 
 def tangent_like(given: PyTree) -> PyTree:

@@ -97,7 +97,7 @@ def test_one_step(method: str) -> None:
 @pytest.mark.parametrize("case", OPTIONS)
 def test_the_options_change_the_way_and_not_the_answer(case: str) -> None:
     problem = recursions.tanh_problem()
-    check_solved(evaluate(*problem, window=7, **OPTIONS[case], **SHARP), problem)
+    check_solved(evaluate(*problem, window=7, **{**OPTIONS[case], **SHARP}), problem)
 
 
 @given(st.sampled_from(ITERATIVE), st.sampled_from([None, 1, 7]), st.integers(0, 10_000))
@@ -250,10 +250,10 @@ class Counting(Threshold):
     def start(self, state: Array) -> Any:
         return {"state": state, "cached": jnp.tanh(state)}
 
-    def advance(self, carry: Any, input: Array) -> tuple[Any, Array]:
+    def advance(self, carry: Any, input: Array) -> tuple[Any, None]:
         # Wrong on purpose without the cache, so that the test sees that it is used.
         state = carry["cached"] + input
-        return {"state": state, "cached": jnp.tanh(state)}, jnp.sum(state)
+        return {"state": state, "cached": jnp.tanh(state)}, None
 
     def state_of(self, carry: Any) -> Array:
         return carry["state"]
@@ -315,6 +315,6 @@ def test_history_of_the_loop() -> None:
 def test_the_loop_takes_what_evaluate_takes() -> None:
     problem = recursions.tanh_problem()
     keywords: dict[str, Any] = {"window": 3, "atol": 1e-2, "rtol": 0.0, "max_iterations": 2, "throw": True}
-    more: dict[str, Any] = {"guess": jnp.ones((STEPS, 3)), "damping": 0.5, "projection": False, "clip": 1.0}
-    solution = evaluate_sequential(*problem, **keywords, **more)
+    keywords |= {"guess": jnp.ones((STEPS, 3)), "damping": 0.5, "projection": False, "clip": 1.0}
+    solution = evaluate_sequential(*problem, **keywords)
     np.testing.assert_array_equal(solution.states, evaluate_sequential(*problem).states)

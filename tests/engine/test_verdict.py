@@ -16,7 +16,7 @@ from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 # What rounding adds to a residual of states of size 1 in float32.
 ROUNDING = 1e-6
-LOOSE = {"atol": 1e-2, "rtol": 1e-2}
+LOOSE: dict[str, Any] = {"atol": 1e-2, "rtol": 1e-2}
 
 
 def recomputed(problem: Problem, solution: Solution) -> np.ndarray:
