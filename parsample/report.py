@@ -33,7 +33,7 @@ def show_run(trace: Any, summary: "pandas.DataFrame", paths: Sequence[Path], con
     console.print(_summary_table(summary))
     console.print()
     rows = [("draws", _judge_draws(summary)), *read_verdict(trace).rows()]
-    rows += [("saved", "\n".join(map(str, paths)))]
+    rows += [("saved", "\n".join(map(_short, paths)))]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -41,6 +41,11 @@ def show_run(trace: Any, summary: "pandas.DataFrame", paths: Sequence[Path], con
         # Labels such as theta[Choate] would be read as markup in a plain string.
         table.add_row(heading, Text(text))
     console.print(table)
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _summary_table(summary: "pandas.DataFrame") -> Table:
