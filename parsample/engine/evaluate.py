@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from parsample.engine import methods, options
+from parsample.engine import methods, options, planner
 from parsample.engine.derivative import differentiable
 from parsample.engine.matrices import Matrix
 from parsample.engine.options import Options
@@ -85,9 +85,7 @@ def evaluate(
     inputs = jax.tree.map(jnp.asarray, inputs)
     with jax.default_matmul_precision("highest"):
         if isinstance(method, str) and method == "auto":
-            from parsample.engine import planner
-
-            plan = planner.choose(transition, initial_state, inputs, window=window, atol=atol, rtol=rtol)
+            plan = planner.choose(evaluate, transition, initial_state, inputs, window=window, atol=atol, rtol=rtol)
             method, chosen = plan.method, chosen._replace(window=min(plan.window or steps, steps))
         tolerances = jnp.asarray(atol, initial.dtype), jnp.asarray(rtol, initial.dtype)
         solution = _evaluate(flat, initial, inputs, guess, methods.find(method), *tolerances, chosen)

@@ -55,12 +55,20 @@ def fastest(candidates: Mapping[str, Callable[[], Any]], preferred: str) -> tupl
 
 
 def choose(
-    transition: Callable, initial_state: PyTree, inputs: PyTree, *, window: int | None, atol: float, rtol: float
+    evaluate: Callable,
+    transition: Callable,
+    initial_state: PyTree,
+    inputs: PyTree,
+    *,
+    window: int | None,
+    atol: float,
+    rtol: float,
 ) -> Plan:
     """Time the sequential loop and quasi-Newton on the first steps of a chain, and take the fastest.
 
     Args:
-        transition: as for `evaluate`.
+        evaluate: the driver, which is above the planner.
+        transition: as for it.
         initial_state: as for `evaluate`.
         inputs: as for `evaluate`.
         window: of the parallel candidates; None to try several.
@@ -72,8 +80,6 @@ def choose(
 
     Cost: compiles every candidate, and evaluates each four times on at most 1,024 steps.
     """
-    from parsample.engine.evaluate import evaluate
-
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((initial_state, inputs))):
         raise ValueError(
             "method is 'auto' inside a compiled or transformed function, where nothing can be timed; "

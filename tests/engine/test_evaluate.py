@@ -81,7 +81,8 @@ def test_a_window_of_one_step_is_the_loop(name: str, method: str) -> None:
     problem = recursions.PROBLEMS[name]()
     solution = evaluate(*problem, method=method, window=1)
     assert solution.iterations == solution.evaluations == STEPS
-    map_trees(np.testing.assert_array_equal, solution.states, evaluate_sequential(*problem).states)
+    # Not bit for bit: a batch of one and a single step are different programs, and round differently on some versions.
+    map_trees(SAME_COMPUTATION.check, solution.states, evaluate_sequential(*problem).states)
     np.testing.assert_array_equal(solution.residual, np.zeros(STEPS))
 
 

@@ -89,7 +89,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_the_loop_and_two_windows_are_compared(offered: dict[str, Any]) -> None:
     problem = tanh_problem(steps=600)
-    plan = planner.choose(*problem, window=None, atol=1e-5, rtol=1e-5)
+    plan = planner.choose(evaluate, *problem, window=None, atol=1e-5, rtol=1e-5)
     assert list(offered["runs"]) == ["sequential", "quasi_newton, window 64", "quasi_newton, window 512"]
     assert offered["preferred"] == "sequential"
     assert (plan.method, plan.window, set(plan.seconds)) == (methods.Sequential(), None, set(offered["runs"]))
@@ -98,14 +98,14 @@ def test_the_loop_and_two_windows_are_compared(offered: dict[str, Any]) -> None:
 
 
 def _names(offered: dict[str, Any], problem: Problem, window: int | None) -> list[str]:
-    planner.choose(*problem, window=window, atol=1e-5, rtol=1e-5)
+    planner.choose(evaluate, *problem, window=window, atol=1e-5, rtol=1e-5)
     return list(offered["runs"])
 
 
 def test_the_pilot_is_the_beginning_of_the_chain(offered: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "PILOT", 20)
     problem = tanh_problem(steps=100)
-    planner.choose(*problem, window=10, atol=1e-5, rtol=1e-5)
+    planner.choose(evaluate, *problem, window=10, atol=1e-5, rtol=1e-5)
     for run in offered["runs"].values():
         CONVERGED.check(run().states, scan(*problem)[:20])
 
@@ -121,7 +121,7 @@ def test_auto_gives_the_states_of_the_loop(offered: dict[str, Any], take: str) -
 
 def test_auto_times_on_this_device() -> None:
     problem = tanh_problem()
-    plan = planner.choose(*problem, window=8, atol=1e-5, rtol=1e-5)
+    plan = planner.choose(evaluate, *problem, window=8, atol=1e-5, rtol=1e-5)
     assert min(plan.seconds.values()) > 0
     CONVERGED.check(evaluate(*problem, method="auto", window=8, atol=1e-5, rtol=1e-5).states, scan(*problem))
 
