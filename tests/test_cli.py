@@ -241,7 +241,7 @@ def test_the_version() -> None:
 def test_the_tables_have_a_described_row_for_every_name(name: str, table: dict[str, type]) -> None:
     found = invoke(name, columns=160)
     assert found.exit_code == 0
-    rows = dict(re.match(r" *(\w+) +(.*)", line).groups() for line in found.stdout.splitlines() if " " in line.strip())  # type: ignore[union-attr]
+    rows = {match[1]: match[2] for match in re.finditer(r"^ *(\w+) +(.*)$", found.stdout, re.MULTILINE)}
     for row, described in table.items():
         assert rows[row].rstrip() == (described.__doc__ or "").split("\n")[0].rstrip(".")
         assert len(rows[row]) > 10

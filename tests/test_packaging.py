@@ -112,7 +112,8 @@ def test_the_lock_pins_every_dependency_within_its_bounds(
     repository: Path, project: dict[str, Any], version: str
 ) -> None:
     lines = (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    environment = {**default_environment(), "python_version": version, "python_full_version": f"{version}.0"}
+    environment: dict[str, Any] = {**default_environment()}
+    environment |= {"python_version": version, "python_full_version": f"{version}.0"}
     pins = [Requirement(line) for line in lines if line and not line.lstrip().startswith("#")]
     pinned = {pin.name: pin for pin in pins if pin.marker is None or pin.marker.evaluate(environment)}
     for requirement in map(Requirement, project["dependencies"] + project["optional-dependencies"]["dev"]):

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import xarray
 
 import parsample as ps
 from parsample import sampling
@@ -23,20 +22,21 @@ from parsample.trace import as_datatree, build_trace
 from tests.tolerances import CONVERGED, MIN_EFFECTIVE_SAMPLES, check_mean
 
 ROOT = Path(__file__).resolve().parents[1]
+Tree = Any  # An xarray.DataTree: its types leave open whether a name in it is a group or an array.
 # No warm-up and no comparison: what is left is the chain itself.
 BARE = {"num_warmup": 0, "step_size": 0.02, "num_chains": 2, "num_samples": 256, "compare": False, "progress": False}
 
 
-def run(target: Any = "logistic_regression", sampler: Any = "mala", **keywords: Any) -> xarray.DataTree:
+def run(target: Any = "logistic_regression", sampler: Any = "mala", **keywords: Any) -> Tree:
     return as_datatree(ps.sample(target, sampler, **{**BARE, **keywords}))
 
 
 @functools.cache
-def chain(method: str = "sequential", window: int | None = None, **keywords: Any) -> xarray.DataTree:
+def chain(method: str = "sequential", window: int | None = None, **keywords: Any) -> Tree:
     return run(method=method, window=window, **keywords)
 
 
-def check_same_chain(found: xarray.DataTree, expected: xarray.DataTree) -> None:
+def check_same_chain(found: Tree, expected: Tree) -> None:
     accepted = expected["sample_stats"]["is_accepted"].values
     assert 0.1 < accepted.mean() < 0.95
     np.testing.assert_array_equal(found["sample_stats"]["is_accepted"], accepted)
@@ -49,12 +49,12 @@ def normal(x: Any) -> jax.Array:
 
 
 @pytest.fixture(scope="module")
-def schools() -> xarray.DataTree:
+def schools() -> Tree:
     """Eight schools with every default, and the warm-up kept."""
     return as_datatree(ps.sample("eight_schools", keep_warmup=True, progress=False))
 
 
-def test_groups_variables_and_dims(schools: xarray.DataTree) -> None:
+def test_groups_variables_and_dims(schools: Tree) -> None:
     assert set(schools.children) == {"posterior", "sample_stats", "warmup_posterior"}
     shapes = {"mu": (4, 5000), "tau": (4, 5000), "theta": (4, 5000, 8), "theta_trans": (4, 5000, 8)}
     assert {name: value.shape for name, value in schools["posterior"].data_vars.items()} == shapes
@@ -66,7 +66,7 @@ def test_groups_variables_and_dims(schools: xarray.DataTree) -> None:
     assert np.all(warmup["tau"] > 0)
 
 
-def test_the_statistics_of_the_sampler(schools: xarray.DataTree) -> None:
+def test_the_statistics_of_the_sampler(schools: Tree) -> None:
     stats = schools["sample_stats"]
     draws = ("lp", "acceptance_rate", "is_accepted", "step_size", "residual")
     assert set(stats.data_vars) == {*draws, "iterations"}
@@ -84,7 +84,7 @@ def test_the_statistics_of_the_sampler(schools: xarray.DataTree) -> None:
     np.testing.assert_allclose(stats["lp"].values[0, :200], lp, rtol=1e-4, atol=1e-3)
 
 
-def test_the_attributes(schools: xarray.DataTree) -> None:
+def test_the_attributes(schools: Tree) -> None:
     expected = {
         "creation_library": "parsample",
         "creation_library_version": ps.__version__,
@@ -108,7 +108,7 @@ def test_the_attributes(schools: xarray.DataTree) -> None:
         assert schools.attrs[name] > 0
 
 
-def test_the_verdict_speaks_of_this_run(schools: xarray.DataTree) -> None:
+def test_the_verdict_speaks_of_this_run(schools: Tree) -> None:
     verdict = ps.read_verdict(schools)
     stats = schools["sample_stats"]
     assert verdict.iterations == int(stats["iterations"].max())
@@ -121,7 +121,7 @@ def test_the_verdict_speaks_of_this_run(schools: xarray.DataTree) -> None:
     assert 1 < verdict.evaluations_per_step < 16
 
 
-def test_eight_schools_with_every_default_is_right(schools: xarray.DataTree, shared_data: Path) -> None:
+def test_eight_schools_with_every_default_is_right(schools: Tree, shared_data: Path) -> None:
     summary = good_summary(schools)
     file = shared_data / "posteriors" / "eight_schools-eight_schools_noncentered.json"
     reference = json.loads(file.read_text(encoding="utf-8"))["reference"]

@@ -27,7 +27,7 @@ class Tolerance:
     float32: tuple[float, float]
     float64: tuple[float, float]
 
-    def __call__(self, dtype: Any = np.float32) -> dict[str, float]:
+    def __call__(self, dtype: Any = np.float32) -> dict[str, Any]:
         """The arguments `rtol` and `atol` of NumPy's and JAX's `allclose` for values of this dtype."""
         rtol, atol = self.float64 if np.dtype(dtype).itemsize >= np.dtype(np.float64).itemsize else self.float32
         return {"rtol": rtol, "atol": atol}

@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -28,6 +28,10 @@ class Sampler(eqx.Module):
     step_size: eqx.AbstractVar[Float[Array, ""] | float]
     # The mean acceptance rate that warm-up steers the step size to, dimensionless; None for no accept/reject.
     target_acceptance: ClassVar[float | None]
+
+    if TYPE_CHECKING:  # What the fields above do not say: a sampler works with its defaults, from a log density alone.
+
+        def __init__(self, logdensity_fn: Callable, step_size: Any = 0.1): ...
 
     @abc.abstractmethod
     def init(self, position: PyTree) -> Any:

@@ -1,5 +1,7 @@
 """What an evaluation left undone is finished by the loop, from exactly where it stopped."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from parsample.samplers import MALA
 from tests.engine.recursions import STEPS, Problem, scan, tanh_problem
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
-TIGHT = {"atol": 1e-5, "rtol": 1e-5}
+TIGHT: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def finish(problem: Problem, solution: Solution) -> Solution:

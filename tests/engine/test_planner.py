@@ -20,7 +20,8 @@ class Clock:
     """Seconds that pass only when a candidate says so."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now, self.calls = 0.0, []
+        self.now = 0.0
+        self.calls: list[str] = []
         monkeypatch.setattr(planner, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def candidate(self, name: str, *seconds: float) -> Callable[[], Any]:

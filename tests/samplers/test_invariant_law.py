@@ -52,7 +52,7 @@ def test_a_skewed_target():
     concentration = np.array([0.5, 1.0, 3.0])
     target = LogGamma(concentration.astype(np.float32))
     draws = draw(target, 0.3, 20_000)
-    moments = {}
+    moments: dict[str, tuple[np.ndarray, float]] = {}
     for i, a in enumerate(concentration):
         x, mean = draws[..., i], float(psi(a))
         moments |= {

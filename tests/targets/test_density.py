@@ -11,7 +11,7 @@ import pytest
 from parsample.targets.density import LogDensity, check_scalar
 
 
-def normal(position: Any) -> jax.Array:
+def normal(position: Any) -> jax.Array | float:
     return -0.5 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(position))
 
 
