@@ -23,7 +23,7 @@ sample: $(STAMP) ## Sample the breast-cancer posterior; the trace and the plots 
 test: lint ## Lint, check types, run the tests with coverage
 	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
 
-lint: $(STAMP) ## Check the style, and the types of the package
+lint: $(STAMP) ## Check the style, and the types of package and tests
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
