@@ -38,7 +38,7 @@ class MALAInfo(NamedTuple):
 
 
 class MALA(Sampler):
-    """Langevin proposals, accepted or rejected so that the target is invariant.
+    """Metropolis-adjusted Langevin algorithm: gradient proposals, accepted or rejected so that the target is invariant.
 
     A proposal with a log density or gradient that is not finite is rejected.
 

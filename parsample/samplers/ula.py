@@ -25,10 +25,11 @@ class ULAInfo(NamedTuple):
 
 
 class ULA(Sampler):
-    """Langevin steps without accept/reject: x + step_size M^-1 grad + sqrt(2 step_size) M^-1/2 noise.
+    """Unadjusted Langevin algorithm: gradient steps without accept/reject.
 
-    Its invariant law is only near the target, the nearer the smaller the step: for a Gaussian of variance s^2 and
-    identity mass the variance is s^2 / (1 - step_size / (2 s^2)).
+    A step is x + step_size M^-1 grad + sqrt(2 step_size) M^-1/2 noise. Its invariant law is only near the target, the
+    nearer the smaller the step: for a Gaussian of variance s^2 and identity mass the variance is
+    s^2 / (1 - step_size / (2 s^2)).
 
     Args:
         logdensity_fn: position -> log density, up to a constant.
