@@ -18,6 +18,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Status": ("parsample.engine.solution", "Status"),
     "ConvergenceError": ("parsample.engine.solution", "ConvergenceError"),
     "solve_lds": ("parsample.engine.scan", "solve_lds"),
+    "lyapunov_exponent": ("parsample.engine.predictability", "lyapunov_exponent"),
     "matrices": ("parsample.engine.matrices", None),
     "methods": ("parsample.engine.methods", None),
     "METHODS": ("parsample.engine.methods", "METHODS"),
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from parsample.engine import matrices, methods
     from parsample.engine.evaluate import evaluate, evaluate_sequential
     from parsample.engine.methods import METHODS
+    from parsample.engine.predictability import lyapunov_exponent
     from parsample.engine.scan import solve_lds
     from parsample.engine.solution import ConvergenceError, Solution, Status
     from parsample.plots import plot_trace_rank
