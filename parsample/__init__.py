@@ -18,6 +18,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Status": ("parsample.engine.solution", "Status"),
     "ConvergenceError": ("parsample.engine.solution", "ConvergenceError"),
     "solve_lds": ("parsample.engine.scan", "solve_lds"),
+    "diagnose": ("parsample.engine.diagnose", "diagnose"),
+    "Diagnosis": ("parsample.engine.diagnose", "Diagnosis"),
     "lyapunov_exponent": ("parsample.engine.predictability", "lyapunov_exponent"),
     "matrices": ("parsample.engine.matrices", None),
     "methods": ("parsample.engine.methods", None),
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from parsample import samplers, targets
     from parsample.diagnostics import summarize
     from parsample.engine import matrices, methods
+    from parsample.engine.diagnose import Diagnosis, diagnose
     from parsample.engine.evaluate import evaluate, evaluate_sequential
     from parsample.engine.methods import METHODS
     from parsample.engine.predictability import lyapunov_exponent
