@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-SMALL = {"settling": ["--steps", "64", "--warmup", "160"]}
+SMALL = {
+    "settling": ["--steps", "64", "--warmup", "160"],
+    "chaotic_observers": ["--steps", "300", "--max-iterations", "10"],
+    "two_wells": ["--steps", "100", "--seeds", "2"],
+}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)

@@ -53,7 +53,7 @@ def test_the_smallest_singular_value_and_its_bounds(linear: ps.Diagnosis) -> Non
 
 
 def test_a_linear_chain_is_foreseen(linear: ps.Diagnosis) -> None:
-    """There is nothing beyond first order; what the driver has accepted it freezes, which may save an iteration or two."""
+    """There is nothing beyond first order; what the driver has accepted it freezes: an iteration or two less."""
     noise = jax.random.normal(jax.random.key(0), (60, 2), jnp.float64)
     methods: dict[str, Any] = {"jacobi": "jacobi", "picard": "picard", "newton": "newton"}
     methods["scaled_identity"] = ps.methods.ScaledIdentity(linear.scale)

@@ -1,0 +1,83 @@
+"""Iterations that `parsample.diagnose` foresees, against those that happen: every target with MALA and ULA.
+
+    python -m benchmarks.predicted_iterations
+
+Each chain runs in the coordinates and, for MALA, near the step size that a short warm-up finds. Iterations do
+not depend on the machine's speed.
+"""
+
+import argparse
+from typing import Any
+
+import jax
+import numpy as np
+
+import parsample as ps
+from benchmarks.device import write_table
+from parsample.coordinates import starts, to_standardised
+from parsample.warmup import adapt
+
+HEADER = ("target", "sampler", "exponent", "method", "linear", "foreseen", "happened", "ratio")
+LIMIT = 256
+# MALA steps by this share of what warm-up finds: chains that are worth evaluating in parallel.
+SHARE = 0.25
+
+
+def compare(target: ps.targets.Target, sampler_class: type[ps.samplers.Sampler], steps: int) -> list[list[Any]]:
+    """Return one row a method: what is foreseen, what happens, and their ratio (None where both give up)."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    found = adapt(target, sampler_class, starts(target, keys), keys, 800)
+    share = SHARE if sampler_class.target_acceptance is not None else 1.0
+    sampler = sampler_class(found.density, found.step_size * share)
+    start = to_standardised(found.density, found.last)[0]
+    inputs = sampler.draw_inputs(jax.random.key(1), steps, start)
+    diagnosis = ps.diagnose(sampler.transition, start, inputs, window=steps, max_iterations=LIMIT)
+    rows = []
+    for row in diagnosis.forecasts:
+        method: Any = row.method
+        if method == "scaled_identity":
+            method = ps.methods.ScaledIdentity(float(np.clip(diagnosis.scale, -1, 1)))
+        solution = ps.evaluate(
+            sampler.transition, start, inputs, method=method, max_iterations=LIMIT, throw=False
+        )  # fmt: skip
+        happened, finished = int(solution.iterations), bool(solution.converged)
+        ratio = row.iterations / happened if row.finished or finished else None
+        mark = lambda count, ok: f"{count}" if ok else f"> {count}"  # noqa: E731
+        rows.append(
+            [f"{diagnosis.exponent:.3f}", row.method, row.linear_iterations, mark(row.iterations, row.finished)]
+        )
+        rows[-1] += [mark(happened, finished), ratio]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=512)
+    options = parser.parse_args()
+    rows = []
+    for name, target in ps.TARGETS.items():
+        if name in ("german_credit", "logistic_regression"):  # they need data that does not ship
+            continue
+        for sampler in (ps.samplers.ULA, ps.samplers.MALA):
+            rows += [[name, sampler.__name__, *row] for row in compare(target(), sampler, options.steps)]
+            print(name, sampler.__name__, flush=True)
+    ratios = {row[3]: [other[-1] for other in rows if other[3] == row[3] and other[-1] is not None] for row in rows}
+    spread = "; ".join(
+        f"{method}: median {np.median(found):.2f}, from {min(found):.2f} to {max(found):.2f} ({len(found)} chains)"
+        for method, found in ratios.items()
+        if found
+    )
+    write_table(
+        "predicted_iterations",
+        f"Iterations foreseen by `parsample.diagnose` and iterations that happened, {options.steps} steps",
+        "Two chains are warmed up by 800 steps, and one is evaluated over the full window (atol 1e-4, rtol 1e-3, "
+        f"float32); MALA at {SHARE} of the step size that warm-up finds. At most {LIMIT} iterations, foreseen or run. "
+        "`linear` is the forecast to first order. Foreseen / happened, chains where both give up left out: "
+        f"{spread}.",
+        HEADER,
+        [[*row[:-1], "" if row[-1] is None else f"{row[-1]:.2f}"] for row in rows],
+    )
+
+
+if __name__ == "__main__":
+    main()
