@@ -25,8 +25,20 @@ STEP_SIZE = 0.01
 METHODS: dict[str, dict[str, Any]] = {
     "Newton": {"method": "newton"},
     "Newton, not projected": {"method": "newton", "projection": False},
+    "the same from the Gaussian": {"method": "newton", "projection": False},
     "quasi-Newton": {"method": ps.methods.QuasiNewton("exact")},
 }
+
+
+def surrogate_chain(target: ps.targets.TwoWells, start: Any, inputs: Any) -> Any:
+    """Run the chain with the same noise on the Gaussian with the moments of the target: a free guess."""
+    mean, deviation = target.moments()["x"]
+
+    def step(state: Any, input: Any) -> Any:
+        drift = STEP_SIZE * (mean - state["x"]) / deviation**2
+        return {"x": state["x"] + drift + jnp.sqrt(2 * STEP_SIZE) * input.noise}
+
+    return ps.evaluate_sequential(step, start, inputs).states
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,7 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path("two_wells.png"))
     options = parser.parse_args(arguments)
-    sampler = ps.samplers.ULA(ps.targets.TwoWells().logdensity, STEP_SIZE)
+    target = ps.targets.TwoWells()
+    sampler = ps.samplers.ULA(target.logdensity, STEP_SIZE)
     start = {"x": jnp.zeros(2)}
     exponents: list[float] = []
     iterations: dict[str, list[float]] = {name: [] for name in METHODS}
@@ -45,7 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
         exponents.append(float(ps.lyapunov_exponent(sampler.transition, start, inputs).exponent))
         loop = ps.evaluate_sequential(sampler.transition, start, inputs).states["x"]
         for name, choice in METHODS.items():
-            solution = ps.evaluate(sampler.transition, start, inputs, **choice, max_iterations=100, throw=False)
+            guess = surrogate_chain(target, start, inputs) if "Gaussian" in name else None
+            solution = ps.evaluate(
+                sampler.transition, start, inputs, **choice, guess=guess, max_iterations=100, throw=False
+            )
             iterations[name].append(int(solution.iterations) if bool(solution.converged) else np.inf)
             if bool(solution.converged):
                 residual = max(residual, float(solution.residual.max()))
@@ -59,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"largest residual {residual:.1g}, largest difference from the loop {difference:.1g}")
     figure = matplotlib.figure.Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    for (name, counts), marker in zip(iterations.items(), "osx", strict=True):
+    for (name, counts), marker in zip(iterations.items(), "osdx", strict=True):
         axes.plot(exponents, counts, marker, label=name, ms=6, alpha=0.8)
     axes.set_xlabel("largest Lyapunov exponent per step")
     axes.set_ylabel("iterations")
