@@ -20,8 +20,12 @@ env: $(STAMP) ## Make the environment in .venv (from python3, or PYTHON=...)
 sample: $(STAMP) ## Sample the breast-cancer posterior; the trace and the plots go to runs/
 	$(BIN)/parsample sample breast_cancer $(SAMPLE_ARGS)
 
+# The contract of ULA runs when it is asked for, and in CI, on the newest Python: with it, its rows are a third of the
+# time of the tests and differ little from MALA's.
+CONTRACT ?= not test_parallel or not ula
+
 test: lint ## Lint, check types, run the tests with coverage
-	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-report=term -k '$(CONTRACT)' $(PYTEST_ARGS)
 
 lint: $(STAMP) ## Check the style, and the types of package and tests
 	$(BIN)/python -m ruff check .

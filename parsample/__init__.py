@@ -29,6 +29,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "SAMPLERS": ("parsample.samplers", "SAMPLERS"),
     "targets": ("parsample.targets", None),
     "TARGETS": ("parsample.targets", "TARGETS"),
+    "Gaussian": ("parsample.surrogates", "Gaussian"),
+    "laplace": ("parsample.surrogates", "laplace"),
     # the front door
     "sample": ("parsample.sampling", "sample"),
     "read_verdict": ("parsample.verdict", "read_verdict"),
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from parsample.plots import plot_trace_rank
     from parsample.samplers import SAMPLERS
     from parsample.sampling import sample
+    from parsample.surrogates import Gaussian, laplace
     from parsample.targets import TARGETS
     from parsample.trace import load_trace, save_trace
     from parsample.verdict import read_verdict

@@ -28,12 +28,14 @@ class Standardised(eqx.Module):
         center: shape (dim,), in the units of the position.
         root: shape (dim, dim), lower triangular, or (dim,) for a diagonal.
         unravel: flat position -> position.
+        surrogate: a log density that resembles this one in z; None where nothing is known of its scale.
     """
 
     target: Target
     center: Float[Array, " dim"]
     root: Float[Array, "dim dim"] | Float[Array, " dim"]
     unravel: Callable = eqx.field(static=True)
+    surrogate: Callable | None = None
 
     def __call__(self, z: Float[Array, " dim"]) -> Float[Array, ""]:
         """Return the target's log density (its own, without the determinant of the root)."""
@@ -62,6 +64,18 @@ class Standardised(eqx.Module):
             return None
         basis = self.root if self.root.ndim == 2 else jnp.diag(self.root)
         return lambda z: known(self.position(z), basis)
+
+
+class StandardNormal(eqx.Module):
+    """The log density of independent standard normal variables, which standardised coordinates are meant to be."""
+
+    def __call__(self, z: Float[Array, " dim"]) -> Float[Array, ""]:
+        """Return the log density at z, up to a constant."""
+        return -0.5 * jnp.sum(z**2)
+
+    def hessian_diagonal(self, z: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """Return the diagonal of its Hessian, -1 everywhere."""
+        return jnp.full_like(z, -1)
 
 
 def plain(target: Target) -> Standardised:

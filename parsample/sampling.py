@@ -189,8 +189,9 @@ def _plan(
     if max_iterations is None:
         max_iterations = max(64, steps // SLOWEST_ADVANCE)
     dtype = jnp.result_type(*jax.tree.leaves(target.position_template()))
-    checked = options.check(steps, dtype, window, atol, rtol, max_iterations, False, 0.0, True, None)
+    options.check_tolerances(atol, rtol, dtype)
     chosen = methods.QuasiNewton() if isinstance(method, str) and method == "auto" else methods.find(method)
+    checked = options.check(chosen, steps, window, max_iterations, False, 0.0, None, None, False)
     return Plan(chosen, checked.window, steps, checked.max_iterations, atol, rtol)
 
 
@@ -216,20 +217,29 @@ class _Run:
         self.sampler = sampler_class(self.density, jnp.asarray(adaptation.step_size, adaptation.last.dtype))
         self.first = to_standardised(self.density, adaptation.last)
         self.rng_keys = rng_keys
-        self.programs: dict[Plan, Callable] = {}
+        self.programs: list[tuple[Plan, Callable]] = []
         self.compile_seconds = self.run_seconds = self.first_seconds = 0.0
 
     def segment(self, plan: Plan, states: jax.Array, start: int) -> tuple[Segment, float]:
         """Run one segment, and say how long it took without compiling."""
         inputs = draw(self.sampler, self.rng_keys, states, start, plan.steps)
-        if plan not in self.programs:
-            began = time.perf_counter()
-            program: Any = eqx.filter_jit(run_segment)
-            self.programs[plan] = program.lower(self.sampler, states, inputs, plan).compile()
-            self.compile_seconds += time.perf_counter() - began
+        program = self.program(plan, states, inputs)
         began = time.perf_counter()
-        segment = jax.block_until_ready(self.programs[plan](self.sampler, states, inputs, plan))
+        segment = jax.block_until_ready(program(self.sampler, states, inputs, plan))
         return segment, time.perf_counter() - began
+
+    def program(self, plan: Plan, states: jax.Array, inputs: PyTree) -> Callable:
+        """Return the compiled program of a plan, compiling it if it is new."""
+        for known, program in self.programs:
+            # A method may hold arrays, which have neither a hash nor a plain equality.
+            if known[1:] == plan[1:] and bool(eqx.tree_equal(known.method, plan.method)):
+                return program
+        began = time.perf_counter()
+        run: Any = eqx.filter_jit(run_segment)
+        compiled = run.lower(self.sampler, states, inputs, plan).compile()
+        self.compile_seconds += time.perf_counter() - began
+        self.programs.append((plan, compiled))
+        return compiled
 
     def all_segments(self, plan: Plan, num_samples: int, report: Callable) -> list[Segment]:
         """Run the chains to their end; what each segment gave moves to the host."""
@@ -289,7 +299,8 @@ def _verdict(plan: Plan, num_samples: int, segments: list[Segment], run: _Run, c
     run_steps = plan.steps * len(segments)
     # The loop finishes a segment from some step to its end, and the last segment may end beyond the last draw.
     finished_beyond = np.minimum(segments[-1].finished, run_steps - num_samples)
-    name = next((name for name in methods.METHODS if methods.METHODS[name]() == plan.method), repr(plan.method))
+    defaults = (name for name in methods.METHODS if bool(eqx.tree_equal(methods.METHODS[name](), plan.method)))
+    name = next(defaults, repr(plan.method))
     return Verdict(
         method=name,
         window=1 if name == "sequential" else plan.window,

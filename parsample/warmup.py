@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from parsample.chains import draw
-from parsample.coordinates import LARGEST_DENSE, Standardised, plain
+from parsample.coordinates import LARGEST_DENSE, Standardised, StandardNormal, plain
 from parsample.samplers.base import Sampler
 from parsample.samplers.mala import MALA
 from parsample.targets.base import Target
@@ -210,12 +210,9 @@ def _standardise(density: Standardised, draws: Float[Array, "draws dim"]) -> Sta
     center = draws.mean(0)
     centred = draws - center
     if dim > LARGEST_DENSE:
-        return eqx.tree_at(
-            lambda density: (density.center, density.root),
-            density,
-            (center, jnp.sqrt(weight * centred.var(0, ddof=1) + floor)),
-        )
-    with jax.default_matmul_precision("highest"):
-        covariance = weight * (centred.T @ centred) / (num_draws - 1) + floor * jnp.eye(dim, dtype=draws.dtype)
-        root = jnp.linalg.cholesky(covariance)
-    return eqx.tree_at(lambda density: (density.center, density.root), density, (center, root))
+        root = jnp.sqrt(weight * centred.var(0, ddof=1) + floor)
+    else:
+        with jax.default_matmul_precision("highest"):
+            covariance = weight * (centred.T @ centred) / (num_draws - 1) + floor * jnp.eye(dim, dtype=draws.dtype)
+            root = jnp.linalg.cholesky(covariance)
+    return Standardised(density.target, center, root, density.unravel, StandardNormal())

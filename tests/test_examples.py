@@ -7,9 +7,16 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = {
-    "settling": ["--steps", "64", "--warmup", "160"],
+    "anisotropic_mixture": ["--dims", "3", "--steps", "20", "--step-sizes", "0.001"],
+    "banana_movie": ["--draws", "40", "--frames", "3"],
     "chaotic_observers": ["--steps", "300", "--max-iterations", "10"],
+    "distance_from_jacobian": ["--dim", "3", "--steps", "20", "--sizes", "0.1", "--couplings", "0.1"],
+    "gru": ["--dims", "3", "--steps", "20", "40"],
+    "rates": ["--dim", "3", "--steps", "12", "--strengths", "0.9", "--cap", "12"],
+    "residual_network": ["--blocks", "24", "--dim", "3", "--sizes", "0.1"],
+    "settling": ["--steps", "64", "--warmup", "160"],
     "two_wells": ["--steps", "100", "--seeds", "2"],
+    "word_problem": ["--steps", "20", "60", "--slow-steps", "20"],
 }
 
 

@@ -6,6 +6,9 @@
 3. Reverse mode transposes that solve: the same system, run backwards.
 """
 
+from collections.abc import Callable
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -32,10 +35,32 @@ def differentiable(
     if states.shape[1] > LARGEST_DENSE:
         return _with_tangents_of(_along_the_loop(transition, states, initial_state, inputs), states)
     before = jnp.concatenate([initial_state[None], states[:-1]])
+    # The tangents of these values are df; the values themselves are of no interest.
     values = jax.vmap(transition)(before, inputs)
-    jacobians = jax.lax.stop_gradient(jax.vmap(jax.jacfwd(transition))(jax.lax.stop_gradient(before), inputs))
-    # The tangents of `values` are df, and the solve is linear in them; its value is of no interest.
-    return _with_tangents_of(solve_lds(Dense(jacobians), values, jnp.zeros_like(initial_state)), states)
+    first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    # What the transition closes over has to be handed to the rule below, which must not close over tracers.
+    step = eqx.filter_closure_convert(lambda state, input: transition(state, input), initial_state, first)
+    known = jax.tree.map(
+        lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, (before, inputs, step)
+    )
+    return _with_tangents_through(values, states, *known)
+
+
+@eqx.filter_custom_jvp
+def _with_tangents_through(values: Array, states: Array, before: Array, inputs: PyTree, step: Callable) -> Array:
+    """Return `states` with the tangents of the linear system whose offsets are those of `values`.
+
+    The Jacobians are taken in the rule, so that a transition without a derivative can be evaluated.
+    """
+    return states
+
+
+@_with_tangents_through.def_jvp
+def _solve_for_tangents(primals, tangents):
+    values, states, before, inputs, step = primals
+    offsets = jnp.zeros_like(values) if tangents[0] is None else tangents[0]
+    jacobians = jax.vmap(jax.jacfwd(step))(before, inputs)
+    return states, solve_lds(Dense(jacobians), offsets, jnp.zeros_like(before[0]))
 
 
 @jax.custom_jvp

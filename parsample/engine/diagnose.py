@@ -191,7 +191,7 @@ def diagnose(
         )
     wrapped = as_transition(transition)
     flat, initial, steps = flatten(wrapped, initial_state, inputs)
-    options.tolerances(atol, rtol, initial.dtype)
+    options.check_tolerances(atol, rtol, initial.dtype)
     steps = min(steps, PREFIX if window is None else options.whole("window", window, "None looks at most at 1,024"))
     limit = options.whole("max_iterations", max_iterations, "a forecast needs some")
     inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:steps], inputs)

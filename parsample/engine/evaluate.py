@@ -12,12 +12,11 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from parsample.engine import methods, options, planner
 from parsample.engine.derivative import differentiable
-from parsample.engine.matrices import Matrix
+from parsample.engine.iteration import Around, Memory, Update
 from parsample.engine.options import Options
-from parsample.engine.scan import solve_lds
 from parsample.engine.solution import History, Solution, Status, raise_unless_converged
 from parsample.engine.transition import FlatTransition, as_transition, flatten
-from parsample.engine.window import Window, count_leading, move
+from parsample.engine.window import Window, count_leading, move, slide
 
 
 def evaluate(
@@ -34,8 +33,9 @@ def evaluate(
     throw: bool = True,
     history: bool = False,
     damping: float = 0.0,
-    projection: bool = True,
+    projection: bool | None = None,
     clip: float | None = None,
+    active_set: bool | int = False,
 ) -> Solution:
     """Evaluate a recursion x[t] = f(x[t-1], u[t]) for all steps at once.
 
@@ -61,8 +61,12 @@ def evaluate(
         throw: raise if the evaluation does not converge; otherwise return what was reached with its status.
         history: record what every iteration saw. Memory: three numbers for each of `max_iterations`.
         damping: in [0, 1]; A is multiplied by 1 - damping. 1 is Jacobi.
-        projection: project every A to spectral norm at most 1 (for a diagonal, clip it to [-1, 1]).
+        projection: project every A to spectral norm at most 1 (for a diagonal, clip it to [-1, 1]); None for what the
+            method is best with, which is True for all but permutation, elk and quasi_elk.
         clip: clip the entries of A to [-clip, clip].
+        active_set: evaluate again only the steps whose previous state has moved since they were last evaluated,
+            gathered into batches of a fixed size: a number of steps, or True for a sixteenth of the window. For
+            transitions that cost more than the scan over the whole window.
 
     Returns:
         A `Solution`.
@@ -79,16 +83,19 @@ def evaluate(
     """
     transition = as_transition(transition)
     flat, initial, steps = flatten(transition, initial_state, inputs)
-    chosen = options.check(steps, initial.dtype, window, atol, rtol, max_iterations, history, damping, projection, clip)
+    automatic = isinstance(method, str) and method == "auto"
+    found = methods.QuasiNewton() if automatic else methods.find(method)
+    options.check_tolerances(atol, rtol, initial.dtype)
+    chosen = options.check(found, steps, window, max_iterations, history, damping, projection, clip, active_set)
     if guess is not None:
         guess = options.check_guess(guess, initial_state, steps)
     inputs = jax.tree.map(jnp.asarray, inputs)
     with jax.default_matmul_precision("highest"):
-        if isinstance(method, str) and method == "auto":
+        if automatic:
             plan = planner.choose(evaluate, transition, initial_state, inputs, window=window, atol=atol, rtol=rtol)
-            method, chosen = plan.method, chosen._replace(window=min(plan.window or steps, steps))
+            found, chosen = plan.method, chosen._replace(window=min(plan.window or steps, steps))
         tolerances = jnp.asarray(atol, initial.dtype), jnp.asarray(rtol, initial.dtype)
-        solution = _evaluate(flat, initial, inputs, guess, methods.find(method), *tolerances, chosen)
+        solution = _evaluate(flat, initial, inputs, guess, found, *tolerances, chosen)
     return raise_unless_converged(solution) if throw else solution
 
 
@@ -155,11 +162,31 @@ class _Loop(NamedTuple):
     """
 
     window: Window
+    memory: Memory
     iterations: Int[Array, ""]
+    evaluations: Int[Array, ""]
     stuck: Bool[Array, ""]
     states: Float[Array, "padded dim"]
     residual: Float[Array, " padded"]
     history: History | None
+
+
+class _Chain(NamedTuple):
+    """What does not change from iteration to iteration.
+
+    Attributes:
+        inputs: padded with `window` rows beyond the end of the chain.
+        prepared: what the method prepared, padded alike.
+        guesses: the guess, padded with twice as many; None where there is none.
+        entering: what a method remembers of rows that enter the window.
+        steps: of the chain.
+    """
+
+    inputs: PyTree
+    prepared: PyTree
+    guesses: Float[Array, "padded dim"] | None
+    entering: PyTree
+    steps: int
 
 
 def _iterate(
@@ -172,14 +199,27 @@ def _iterate(
     chosen: Options,
 ) -> Solution:
     # The iterations are not differentiated: `differentiable` attaches the derivative to their result.
-    transition, initial, inputs, guess = _stop_gradient((transition, initial, inputs, guess))
+    transition, initial, inputs, guess, method = _stop_gradient((transition, initial, inputs, guess, method))
     steps, length = jax.tree.leaves(inputs)[0].shape[0], chosen.window
-    padded = jax.tree.map(lambda leaf: _pad(leaf, length), inputs)
-    guesses = None if guess is None else _pad(guess, 2 * length)
+    prepared = method.prepare(transition, initial, inputs)
+    guess = prepared.guess if guess is None else guess
     start = jnp.broadcast_to(initial, (steps, initial.size)) if guess is None else guess
+    pad_all = lambda tree: jax.tree.map(lambda leaf: _pad(leaf, length), tree)  # noqa: E731
+    chain = _Chain(
+        inputs=pad_all(inputs),
+        prepared=pad_all(prepared.per_step),
+        guesses=None if guess is None else _pad(guess, 2 * length),
+        entering=None,
+        steps=steps,
+    )
+    window = Window(jnp.asarray(0), initial, start[:length])
+    memory = method.start(transition, _around(window, jnp.asarray(0), chain, tolerance, chosen))
+    chain = chain._replace(entering=memory.rows)
     loop = _Loop(
-        window=Window(jnp.asarray(0), initial, start[:length]),
+        window=window,
+        memory=memory,
         iterations=jnp.asarray(0),
+        evaluations=jnp.asarray(0),
         stuck=jnp.asarray(False),
         states=_pad(start, length),
         residual=jnp.full(steps + length, jnp.inf, initial.dtype),
@@ -190,86 +230,68 @@ def _iterate(
         return (loop.window.first_step < steps) & (loop.iterations < chosen.max_iterations) & ~loop.stuck
 
     def iterate(loop: _Loop) -> _Loop:
-        return _one_iteration(loop, transition, padded, guesses, method, tolerance, chosen, steps)
+        around = _around(loop.window, loop.iterations, chain, tolerance, chosen)
+        return _accept(loop, around, method.iterate(transition, around, loop.memory), chain)
 
     loop = jax.lax.while_loop(going_on, iterate, loop)
     return _judge(loop, transition, initial, inputs, chosen)
 
 
-def _one_iteration(
-    loop: _Loop,
-    transition: FlatTransition,
-    inputs: PyTree,
-    guesses: Float[Array, "padded dim"] | None,
-    method: methods.Method,
-    tolerance: Callable[[Array], Array],
-    chosen: Options,
-    steps: int,
-) -> _Loop:
-    window, length = loop.window, chosen.window
-    cut = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, window.first_step, length)  # noqa: E731
-    rng_key = jax.random.fold_in(jax.random.key(0), loop.iterations)
-    values, matrices = jax.lax.stop_gradient(
-        method.linearise(transition, window.previous(), jax.tree.map(cut, inputs), rng_key)
+def _around(
+    window: Window, iterations: Array, chain: _Chain, tolerance: Callable[[Array], Array], chosen: Options
+) -> Around:
+    """Cut the window out of the chain."""
+    cut = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, window.first_step, chosen.window)  # noqa: E731
+    return Around(
+        boundary=window.boundary,
+        guesses=window.guesses,
+        inside=window.inside(chain.steps),
+        inputs=jax.tree.map(cut, chain.inputs),
+        prepared=jax.tree.map(cut, chain.prepared),
+        tolerance=tolerance(window.guesses),
+        rng_key=jax.random.fold_in(jax.random.key(0), iterations),
+        conditioning=chosen.conditioning,
+        capacity=chosen.capacity,
     )
-    residual = window.guesses - values
-    correction, updated = _solve_window(window, values, _condition(matrices, chosen))
 
-    inside, bound = window.inside(steps), tolerance(window.guesses)
+
+def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain) -> _Loop:
+    """Judge the states of an iteration, and move the window to the first step that has not converged."""
+    window, length = loop.window, around.guesses.shape[0]
+    states, values = update.states, update.values
+    residual = states - values
     # A guess that is not finite would be within a tolerance that is not finite either.
-    finite = jnp.isfinite(values) & jnp.isfinite(window.guesses)
-    good = finite & (jnp.abs(residual) <= bound) & (jnp.abs(correction) <= bound)
-    verified = count_leading(inside & good.all(1))
+    finite = jnp.isfinite(values) & jnp.isfinite(states)
+    good = finite & (jnp.abs(residual) <= around.tolerance) & (jnp.abs(update.correction) <= around.tolerance)
+    verified = count_leading(around.inside & good.all(1))
     row = jnp.arange(length)
     # The first row that is not verified has an accepted state before it, so the transition's value there is exact.
-    accepted = jnp.where((row == verified)[:, None], values, window.guesses)
-    stuck = jnp.any((row == verified) & inside & ~jnp.isfinite(values).all(1))
+    accepted = jnp.where((row == verified)[:, None], values, states)
+    stuck = jnp.any((row == verified) & around.inside & ~jnp.isfinite(values).all(1))
     # Where the whole window is verified there is no such row: the step after the window has not been evaluated.
-    room = jnp.minimum(length, steps - window.first_step)
+    room = jnp.minimum(length, chain.steps - window.first_step)
     advance = jnp.minimum(jnp.where(stuck, verified, verified + 1), room)
 
     size = jnp.where(row < verified, jnp.abs(residual).max(1), jnp.where(row == verified, 0, jnp.inf))
     put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=window.first_step, axis=0)
-    incoming = None if guesses is None else jax.lax.dynamic_slice_in_dim(guesses, window.first_step + length, length)
+    incoming = None
+    if chain.guesses is not None:
+        incoming = jax.lax.dynamic_slice_in_dim(chain.guesses, window.first_step + length, length)
     history = loop.history
     if history is not None:
-        left = jnp.where((inside & (row >= verified))[:, None], residual, 0)
+        left = jnp.where((around.inside & (row >= verified))[:, None], residual, 0)
         seen = (window.first_step, jnp.abs(left).max(), 0.5 * jnp.sum(left**2))
         history = History(*(old.at[loop.iterations].set(new) for old, new in zip(history, seen, strict=True)))
     return _Loop(
-        window=move(window, accepted, updated, incoming, advance),
+        window=move(window, accepted, update.guesses, incoming, advance),
+        memory=update.memory._replace(rows=slide(update.memory.rows, chain.entering, advance)),
         iterations=loop.iterations + 1,
+        evaluations=loop.evaluations + update.evaluations,
         stuck=stuck,
-        states=put(loop.states, jnp.where((row <= verified)[:, None], accepted, updated)),
+        states=put(loop.states, jnp.where((row <= verified)[:, None], accepted, update.guesses)),
         residual=put(loop.residual, size),
         history=history,
     )
-
-
-def _condition(matrices: Matrix, chosen: Options) -> Matrix:
-    if chosen.clip is not None:
-        matrices = matrices.clip(chosen.clip)
-    if chosen.projection:
-        matrices = matrices.project()
-    return matrices.scale(1 - chosen.damping) if chosen.damping else matrices
-
-
-def _solve_window(
-    window: Window, values: Float[Array, "window dim"], matrices: Matrix
-) -> tuple[Float[Array, "window dim"], Float[Array, "window dim"]]:
-    """Solve x_new[t] = f(x[t-1]) + A[t] (x_new[t-1] - x[t-1]) for the correction x_new - x, and for x_new.
-
-    The system is solved for the correction: it is small near convergence, so its rounding errors are too, and its size
-    estimates the error of the trajectory where the residual is only the error of one step. A step whose value or
-    matrix is not finite forgets its past and starts again from the boundary; such guesses are never accepted.
-    """
-    usable = jnp.isfinite(values).all(1) & matrices.isfinite()
-    matrices = matrices.where(usable)
-    targets = jnp.where(usable[:, None], values, window.boundary)
-    correction = solve_lds(matrices, targets - window.guesses, jnp.zeros_like(window.boundary))
-    before = jnp.concatenate([jnp.zeros_like(correction[:1]), correction[:-1]])
-    updated = targets + matrices.apply(before)
-    return correction, jnp.where(jnp.isfinite(updated).all(1, keepdims=True), updated, window.boundary)
 
 
 def _judge(
@@ -297,7 +319,7 @@ def _judge(
         converged=converged,
         status=jnp.where(converged, Status.CONVERGED, failed),
         iterations=loop.iterations,
-        evaluations=loop.iterations * chosen.window + jnp.where(converged, 0, steps),
+        evaluations=loop.evaluations + jnp.where(converged, 0, steps),
         residual=residual,
         first_bad_step=jnp.where(converged, -1, loop.window.first_step),
         history=loop.history,

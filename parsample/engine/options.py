@@ -1,52 +1,95 @@
 """The options of an evaluation, checked: one clear sentence for whatever does not fit."""
 
 import math
+import numbers
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from parsample.engine.iteration import Conditioning
+from parsample.engine.methods.base import Method
+
 
 class Options(NamedTuple):
-    """What the driver needs to know at compile time."""
+    """What the driver needs to know at compile time.
+
+    Attributes:
+        window: steps solved at a time.
+        max_iterations: before the evaluation gives up.
+        history: whether every iteration is recorded.
+        conditioning: of the matrices.
+        capacity: steps gathered at a time where only active ones are evaluated; None to evaluate all.
+    """
 
     window: int
     max_iterations: int
     history: bool
-    damping: float
-    projection: bool
-    clip: float | None
+    conditioning: Conditioning
+    capacity: int | None
+
+
+# With active_set=True, the share of the window that is gathered at a time: small enough to waste little in the last
+# batch, large enough to fill the device.
+ACTIVE_SHARE = 16
 
 
 def check(
+    method: Method,
     steps: int,
-    dtype: jnp.dtype,
     window: int | None,
-    atol: float,
-    rtol: float,
     max_iterations: int | None,
     history: bool,
     damping: float,
-    projection: bool,
+    projection: bool | None,
     clip: float | None,
+    active_set: bool | int,
 ) -> Options:
     """Return the options with their defaults filled in.
 
     Raises:
-        ValueError: one of them is out of its range.
+        ValueError: one of them is out of its range, or contradicts the method.
     """
     window = steps if window is None else min(whole("window", window, "None solves all steps at once"), steps)
     if max_iterations is None:
         max_iterations = steps
     max_iterations = whole("max_iterations", max_iterations, "None allows as many as the chain has steps")
-    tolerances(atol, rtol, dtype)
-    if not 0 <= damping <= 1:
-        raise ValueError(f"damping is {damping}, expected a number in [0, 1]; 0 is none and 1 is Jacobi.")
-    if clip is not None and not (clip > 0 and math.isfinite(clip)):
-        raise ValueError(f"clip is {clip}, expected a positive number, or None for no clipping.")
-    return Options(window, max_iterations, bool(history), float(damping), bool(projection), clip)
+    if not (is_number(damping) and 0 <= damping <= 1):
+        raise ValueError(f"damping is {damping!r}, expected a number in [0, 1]; 0 is none and 1 is Jacobi.")
+    if clip is not None and not (is_number(clip) and clip > 0 and math.isfinite(clip)):
+        raise ValueError(f"clip is {clip!r}, expected a positive number, or None for no clipping.")
+    name = type(method).__name__
+    if not method.has_matrices and (damping or projection or clip is not None):
+        raise ValueError(
+            f"damping, projection or clip was given, but the method {name} has no matrices for them to work on; "
+            "leave them out, or use another method."
+        )
+    capacity = _capacity(active_set, window)
+    if capacity is not None and not method.has_active_set:
+        raise ValueError(
+            f"active_set is {active_set!r}, but the method {name} evaluates a whole window at a time; leave active_set "
+            "out, or use a method that linearises step by step, such as quasi_newton."
+        )
+    projection = method.projects if projection is None else bool(projection)
+    conditioning = Conditioning(float(damping), projection, None if clip is None else float(clip))
+    return Options(window, max_iterations, bool(history), conditioning, capacity)
+
+
+def is_number(value: object) -> bool:
+    """Say whether a value is a plain real number, and not a truth value."""
+    return isinstance(value, numbers.Real | np.generic) and not isinstance(value, bool)
+
+
+def _capacity(active_set: bool | int, window: int) -> int | None:
+    if active_set is False or active_set is None:
+        return None
+    if active_set is True:
+        return max(1, -(-window // ACTIVE_SHARE))
+    remedy = "it is how many active steps are evaluated at a time, and True chooses it"
+    return min(whole("active_set", active_set, remedy), window)
 
 
 def whole(name: str, value: object, remedy: str) -> int:
@@ -60,7 +103,7 @@ def whole(name: str, value: object, remedy: str) -> int:
     return value.__index__()
 
 
-def tolerances(atol: float, rtol: float, dtype: jnp.dtype) -> None:
+def check_tolerances(atol: float, rtol: float, dtype: jnp.dtype) -> None:
     """Check that the tolerances are numbers that `dtype` can reach.
 
     Raises:
@@ -69,8 +112,9 @@ def tolerances(atol: float, rtol: float, dtype: jnp.dtype) -> None:
     for name, value in {"atol": atol, "rtol": rtol}.items():
         if isinstance(value, jax.core.Tracer):
             return
-        if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{name} is {value}, expected a finite number of at least 0, such as 1e-4.")
+        scalar = is_number(value) or (isinstance(value, jax.Array) and value.ndim == 0)
+        if not (scalar and 0 <= float(value) < math.inf):
+            raise ValueError(f"{name} is {value!r}, expected a finite number of at least 0, such as 1e-4.")
     epsilon = float(jnp.finfo(dtype).eps)
     if max(atol, rtol) < epsilon:
         raise ValueError(

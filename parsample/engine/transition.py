@@ -32,6 +32,10 @@ class Transition(eqx.Module):
         """Return the next state and the diagonal of the Jacobian (a pytree like the state), or None if unknown."""
 
     @abc.abstractmethod
+    def surrogate(self) -> "Transition | None":
+        """Return a cheaper transition of the same states and inputs that behaves nearly like it, or None."""
+
+    @abc.abstractmethod
     def start(self, state: PyTree) -> PyTree:
         """Return the carry of the sequential loop: the state and whatever the next step can reuse."""
 
@@ -64,6 +68,10 @@ class FunctionTransition(Transition):
 
     def with_diagonal(self, state: PyTree, input: PyTree) -> None:
         """Return None: nothing is known about the Jacobian of a plain function."""
+        return None
+
+    def surrogate(self) -> None:
+        """Return None: nothing is known that could stand in for a plain function."""
         return None
 
     def start(self, state: PyTree) -> PyTree:
@@ -112,6 +120,15 @@ class FlatTransition(eqx.Module):
         """Return the next state and the diagonal of the Jacobian, both flat, or None."""
         pair = self.transition.with_diagonal(self.unravel(vector), input)
         return None if pair is None else (ravel_pytree(pair[0])[0], ravel_pytree(pair[1])[0])
+
+    def surrogate(self) -> "FlatTransition | None":
+        """Return the transition that can stand in for this one, or None."""
+        found = self.transition.surrogate()
+        return None if found is None else FlatTransition(found, self.unravel)
+
+    def stand_in(self, transition: Callable) -> "FlatTransition":
+        """Return another transition of the same states, flat."""
+        return FlatTransition(as_transition(transition), self.unravel)
 
 
 def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tuple[FlatTransition, Array, int]:

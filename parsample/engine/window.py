@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class Window(NamedTuple):
@@ -56,3 +56,12 @@ def move(
     guesses = jax.lax.dynamic_slice_in_dim(jnp.concatenate([updated, incoming]), advance, length)
     boundary = jax.lax.dynamic_index_in_dim(accepted, advance - 1, keepdims=False)
     return Window(window.first_step + advance, boundary, guesses)
+
+
+def slide(rows: PyTree, entering: PyTree, advance: Int[Array, ""]) -> PyTree:
+    """Move what is kept for every row of a window by `advance` steps; the rows that enter are those of `entering`."""
+
+    def one(old: Array, new: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(jnp.concatenate([old, new]), advance, old.shape[0])
+
+    return jax.tree.map(one, rows, entering)

@@ -104,6 +104,13 @@ class SamplerTransition(Transition):
         """Return the next position and the diagonal of the Jacobian, if the sampler knows it."""
         return self.sampler.with_diagonal(state, input)
 
+    def surrogate(self) -> "SamplerTransition | None":
+        """Return the same sampler on the log density's `surrogate`, a Gaussian that resembles it, if it has one."""
+        density = getattr(self.sampler.logdensity_fn, "surrogate", None)
+        if density is None:
+            return None
+        return SamplerTransition(eqx.tree_at(lambda sampler: sampler.logdensity_fn, self.sampler, density), self.gate)
+
     def start(self, state: PyTree) -> Any:
         """Return the sampler's state, which caches what the next step needs."""
         return self.sampler.init(state)

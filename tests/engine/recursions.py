@@ -17,6 +17,10 @@ from parsample.engine.methods import METHODS
 # A new row in the table of methods is enrolled in every test that is parametrised by one of these.
 ALL_METHODS = sorted(METHODS)
 ITERATIVE = [name for name in ALL_METHODS if name != "sequential"]
+# Every case compiles a program for a second or two. Where a test is about the driver and not about the matrices, the
+# methods that differ in kind stand for all: no matrices, diagonal, dense, and those with an iteration of their own.
+KINDS = ["jacobi", "quasi_newton", "newton", "elk", "anderson", "parareal", "sequential"]
+ITERATIVE_KINDS = [name for name in KINDS if name != "sequential"]
 
 STEPS = 23
 WINDOWS = [None, 1, 7, STEPS, STEPS + 5]

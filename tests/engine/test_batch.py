@@ -12,7 +12,7 @@ from jaxtyping import Array
 from parsample.engine.evaluate import evaluate, evaluate_sequential
 from parsample.engine.solution import Solution, Status
 from tests.engine import recursions
-from tests.engine.recursions import ALL_METHODS, STEPS, map_trees, scan, tanh_step
+from tests.engine.recursions import KINDS, STEPS, map_trees, scan, tanh_step
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 CHAINS = 3
@@ -30,7 +30,7 @@ def solver(**keywords: Any) -> Any:
 
 
 @pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize("method", KINDS)
 def test_a_batch_equals_a_loop_over_its_chains(method: str, window: int | None) -> None:
     solve = solver(method=method, window=window)
     batch = jax.vmap(solve)(*chains())
@@ -167,7 +167,7 @@ def test_no_setting_is_left_behind(settings: Any, method: str) -> None:
     assert read_settings() == before
 
 
-@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize("method", KINDS)
 def test_every_product_is_computed_in_full_precision(method: str) -> None:
     problem = recursions.tanh_problem()
 
@@ -181,7 +181,7 @@ def test_every_product_is_computed_in_full_precision(method: str) -> None:
         assert all("HIGHEST, HIGHEST" in line for line in products)
 
 
-@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("window", [None, 7])
 def test_single_precision_stays_single_where_double_is_enabled(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem()

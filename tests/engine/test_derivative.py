@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 
 from parsample.engine import derivative, methods
 from parsample.engine.evaluate import evaluate
-from tests.engine.recursions import ALL_METHODS, WEIGHTS, map_trees, scan
+from tests.engine.recursions import KINDS, WEIGHTS, map_trees, scan
 from tests.engine.test_methods import Threshold
 from tests.tolerances import SAME_COMPUTATION, Tolerance
 
@@ -70,7 +70,7 @@ def tangent_like(given: PyTree) -> PyTree:
 
 
 CASES: dict[str, dict[str, Any]] = {
-    **{method: {"method": method} for method in ALL_METHODS},
+    **{method: {"method": method} for method in KINDS},
     "windows": {"method": "newton", "window": 5, "history": True, "throw": False},
 }
 

@@ -15,14 +15,15 @@ from parsample.engine.evaluate import evaluate, evaluate_sequential
 from parsample.engine.methods import Method
 from parsample.engine.solution import Solution, Status
 from tests.engine import recursions
-from tests.engine.recursions import ALL_METHODS, ITERATIVE, STEPS, TIGHT, WINDOWS, Problem, map_trees, scan
+from tests.engine.recursions import ALL_METHODS, ITERATIVE_KINDS, KINDS, STEPS, TIGHT, WINDOWS, Problem, map_trees, scan
 from tests.engine.test_methods import Threshold
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 # A window of the length of the chain, a longer one and None are the same program, which is compiled once.
 CASES = [
-    *(("tanh", method, window) for method in ALL_METHODS for window in WINDOWS),
-    *((name, method, window) for name in ("scalar", "tree") for method in ALL_METHODS for window in (None, 7)),
+    *(("tanh", method, window) for method in ALL_METHODS for window in (WINDOWS if method in KINDS else (None, 7))),
+    *((name, method, None) for name in ("scalar", "tree") for method in ALL_METHODS),
+    *((name, method, 7) for name in ("scalar", "tree") for method in KINDS),
 ]
 OPTIONS: dict[str, dict[str, Any]] = {
     "clip": {"method": "newton", "clip": 0.3},
@@ -55,11 +56,13 @@ def test_every_method_and_window_equals_the_loop(name: str, method: str, window:
     if method == "sequential":
         assert solution.iterations == solution.evaluations == STEPS
     else:
-        assert solution.evaluations == solution.iterations * length
+        # Parareal fills its last segment of 16 steps.
+        rows = length if method != "parareal" or length <= 16 else -(-length // 16) * 16
+        assert solution.evaluations == solution.iterations * rows
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize("method", KINDS)
 @pytest.mark.parametrize("window", [None, 7])
 def test_double_precision_equals_the_loop(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem(np.float64)
@@ -75,7 +78,7 @@ def test_the_loop_equals_a_plain_scan(name: str) -> None:
     map_trees(SAME_COMPUTATION.check, evaluate_sequential(*problem).states, scan(*problem))
 
 
-@pytest.mark.parametrize("method", ITERATIVE)
+@pytest.mark.parametrize("method", ITERATIVE_KINDS)
 @pytest.mark.parametrize("name", ["tanh", "tree"])
 def test_a_window_of_one_step_is_the_loop(name: str, method: str) -> None:
     problem = recursions.PROBLEMS[name]()
@@ -101,14 +104,14 @@ def test_the_options_change_the_way_and_not_the_answer(case: str) -> None:
     check_solved(evaluate(*problem, window=7, **{**OPTIONS[case], **SHARP}), problem)
 
 
-@given(st.sampled_from(ITERATIVE), st.sampled_from([None, 1, 7]), st.integers(0, 10_000))
+@given(st.sampled_from(ITERATIVE_KINDS), st.sampled_from([None, 1, 7]), st.integers(0, 10_000))
 def test_the_answer_depends_on_neither_window_nor_seed(method: str, window: int | None, seed: int) -> None:
     problem = recursions.tanh_problem(seed=seed)
     check_solved(evaluate(*problem, method=method, window=window, **SHARP), problem)
 
 
 @pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("method", ITERATIVE)
+@pytest.mark.parametrize("method", ITERATIVE_KINDS)
 def test_the_trajectory_is_a_fixed_point(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem()._replace(transition=recursions.fragile_step)
     solution = evaluate(*problem, method=method, window=window, guess=scan(*problem))
@@ -118,7 +121,7 @@ def test_the_trajectory_is_a_fixed_point(method: str, window: int | None) -> Non
 
 
 @pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("method", ITERATIVE)
+@pytest.mark.parametrize("method", ITERATIVE_KINDS)
 def test_after_i_iterations_the_first_i_states_are_right(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem()
     expected = scan(*problem)
@@ -134,7 +137,7 @@ def seldom_step(state: Array, moves: Array) -> Array:
 
 
 @pytest.mark.parametrize("window", [1, 7])
-@pytest.mark.parametrize("method", ITERATIVE)
+@pytest.mark.parametrize("method", ITERATIVE_KINDS)
 def test_a_chain_that_stays_where_it_is_loses_no_step(method: str, window: int) -> None:
     """Guesses are often right, so that a whole window is verified at once; the step after it still counts."""
     moves = jnp.asarray(np.random.default_rng(0).random(40) < 0.1)
@@ -273,7 +276,7 @@ def test_random_keys_are_inputs(method: str) -> None:
     check_solved(evaluate(*problem, method=method, window=6, **SHARP), problem)
 
 
-@pytest.mark.parametrize("method", ITERATIVE)
+@pytest.mark.parametrize("method", ITERATIVE_KINDS)
 def test_history_tells_what_every_iteration_saw(method: str) -> None:
     problem = recursions.tanh_problem()
     plain = evaluate(*problem, method=method, window=7)
@@ -291,6 +294,8 @@ def test_history_tells_what_every_iteration_saw(method: str) -> None:
     for field in (history.largest_residual, history.merit):
         assert np.all(np.asarray(field)[:done] >= 0)
         assert np.isnan(field[done:]).all()
+    if method == "parareal":
+        return  # it judges the states that its segments run through
     # The first iteration looks at the guess: every step at the initial state.
     guess = jnp.broadcast_to(problem.initial_state, (7, 3))
     seen = np.asarray(guess - jax.vmap(problem.transition)(guess, problem.inputs[:7]))

@@ -12,25 +12,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import Array
 
-from parsample.engine.matrices import Dense, Diagonal, Matrix, ScaledIdentity, Zero, compose
+from parsample.engine.matrices import Block, Dense, Diagonal, Matrix, Permutation, ScaledIdentity, Zero, compose
 from tests.tolerances import SAME_COMPUTATION, Tolerance
+
+
+def random_blocks(rng: np.random.Generator, axes: tuple[int, ...], dim: int) -> Array:
+    entries = rng.normal(size=(*axes, 2, 2, -(-dim // 2)))
+    if dim % 2:
+        # The partner of the last coordinate of the first half is no coordinate: nothing comes from it or goes to it.
+        entries[..., 0, 1, -1] = entries[..., 1, :, -1] = 0
+    return jnp.asarray(entries)
+
 
 # Structure -> how to make one from random numbers; in the order of how much they can hold.
 BUILDERS: dict[type[Matrix], Callable[[np.random.Generator, tuple[int, ...], int], Matrix]] = {
     Zero: lambda rng, axes, dim: Zero(),
     ScaledIdentity: lambda rng, axes, dim: ScaledIdentity(jnp.asarray(rng.normal(size=axes))),
     Diagonal: lambda rng, axes, dim: Diagonal(jnp.asarray(rng.normal(size=(*axes, dim)))),
+    Block: lambda rng, axes, dim: Block(random_blocks(rng, axes, dim)),
+    Permutation: lambda rng, axes, dim: Permutation(
+        jnp.asarray(rng.permuted(np.broadcast_to(np.arange(dim), (*axes, dim)), axis=-1)),
+        jnp.asarray(rng.normal(size=(*axes, dim))),
+    ),
     Dense: lambda rng, axes, dim: Dense(jnp.asarray(rng.normal(size=(*axes, dim, dim)))),
 }
 RANK = list(BUILDERS)
-PAIRS = list(itertools.product(BUILDERS, repeat=2))
+NO_PRODUCT = [(Block, Permutation), (Permutation, Block)]
+PAIRS = [pair for pair in itertools.product(BUILDERS, repeat=2) if pair not in NO_PRODUCT]
 
 # Sums of a few terms of size up to about 10, whose value may be near zero.
 SUM_OF_TERMS = Tolerance(float32=(2e-5, 6e-5), float64=(1e-11, 1e-12))
 
 structures = st.sampled_from(RANK)
 leading_axes = st.sampled_from([(), (4,), (2, 3)])
-dims = st.sampled_from([1, 3])
+dims = st.sampled_from([1, 3, 4])
+chains = st.lists(structures, min_size=3, max_size=3).filter(lambda chain: not {Block, Permutation} <= set(chain))
 seeds = st.integers(0, 10_000)
 
 
@@ -62,16 +78,16 @@ def test_every_pair_composes_into_the_simplest_structure_that_holds_it(
     assert type(composed) is expected
 
 
-@given(structures, structures, leading_axes, st.booleans(), st.booleans(), dims, seeds)
+@given(st.sampled_from(PAIRS), leading_axes, st.booleans(), st.booleans(), dims, seeds)
 def test_composition_is_the_product_of_the_dense_forms(
-    later: type[Matrix],
-    earlier: type[Matrix],
+    pair: tuple[type[Matrix], type[Matrix]],
     axes: tuple[int, ...],
     stack_later: bool,
     stack_earlier: bool,
     dim: int,
     seed: int,
 ) -> None:
+    later, earlier = pair
     second = draw(later, seed, axes if stack_later else (), dim)
     first = draw(earlier, seed + 1, axes if stack_earlier else (), dim)
     product = np.asarray(second.dense(dim)) @ np.asarray(first.dense(dim))
@@ -81,11 +97,9 @@ def test_composition_is_the_product_of_the_dense_forms(
     SUM_OF_TERMS.check(composed.apply(vector), second.apply(first.apply(vector)))
 
 
-@given(structures, structures, structures, leading_axes, dims, seeds)
-def test_composition_is_associative(
-    third: type[Matrix], second: type[Matrix], first: type[Matrix], axes: tuple[int, ...], dim: int, seed: int
-) -> None:
-    a, b, c = (draw(cls, seed + place, axes, dim) for place, cls in enumerate((third, second, first)))
+@given(chains, leading_axes, dims, seeds)
+def test_composition_is_associative(chain: list[type[Matrix]], axes: tuple[int, ...], dim: int, seed: int) -> None:
+    a, b, c = (draw(cls, seed + place, axes, dim) for place, cls in enumerate(chain))
     left, right = (a @ b) @ c, a @ (b @ c)
     assert type(left) is type(right)
     SUM_OF_TERMS.check(left.dense(dim), right.dense(dim))
@@ -97,10 +111,14 @@ def test_every_structure_but_zero_holds_the_identity(structure: type[Matrix], ax
     identities = {
         ScaledIdentity: ScaledIdentity(jnp.ones(axes)),
         Diagonal: Diagonal(jnp.ones((*axes, 3))),
+        Block: Block(jnp.broadcast_to(jnp.eye(2)[:, :, None], (*axes, 2, 2, 2))),
+        Permutation: Permutation(jnp.broadcast_to(jnp.arange(3), (*axes, 3)), jnp.ones((*axes, 3))),
         Dense: Dense(jnp.broadcast_to(jnp.eye(3), (*axes, 3, 3))),
     }
     matrix = draw(structure, 0, axes, 3)
-    for identity in identities.values():
+    for kind, identity in identities.items():
+        if (kind, structure) in NO_PRODUCT:
+            continue
         SAME_COMPUTATION.check(identity.dense(3), np.broadcast_to(np.eye(3, dtype=np.float32), (*axes, 3, 3)))
         for product in (identity @ matrix, matrix @ identity):
             SAME_COMPUTATION.check(written_out(product, axes, 3), written_out(matrix, axes, 3))
@@ -141,6 +159,13 @@ def test_projection_has_norm_at_most_one_and_keeps_contractions(
     np.testing.assert_array_equal(after[contraction], before[contraction])
     if structure is Dense:
         SAME_COMPUTATION.check(after, before / np.maximum(norms, 1)[..., None, None])
+    elif structure is Block:
+        half = -(-dim // 2)
+        for first, other in zip(range(half), range(half, dim), strict=False):
+            rows, columns = np.ix_([first, other], [first, other])
+            block = before[..., rows, columns]
+            norm = np.linalg.norm(block, ord=2, axis=(-2, -1))[..., None, None]
+            SAME_COMPUTATION.check(after[..., rows, columns], block / np.maximum(norm, 1))
     else:
         np.testing.assert_array_equal(after, np.clip(before, -1, 1))
 
@@ -149,7 +174,8 @@ def spoilt(structure: type[Matrix], value: float) -> Matrix:
     """A stack of three, the middle one with one entry that is not finite."""
 
     def spoil(leaf: Array) -> Array:
-        return leaf.at[(1, *(0 for _ in leaf.shape[1:]))].set(value)
+        exact = not jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf if exact else leaf.at[(1, *(0 for _ in leaf.shape[1:]))].set(value)
 
     return jax.tree.map(spoil, draw(structure, 0, (3,), 2))
 
@@ -179,7 +205,9 @@ def test_a_finite_matrix_is_finite(structure: type[Matrix]) -> None:
 @pytest.mark.parametrize(("later", "earlier"), PAIRS, ids=name_of)
 def test_the_dtype_is_kept(later: type[Matrix], earlier: type[Matrix], dtype: Any) -> None:
     def cast(structure: type[Matrix]) -> Matrix:
-        return jax.tree.map(lambda leaf: leaf.astype(dtype), draw(structure, 0, (4,), 3))
+        floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
+        drawn = draw(structure, 0, (4,), 3)
+        return jax.tree.map(lambda leaf: leaf.astype(dtype) if floating(leaf) else leaf, drawn)
 
     matrix = (cast(later) @ cast(earlier)).clip(0.5).scale(0.5).project().where(jnp.ones(4, bool))
     assert matrix.apply(jnp.ones((4, 3), dtype)).dtype == dtype
@@ -198,3 +226,17 @@ def test_a_structure_without_a_composition_is_refused() -> None:
     circulant = kind("Circulant", (Matrix,), {"__module__": __name__, **members})
     with pytest.raises(TypeError, match="no composition is known for Circulant after Diagonal"):
         circulant() @ Diagonal(jnp.ones(2))
+
+
+@pytest.mark.parametrize(("later", "earlier"), NO_PRODUCT, ids=name_of)
+def test_a_block_and_a_permutation_have_no_product_of_either_structure(
+    later: type[Matrix], earlier: type[Matrix]
+) -> None:
+    with pytest.raises(TypeError, match=f"no composition is known for {later.__name__} after {earlier.__name__}"):
+        draw(later, 0, (4,), 4) @ draw(earlier, 1, (4,), 4)
+
+
+def test_a_permutation_moves_and_signs_coordinates() -> None:
+    matrix = Permutation(jnp.array([2, 0, 1]), jnp.array([1.0, -1.0, 0.5]))
+    np.testing.assert_array_equal(matrix.apply(jnp.array([10.0, 20.0, 30.0])), [30.0, -10.0, 10.0])
+    np.testing.assert_array_equal(matrix.dense(3), [[0, 0, 1], [-1, 0, 0], [0, 0.5 * 1, 0]])

@@ -9,9 +9,10 @@ import pytest
 from jaxtyping import Array, PyTree
 
 from parsample.engine import methods
+from parsample.engine.iteration import Around, Conditioning, Steps
 from parsample.engine.matrices import Matrix
 from parsample.engine.methods import METHODS, Method
-from parsample.engine.methods.quasi_newton import _signs
+from parsample.engine.methods.base import draw_signs
 from parsample.engine.transition import FlatTransition, Transition, as_transition, flatten
 from tests.engine import recursions
 from tests.engine.recursions import ITERATIVE, Problem, tanh_problem
@@ -48,6 +49,9 @@ class Threshold(Transition):
         proposal = jnp.tanh(state + input)
         return self(state, input), jnp.where(jnp.abs(proposal) < jnp.abs(state), 1 - proposal**2, 1)
 
+    def surrogate(self) -> None:
+        return None
+
     def start(self, state: Array) -> Array:
         return state
 
@@ -61,8 +65,14 @@ class Threshold(Transition):
 def linearise(
     method: Method, transition: Transition, states: Array, inputs: PyTree, seed: int = 0
 ) -> tuple[Array, Any]:
+    assert isinstance(method, methods.PreparedMethod)
     flat = FlatTransition(transition, lambda vector: vector)
-    return jax.jit(lambda states, inputs: method.linearise(flat, states, inputs, jax.random.key(seed)))(states, inputs)
+
+    def linearised(states: Array, inputs: PyTree) -> tuple[Array, Any]:
+        per_step = method.prepare(flat, states[0], inputs).per_step
+        return method.linearise(flat, Steps(states, inputs, per_step, jax.random.key(seed)))
+
+    return jax.jit(linearised)(states, inputs)
 
 
 def jacobians(transition: Any, states: Array, inputs: PyTree) -> np.ndarray:
@@ -87,14 +97,16 @@ def test_every_row_is_found_by_name_and_works_with_its_defaults(name: str) -> No
     assert METHODS[name].__name__ in methods.__all__
 
 
-@pytest.mark.parametrize("name", ITERATIVE)
+@pytest.mark.parametrize("name", [name for name in ITERATIVE if issubclass(METHODS[name], methods.PreparedMethod)])
 @pytest.mark.parametrize("which", recursions.PROBLEMS)
 def test_every_method_returns_the_values_and_finite_matrices(name: str, which: str) -> None:
     transition, initial_state, inputs = recursions.PROBLEMS[which]()
     flat, vector, steps = flatten(as_transition(transition), initial_state, inputs)
     states = jnp.asarray(np.random.default_rng(3).normal(size=(steps, vector.size)), jnp.float32)
-    method = methods.find(name)
-    values, matrix = jax.jit(lambda states: method.linearise(flat, states, inputs, jax.random.key(0)))(states)
+    method: Any = methods.find(name)
+    per_step = method.prepare(flat, vector, inputs).per_step
+    steps_here = lambda states: Steps(states, inputs, per_step, jax.random.key(0))  # noqa: E731
+    values, matrix = jax.jit(lambda states: method.linearise(flat, steps_here(states)))(states)
     SAME_COMPUTATION.check(values, jax.jit(jax.vmap(flat))(states, inputs))
     assert np.all(matrix.isfinite())
     applied = matrix.apply(states)
@@ -109,7 +121,7 @@ def test_the_matrices_of_the_exact_methods() -> None:
     expected = {
         methods.Jacobi(): 0 * true,
         methods.Picard(): np.broadcast_to(identity, true.shape),
-        methods.ScaledIdentity(): np.broadcast_to(0.5 * identity, true.shape),
+        methods.ScaledIdentity(0.5): np.broadcast_to(0.5 * identity, true.shape),
         methods.ScaledIdentity(-0.25): np.broadcast_to(-0.25 * identity, true.shape),
         methods.QuasiNewton(estimator="exact"): true * identity,
         methods.Newton(): true,
@@ -154,7 +166,7 @@ def test_the_probes_change_with_every_iteration() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 31, 3), (4, 100, 25)])
 def test_probes_are_signs_of_the_dtype_asked_for(shape: tuple[int, ...], dtype: Any) -> None:
-    signs = np.asarray(_signs(jax.random.key(0), shape, jnp.dtype(dtype)))
+    signs = np.asarray(draw_signs(jax.random.key(0), shape, jnp.dtype(dtype)))
     assert signs.shape == shape
     assert signs.dtype == dtype
     np.testing.assert_array_equal(np.abs(signs), 1)
@@ -245,7 +257,10 @@ def test_the_analytic_diagonal_is_that_of_the_frozen_gate() -> None:
         ),
         (lambda: methods.find("zzz"), "method is 'zzz', expected one of .*, or a Method instance"),
         (lambda: methods.QuasiNewton(estimator="finite"), "estimator is 'finite', expected one of 'auto', 'analytic'"),
-        (lambda: methods.QuasiNewton(num_probes=0), "num_probes is 0, expected at least 1; .* method='jacobi'"),
+        (
+            lambda: methods.QuasiNewton(num_probes=0),
+            "num_probes is 0, expected a whole number of at least 1; .*method='jacobi'",
+        ),
         (lambda: methods.QuasiNewton(gate="soft"), "gate is 'soft', expected one of 'frozen', 'straight_through'"),
         (lambda: methods.Newton(gate="soft"), "gate is 'soft', expected one of 'frozen', 'straight_through'"),
         (lambda: methods.ScaledIdentity(1.5), r"scale is 1.5, expected a number in \[-1, 1\]"),
@@ -257,7 +272,12 @@ def test_bad_options_are_refused(make: Any, message: str) -> None:
         make()
 
 
-def test_the_sequential_loop_does_not_linearise() -> None:
+def test_the_sequential_loop_does_not_iterate() -> None:
     problem = tanh_problem()
-    with pytest.raises(TypeError, match="does not linearise"):
-        linearise(methods.Sequential(), as_transition(problem.transition), points(problem), problem.inputs)
+    flat, vector, _ = flatten(as_transition(problem.transition), problem.initial_state, problem.inputs)
+    method = methods.Sequential()
+    assert method.prepare(flat, vector, problem.inputs) == (None, None)
+    rows = jnp.zeros((2, 3))
+    around = Around(vector, rows, jnp.ones(2, bool), rows, None, rows, jax.random.key(0), Conditioning(), None)
+    with pytest.raises(TypeError, match="does not iterate"):
+        method.iterate(flat, around, method.start(flat, around))

@@ -6,20 +6,37 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parsample.engine import options
+from parsample.engine import methods, options
 from parsample.engine.evaluate import evaluate, evaluate_sequential
+from parsample.engine.iteration import Conditioning
 from tests.engine.recursions import tanh_problem
 
 
+def check(window: int | None, max_iterations: int | None = None, **changed: Any) -> options.Options:
+    """Check options for ten steps; what is not changed is as `evaluate` has it by default."""
+    keywords: dict[str, Any] = {"method": methods.QuasiNewton(), "steps": 10, "history": False, "damping": 0.0}
+    keywords |= {"projection": None, "clip": None, "active_set": False, **changed}
+    return options.check(window=window, max_iterations=max_iterations, **keywords)
+
+
 def test_the_defaults_are_filled_in() -> None:
-    chosen = options.check(10, jnp.dtype("float32"), None, 1e-4, 1e-3, None, False, 0.0, True, None)
-    assert chosen == options.Options(10, 10, False, 0.0, True, None)
+    assert check(None) == options.Options(10, 10, False, Conditioning(0.0, True, None), None)
+    assert check(None, method=methods.ELK()).conditioning == Conditioning(0.0, False, None)
+    assert check(None, method=methods.ELK(), projection=True).conditioning == Conditioning(0.0, True, None)
 
 
 @pytest.mark.parametrize(("window", "expected"), [(1, 1), (9, 9), (10, 10), (11, 10)])
 def test_a_window_is_at_most_the_chain(window: int, expected: int) -> None:
-    chosen = options.check(10, jnp.dtype("float32"), window, 1e-4, 1e-3, 5, True, 0.5, False, 2.0)
-    assert chosen == options.Options(expected, 5, True, 0.5, False, 2.0)
+    chosen = check(window, 5, history=True, damping=0.5, projection=False, clip=2.0)
+    assert chosen == options.Options(expected, 5, True, Conditioning(0.5, False, 2.0), None)
+
+
+@pytest.mark.parametrize(
+    ("active_set", "window", "expected"),
+    [(False, 64, None), (True, 64, 4), (True, 65, 5), (True, 3, 1), (7, 64, 7), (100, 64, 64)],
+)
+def test_active_steps_are_gathered_in_batches(active_set: bool | int, window: int, expected: int | None) -> None:
+    assert check(window, steps=1000, active_set=active_set).capacity == expected
 
 
 @pytest.mark.parametrize(
@@ -41,6 +58,10 @@ def test_a_window_is_at_most_the_chain(window: int, expected: int) -> None:
         ({"rtol": float("inf")}, "rtol is inf, expected a finite number of at least 0"),
         ({"atol": 0.0, "rtol": 0.0}, "atol is 0.0 and rtol is 0.0, both below 1.2e-07, the rounding error of float32"),
         ({"atol": 1e-9, "rtol": 1e-8}, "both below 1.2e-07, the rounding error of float32"),
+        ({"active_set": 0}, "active_set is 0, expected a whole number of at least 1; it is how many active steps"),
+        ({"active_set": True, "method": "elk"}, "active_set is True, but the method ELK evaluates a whole window"),
+        ({"damping": 0.5, "method": "merit_descent"}, "the method MeritDescent has no matrices for them to work on"),
+        ({"projection": True, "method": "parareal"}, "the method Parareal has no matrices for them to work on"),
         ({"method": "newtn"}, "method is 'newtn', expected one of .*Did you mean 'newton'"),
     ],
 )
@@ -67,9 +88,9 @@ def test_the_loop_refuses_what_the_others_refuse() -> None:
 
 @pytest.mark.usefixtures("x64")
 def test_double_precision_reaches_smaller_tolerances() -> None:
-    options.tolerances(1e-14, 0.0, jnp.dtype("float64"))
+    options.check_tolerances(1e-14, 0.0, jnp.dtype("float64"))
     with pytest.raises(ValueError, match=r"both below 2.2e-16, the rounding error of float64"):
-        options.tolerances(1e-17, 1e-17, jnp.dtype("float64"))
+        options.check_tolerances(1e-17, 1e-17, jnp.dtype("float64"))
 
 
 GUESSES = {
@@ -92,3 +113,10 @@ def test_a_guess_takes_the_dtype_of_the_state() -> None:
     flat = options.check_guess({"a": np.zeros((4, 2), int)}, {"a": jnp.zeros(2, jnp.float32)}, 4)
     assert flat.dtype == jnp.float32
     assert flat.shape == (4, 2)
+
+
+@pytest.mark.parametrize("value", ["half", True, None, [0.5]])
+def test_only_numbers_are_numbers(value: object) -> None:
+    # The run-time type checks of the tests stand before `evaluate`; users have none.
+    assert not options.is_number(value)
+    assert options.is_number(np.float32(0.5))

@@ -190,7 +190,7 @@ def test_the_bounds_hold_the_smallest_singular_value(rng: np.random.Generator, r
     matrix *= radius / np.abs(np.linalg.eigvals(matrix)).max()
     exponent = math.log(radius)
     norms = [np.linalg.norm(np.linalg.matrix_power(matrix, k), 2) / radius**k for k in range(steps)]
-    lower, upper = conditioning_bounds(exponent, steps, transient=max(norms), least=min(norms))
+    lower, upper = conditioning_bounds(exponent, steps, transient=float(max(norms)), least=float(min(norms)))
     exact = smallest_singular_value(matrix, steps)
     assert lower <= exact * (1 + 1e-12)
     assert exact <= upper * (1 + 1e-12)

@@ -1,12 +1,21 @@
-"""The methods, one a file. A method is a choice of the matrix A[t]; a new one is a file and a row in `METHODS`."""
+"""The methods, one a file. Most are a choice of the matrix A[t]; a new one is a file and a row in `METHODS`."""
 
-from parsample.engine.methods.base import Method
+from parsample.engine.methods.anderson import Anderson
+from parsample.engine.methods.base import LinearMethod, Method, PreparedMethod
+from parsample.engine.methods.block_quasi_newton import BlockQuasiNewton
+from parsample.engine.methods.elk import ELK, QuasiELK
 from parsample.engine.methods.jacobi import Jacobi
+from parsample.engine.methods.lagged import Lagged
+from parsample.engine.methods.merit_descent import MeritDescent
 from parsample.engine.methods.newton import Newton
+from parsample.engine.methods.parareal import Parareal
+from parsample.engine.methods.permutation import Permutation
 from parsample.engine.methods.picard import Picard
 from parsample.engine.methods.quasi_newton import QuasiNewton
 from parsample.engine.methods.scaled_identity import ScaledIdentity
+from parsample.engine.methods.secant import Secant
 from parsample.engine.methods.sequential import Sequential
+from parsample.engine.methods.surrogate import Surrogate
 from parsample.engine.names import unknown
 
 METHODS: dict[str, type[Method]] = {
@@ -14,11 +23,43 @@ METHODS: dict[str, type[Method]] = {
     "jacobi": Jacobi,
     "picard": Picard,
     "scaled_identity": ScaledIdentity,
+    "surrogate": Surrogate,
+    "secant": Secant,
     "quasi_newton": QuasiNewton,
+    "block_quasi_newton": BlockQuasiNewton,
     "newton": Newton,
+    "permutation": Permutation,
+    "elk": ELK,
+    "quasi_elk": QuasiELK,
+    "anderson": Anderson,
+    "parareal": Parareal,
+    "lagged": Lagged,
+    "merit_descent": MeritDescent,
 }
 
-__all__ = ["METHODS", "Jacobi", "Method", "Newton", "Picard", "QuasiNewton", "ScaledIdentity", "Sequential", "find"]
+__all__ = [
+    "ELK",
+    "METHODS",
+    "Anderson",
+    "BlockQuasiNewton",
+    "Jacobi",
+    "Lagged",
+    "LinearMethod",
+    "MeritDescent",
+    "Method",
+    "Newton",
+    "Parareal",
+    "Permutation",
+    "Picard",
+    "PreparedMethod",
+    "QuasiELK",
+    "QuasiNewton",
+    "ScaledIdentity",
+    "Secant",
+    "Sequential",
+    "Surrogate",
+    "find",
+]
 
 
 def find(method: str | Method) -> Method:

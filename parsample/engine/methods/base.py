@@ -1,37 +1,95 @@
-"""What a method is: a choice of the matrix A[t]."""
+"""What a method is: a choice of the matrix A[t], and in a few cases of what is solved with it."""
 
 import abc
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from parsample.engine.active import linearise_active, never, stay
+from parsample.engine.iteration import Around, Memory, Steps, Update, solve, update_of
 from parsample.engine.matrices import Matrix
 from parsample.engine.transition import GATES, FlatTransition
 
 
+class Prepared(NamedTuple):
+    """What a method works out once, before the first iteration.
+
+    Attributes:
+        per_step: a pytree with leading axis `steps`, handed to the iterations step by step; None for nothing.
+        guess: a trajectory to start from, shape (steps, dim); None for the driver's own.
+    """
+
+    per_step: PyTree = None
+    guess: Float[Array, "steps dim"] | None = None
+
+
 class Method(eqx.Module):
-    """A choice of A[t], and nothing else. The driver in `evaluate.py` does the rest, once for all methods."""
+    """What happens in an iteration. The driver in `evaluate.py` does the rest, once for all methods.
+
+    Nearly every method is a `LinearMethod`, which only chooses A[t].
+    """
+
+    # Whether A is projected to spectral norm 1 unless the caller says otherwise, and whether there is an A at all, for
+    # damping, projection and clipping to work on.
+    projects: ClassVar[bool] = True
+    has_matrices: ClassVar[bool] = True
+    # Whether the method can evaluate only the active steps.
+    has_active_set: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def linearise(
-        self,
-        transition: FlatTransition,
-        previous: Float[Array, "steps dim"],
-        inputs: PyTree,
-        rng_key: Key[Array, ""],
-    ) -> tuple[Float[Array, "steps dim"], Matrix]:
-        """Evaluate the transition at every step of a window, and choose its matrices.
+    def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
+        """Work out what the iterations need, over the whole chain."""
+
+    @abc.abstractmethod
+    def start(self, transition: FlatTransition, around: Around) -> Memory:
+        """Return the memory before the first iteration."""
+
+    @abc.abstractmethod
+    def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
+        """Evaluate the transition along the guesses of a window, and make new ones."""
+
+
+class PreparedMethod(Method):
+    """A choice of A[t], with something worked out for every step before the first iteration."""
+
+    has_active_set: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Matrix]:
+        """Evaluate the transition at every step, and choose its matrix.
 
         Args:
             transition: between flat vectors.
-            previous: the state before each step, in the units of the state.
-            inputs: one for each step.
-            rng_key: fresh for every iteration, for methods with random probes.
+            steps: where and with which inputs.
 
         Returns:
             The values f(previous[t], inputs[t]), and A with leading axis `steps`.
         """
+
+    def start(self, transition: FlatTransition, around: Around) -> Memory:
+        """Remember evaluations if only the active steps are evaluated again, otherwise nothing."""
+        return Memory() if around.capacity is None else Memory(never(self.linearise, transition, around))
+
+    def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
+        """Linearise, and solve the linear system."""
+        if around.capacity is None:
+            values, matrices = jax.lax.stop_gradient(self.linearise(transition, around.steps()))
+            return update_of(around, values, *solve(around, values, matrices))
+        last, evaluations = linearise_active(self.linearise, transition, around, memory.rows, around.capacity)
+        correction, guesses = solve(around, last.values, last.matrices)
+        guesses = jnp.where(stay(around, correction)[:, None], around.guesses, guesses)
+        return update_of(around, last.values, correction, guesses, Memory(last))._replace(evaluations=evaluations)
+
+
+class LinearMethod(PreparedMethod):
+    """A choice of A[t] from the step alone, and nothing else."""
+
+    def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
+        """Prepare nothing."""
+        return Prepared()
 
 
 def check_gate(gate: str) -> None:
@@ -40,6 +98,25 @@ def check_gate(gate: str) -> None:
         raise ValueError(f"gate is {gate!r}, expected one of {', '.join(map(repr, GATES))}.")
 
 
-def evaluate_all(transition: FlatTransition, previous: Float[Array, "steps dim"], inputs: PyTree) -> Array:
-    """Evaluate the transition at every step of a window: shape (steps, dim)."""
-    return jax.vmap(transition)(previous, inputs)
+def check_probes(num_probes: int) -> None:
+    """Raise ValueError unless there is at least one probe."""
+    if isinstance(num_probes, bool) or not isinstance(num_probes, int) or num_probes < 1:
+        raise ValueError(
+            f"num_probes is {num_probes!r}, expected a whole number of at least 1; "
+            "for no derivative use method='jacobi' or 'secant'."
+        )
+
+
+def evaluate_all(transition: FlatTransition, steps: Steps) -> Float[Array, "steps dim"]:
+    """Evaluate the transition at every step: shape (steps, dim)."""
+    return jax.vmap(transition)(steps.previous, steps.inputs)
+
+
+def draw_signs(rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Draw random signs, 32 from each random word: eight times faster than one word a sign."""
+    size = 1
+    for axis in shape:
+        size *= axis
+    words = jax.random.bits(rng_key, (-(-size // 32),), jnp.uint32)
+    bits = (words[:, None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    return (2 * bits.reshape(-1)[:size].reshape(shape).astype(dtype) - 1).astype(dtype)

@@ -1,13 +1,14 @@
 """Jacobi iteration: A = 0."""
 
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float
 
+from parsample.engine.iteration import Steps
 from parsample.engine.matrices import Zero
-from parsample.engine.methods.base import Method, evaluate_all
+from parsample.engine.methods.base import LinearMethod, evaluate_all
 from parsample.engine.transition import FlatTransition
 
 
-class Jacobi(Method):
+class Jacobi(LinearMethod):
     """A[t] = 0: every step is evaluated at the last guess, with no scan and no derivative.
 
     For transitions that forget their state at once; otherwise it gains one step an iteration.
@@ -16,12 +17,6 @@ class Jacobi(Method):
     equation solving".
     """
 
-    def linearise(
-        self,
-        transition: FlatTransition,
-        previous: Float[Array, "steps dim"],
-        inputs: PyTree,
-        rng_key: Key[Array, ""],
-    ) -> tuple[Float[Array, "steps dim"], Zero]:
-        """Return the values and zeros."""
-        return evaluate_all(transition, previous, inputs), Zero()
+    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Zero]:
+        """Return the values and zero matrices."""
+        return evaluate_all(transition, steps), Zero()

@@ -2,14 +2,15 @@
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float
 
+from parsample.engine.iteration import Steps
 from parsample.engine.matrices import Dense
-from parsample.engine.methods.base import Method, check_gate
+from parsample.engine.methods.base import LinearMethod, check_gate
 from parsample.engine.transition import FlatTransition
 
 
-class Newton(Method):
+class Newton(LinearMethod):
     """A[t] = J[t], the whole Jacobian: few iterations, each dear.
 
     Args:
@@ -28,13 +29,7 @@ class Newton(Method):
         """Check the gate."""
         check_gate(self.gate)
 
-    def linearise(
-        self,
-        transition: FlatTransition,
-        previous: Float[Array, "steps dim"],
-        inputs: PyTree,
-        rng_key: Key[Array, ""],
-    ) -> tuple[Float[Array, "steps dim"], Dense]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Dense]:
         """Return the values and the Jacobians."""
         gated = transition.with_gate(self.gate)
 
@@ -46,5 +41,5 @@ class Newton(Method):
             jacobian, value = jax.jacfwd(value_twice, has_aux=True)(state)
             return value, jacobian
 
-        values, jacobians = jax.vmap(step)(previous, inputs)
+        values, jacobians = jax.vmap(step)(steps.previous, steps.inputs)
         return values, Dense(jacobians)

@@ -1,14 +1,15 @@
 """Picard iteration: A = I."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float
 
+from parsample.engine.iteration import Steps
 from parsample.engine.matrices import ScaledIdentity
-from parsample.engine.methods.base import Method, evaluate_all
+from parsample.engine.methods.base import LinearMethod, evaluate_all
 from parsample.engine.transition import FlatTransition
 
 
-class Picard(Method):
+class Picard(LinearMethod):
     """A[t] = I: the increments f(x) - x are summed along the last guess, with no derivative.
 
     For small steps, where the Jacobian is near the identity: diffusion models, unadjusted Langevin.
@@ -16,13 +17,7 @@ class Picard(Method):
     Source: Shih et al. 2023 (ParaDiGMS), section 3.
     """
 
-    def linearise(
-        self,
-        transition: FlatTransition,
-        previous: Float[Array, "steps dim"],
-        inputs: PyTree,
-        rng_key: Key[Array, ""],
-    ) -> tuple[Float[Array, "steps dim"], ScaledIdentity]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], ScaledIdentity]:
         """Return the values and identities."""
-        values = evaluate_all(transition, previous, inputs)
+        values = evaluate_all(transition, steps)
         return values, ScaledIdentity(jnp.ones(values.shape[0], values.dtype))

@@ -1,42 +1,104 @@
-"""Scaled identity: A = a I, with a given."""
+"""Scaled identity: A = a I, with a from one of four sources."""
+
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from parsample.engine import matrices
-from parsample.engine.methods.base import Method, evaluate_all
+from parsample.engine.iteration import Steps
+from parsample.engine.methods.base import (
+    Prepared,
+    PreparedMethod,
+    check_gate,
+    check_probes,
+    draw_signs,
+    evaluate_all,
+)
+from parsample.engine.methods.surrogate import Surrogate
 from parsample.engine.transition import FlatTransition
 
+SOURCES = ("trace", "surrogate")
 
-class ScaledIdentity(Method):
-    """A[t] = a I with a given number a, without derivatives: between Jacobi (0) and Picard (1).
+
+class ScaledIdentity(PreparedMethod):
+    """A[t] = a[t] I: one number a step, between Jacobi (0) and Picard (1). For states of image size.
 
     Args:
-        scale: a, in [-1, 1], dimensionless. For MALA on a target whose coordinates have variance 1 (the front door's
-            coordinates) the mean Jacobian is about 1 - acceptance_rate * step_size. The default, 0.5, is the middle.
+        scale: where a comes from, dimensionless. "trace": tr(J) / D at every step, estimated by random signs v as
+            v . J v / D, one JVP a probe. "surrogate": the same of a surrogate's matrices, without derivatives of the
+            transition. A number in [-1, 1]; an array of them, one a step of the chain; or a function from the number
+            of a step (0 is the first) to one, a schedule.
+        num_probes: of "trace". One is enough: a sum over many coordinates averages by itself.
+        gate: how the derivative treats accept/reject.
+        stand_in: for "surrogate", the transition that stands in; None as in `Surrogate`.
 
     Raises:
-        ValueError: `scale` is outside [-1, 1], where the iteration would amplify its own errors.
+        ValueError: a scale outside [-1, 1], where the iteration would amplify its own errors, or of another kind; at
+            the first use, an array of another length than the chain.
 
     Source: Gonzalez et al. 2025, "A unifying framework for parallelizing sequential models with linear dynamical
-    systems".
+    systems"; the trace and the surrogate as sources are ours.
     """
 
-    scale: float = eqx.field(static=True, default=0.5)
+    scale: Any = "trace"
+    num_probes: int = eqx.field(static=True, default=1)
+    gate: str = eqx.field(static=True, default="frozen")
+    stand_in: Callable | None = None
 
     def __check_init__(self):
-        """Check the scale."""
-        if not -1 <= self.scale <= 1:
-            raise ValueError(f"scale is {self.scale}, expected a number in [-1, 1]; 1 is Picard and 0 is Jacobi.")
+        """Check the options."""
+        check_gate(self.gate)
+        check_probes(self.num_probes)
+        scale = self.scale
+        if isinstance(scale, str):
+            if scale not in SOURCES:
+                raise ValueError(
+                    f"scale is {scale!r}, expected one of {', '.join(map(repr, SOURCES))}, a number in [-1, 1], "
+                    "an array of them, or a function of the step."
+                )
+        elif isinstance(scale, jax.Array | np.ndarray) and not isinstance(scale, jax.core.Tracer):
+            if scale.ndim > 1 or not bool(np.all(np.abs(scale) <= 1)):
+                raise ValueError(
+                    f"scale is an array of shape {scale.shape} with values from {np.min(scale):.3g} to "
+                    f"{np.max(scale):.3g}, expected one number in [-1, 1] for each step."
+                )
+        elif not callable(scale) and not isinstance(scale, jax.core.Tracer) and not -1 <= scale <= 1:
+            raise ValueError(f"scale is {scale}, expected a number in [-1, 1]; 1 is Picard and 0 is Jacobi.")
+
+    def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
+        """Return the scale of every step, unless it is estimated anew in every iteration."""
+        steps, dtype = jax.tree.leaves(inputs)[0].shape[0], initial_state.dtype
+        if self.scale == "trace" if isinstance(self.scale, str) else False:
+            return Prepared()
+        if isinstance(self.scale, str):
+            known = Surrogate(self.stand_in).prepare(transition, initial_state, inputs)
+            return Prepared(known.per_step.entries.mean(1), known.guess)
+        scale = jax.vmap(self.scale)(jnp.arange(steps)) if callable(self.scale) else jnp.asarray(self.scale)
+        if scale.shape not in ((), (steps,)):
+            raise ValueError(f"scale has shape {scale.shape}, expected ({steps},): one number for each step.")
+        return Prepared(jnp.broadcast_to(scale.astype(dtype), (steps,)))
 
     def linearise(
-        self,
-        transition: FlatTransition,
-        previous: Float[Array, "steps dim"],
-        inputs: PyTree,
-        rng_key: Key[Array, ""],
+        self, transition: FlatTransition, steps: Steps
     ) -> tuple[Float[Array, "steps dim"], matrices.ScaledIdentity]:
         """Return the values and the scaled identities."""
-        values = evaluate_all(transition, previous, inputs)
-        return values, matrices.ScaledIdentity(jnp.full(values.shape[0], self.scale, values.dtype))
+        if steps.prepared is not None:
+            return evaluate_all(transition, steps), matrices.ScaledIdentity(steps.prepared)
+        gated = transition.with_gate(self.gate)
+        probes = draw_signs(steps.rng_key, (self.num_probes, *steps.previous.shape), steps.previous.dtype)
+
+        def step(state, input, probes):
+            def estimate(probe):
+                value, image = jax.jvp(lambda state: gated(state, input), (state,), (probe,))
+                return value, jnp.vdot(probe, image) / probe.size
+
+            value, traces = jax.vmap(estimate, out_axes=(None, 0))(probes)
+            return value, traces.mean()
+
+        values, scale = jax.vmap(step, in_axes=(0, 0, 1))(steps.previous, steps.inputs, probes)
+        return values, matrices.ScaledIdentity(scale)

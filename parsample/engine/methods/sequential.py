@@ -1,9 +1,11 @@
 """The sequential loop, as a method."""
 
-from jaxtyping import Array, Float, Key, PyTree
+from typing import ClassVar
 
-from parsample.engine.matrices import Matrix
-from parsample.engine.methods.base import Method
+from jaxtyping import Array, Float, PyTree
+
+from parsample.engine.iteration import Around, Memory, Update
+from parsample.engine.methods.base import Method, Prepared
 from parsample.engine.transition import FlatTransition
 
 
@@ -14,12 +16,16 @@ class Sequential(Method):
     step can reuse (for MALA the gradient), so a step costs what it costs in a sequential sampler.
     """
 
-    def linearise(
-        self,
-        transition: FlatTransition,
-        previous: Float[Array, "steps dim"],
-        inputs: PyTree,
-        rng_key: Key[Array, ""],
-    ) -> tuple[Float[Array, "steps dim"], Matrix]:
-        """Refuse: there is nothing to linearise."""
-        raise TypeError("the sequential loop does not linearise")
+    has_active_set: ClassVar[bool] = True  # as every option that does not concern a loop, it changes nothing
+
+    def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
+        """Prepare nothing."""
+        return Prepared()
+
+    def start(self, transition: FlatTransition, around: Around) -> Memory:
+        """Remember nothing."""
+        return Memory()
+
+    def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
+        """Refuse: there is nothing to iterate."""
+        raise TypeError("the sequential loop does not iterate")

@@ -1,0 +1,151 @@
+"""One iteration: what it starts from, what a method makes of it, and the linear system in between."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from parsample.engine.matrices import Matrix
+from parsample.engine.scan import solve_lds
+
+
+class Conditioning(NamedTuple):
+    """What is done to every matrix before a solve.
+
+    Attributes:
+        damping: A is multiplied by 1 - damping.
+        projection: A is projected to spectral norm at most 1.
+        clip: its entries are clipped to [-clip, clip]; None for no clipping.
+    """
+
+    damping: float = 0.0
+    projection: bool = True
+    clip: float | None = None
+
+    def apply(self, matrices: Matrix) -> Matrix:
+        """Return the matrices, conditioned."""
+        if self.clip is not None:
+            matrices = matrices.clip(self.clip)
+        if self.projection:
+            matrices = matrices.project()
+        return matrices.scale(1 - self.damping) if self.damping else matrices
+
+
+class Steps(NamedTuple):
+    """Steps to linearise, in any order.
+
+    Attributes:
+        previous: the state before each step, shape (steps, dim), in the units of the state.
+        inputs: one for each step.
+        prepared: for each step what the method prepared before the first iteration, or None.
+        rng_key: fresh for every iteration, for methods with random probes.
+    """
+
+    previous: Float[Array, "steps dim"]
+    inputs: PyTree
+    prepared: PyTree
+    rng_key: Key[Array, ""]
+
+
+class Around(NamedTuple):
+    """The trajectory that an iteration starts from: the guesses of a window, and what is fixed about its steps.
+
+    Attributes:
+        boundary: the exact state before the window, shape (dim,).
+        guesses: of every state in the window, shape (window, dim).
+        inside: which rows lie before the end of the chain; the others are padding.
+        inputs: one for each step.
+        prepared: for each step what the method prepared before the first iteration, or None.
+        tolerance: of every state, shape (window, dim), in its units.
+        rng_key: fresh for every iteration.
+        conditioning: of the matrices.
+        capacity: how many steps are gathered at a time when only the active ones are evaluated; None to evaluate all.
+    """
+
+    boundary: Float[Array, " dim"]
+    guesses: Float[Array, "window dim"]
+    inside: Bool[Array, " window"]
+    inputs: PyTree
+    prepared: PyTree
+    tolerance: Float[Array, "window dim"]
+    rng_key: Key[Array, ""]
+    conditioning: Conditioning
+    capacity: int | None
+
+    def previous(self) -> Float[Array, "window dim"]:
+        """Return the state before each step of the window."""
+        return shift(self.boundary, self.guesses)
+
+    def steps(self) -> Steps:
+        """Return all steps of the window."""
+        return Steps(self.previous(), self.inputs, self.prepared, self.rng_key)
+
+
+class Memory(NamedTuple):
+    """What a method remembers from one iteration to the next.
+
+    Attributes:
+        rows: a pytree with leading axis `window`, which moves with the window; rows that enter are those of the start.
+        numbers: a pytree that stays as it is.
+    """
+
+    rows: PyTree = None
+    numbers: PyTree = None
+
+
+class Update(NamedTuple):
+    """What a method makes of an iteration.
+
+    Attributes:
+        states: the trajectory that was evaluated, and is judged.
+        values: the transition's values along it, f(states[t-1], inputs[t]).
+        correction: what the iteration would still change about `states`: an estimate of their error.
+        guesses: the next trajectory.
+        evaluations: calls of the transition.
+        memory: for the next iteration.
+    """
+
+    states: Float[Array, "window dim"]
+    values: Float[Array, "window dim"]
+    correction: Float[Array, "window dim"]
+    guesses: Float[Array, "window dim"]
+    evaluations: Int[Array, ""]
+    memory: Memory
+
+
+def update_of(
+    around: Around,
+    values: Float[Array, "window dim"],
+    correction: Float[Array, "window dim"],
+    guesses: Float[Array, "window dim"],
+    memory: Memory = Memory(),  # noqa: B008
+) -> Update:
+    """Return the update of a method that evaluates the transition once at every step of the window."""
+    evaluations = jnp.asarray(around.guesses.shape[0])
+    return Update(around.guesses, values, correction, guesses, evaluations, memory)
+
+
+def shift(boundary: Float[Array, " dim"], rows: Float[Array, "window dim"]) -> Float[Array, "window dim"]:
+    """Return the row before each row, `boundary` before the first."""
+    return jnp.concatenate([boundary[None], rows[:-1]])
+
+
+def solve(
+    around: Around, values: Float[Array, "window dim"], matrices: Matrix
+) -> tuple[Float[Array, "window dim"], Float[Array, "window dim"]]:
+    """Solve x_new[t] = f(x[t-1]) + A[t] (x_new[t-1] - x[t-1]), with A conditioned.
+
+    The system is solved for the correction: it is small near convergence, so its rounding errors are too, and its size
+    estimates the error of the trajectory where the residual is only the error of one step. A step whose value or
+    matrix is not finite forgets its past and starts again from the boundary; such guesses are never accepted.
+
+    Returns:
+        The correction x_new - x, and x_new, both of shape (window, dim).
+    """
+    usable = jnp.isfinite(values).all(1) & matrices.isfinite()
+    matrices = around.conditioning.apply(matrices.where(usable))
+    targets = jnp.where(usable[:, None], values, around.boundary)
+    nothing = jnp.zeros_like(around.boundary)
+    correction = solve_lds(matrices, targets - around.guesses, nothing)
+    updated = targets + matrices.apply(shift(nothing, correction))
+    return correction, jnp.where(jnp.isfinite(updated).all(1, keepdims=True), updated, around.boundary)

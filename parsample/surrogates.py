@@ -1,0 +1,105 @@
+"""Gaussian surrogates: what stands in for a target where its data would be too dear."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.scipy.optimize
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+
+class Gaussian(eqx.Module):
+    """The log density of a normal distribution, as a function of the same positions as a target's.
+
+    A sampler on it, with the same options, is the `stand_in` of `parsample.methods.Surrogate`:
+
+        Surrogate(sampler_class(gaussian, step_size).transition)
+
+    Args:
+        mean: a position, any pytree, in its units.
+        covariance: of the flat position, shape (dim, dim), or (dim,) for a diagonal; in squared units.
+
+    Raises:
+        ValueError: the shapes do not fit, or the covariance is not positive definite; the sentence names the smallest
+            eigenvalue.
+
+    Cost: O(dim^3) to make; O(dim^2) an evaluation, O(dim) for a diagonal.
+    """
+
+    mean: Float[Array, " dim"]
+    precision: Float[Array, "dim dim"] | Float[Array, " dim"]
+
+    def __init__(self, mean: PyTree, covariance: Any):
+        """Check and invert the covariance."""
+        vector = ravel_pytree(mean)[0]
+        covariance = np.asarray(covariance, np.float64)
+        dim = vector.size
+        if covariance.shape not in ((dim,), (dim, dim)):
+            raise ValueError(
+                f"covariance has shape {covariance.shape}, expected ({dim}, {dim}) or ({dim},), because mean holds "
+                f"{dim} numbers."
+            )
+        if not np.isfinite(covariance).all():
+            raise ValueError("covariance holds values that are not finite, expected a positive definite matrix.")
+        values, vectors = (covariance, None) if covariance.ndim == 1 else np.linalg.eigh(covariance)
+        smallest = int(np.argmin(values))
+        # Below this an eigenvalue is lost in the rounding errors of the largest.
+        if values[smallest] <= dim * float(np.finfo(np.float64).eps) * np.abs(values).max():
+            raise ValueError(
+                f"covariance is not positive definite: eigenvalue {smallest} of {dim} is {values[smallest]:.3g}, "
+                "expected all above 0; add a little to its diagonal, or estimate it from more draws."
+            )
+        precision = 1 / values if vectors is None else (vectors / values) @ vectors.T
+        self.mean, self.precision = vector, jnp.asarray(precision, vector.dtype)
+
+    def __call__(self, position: PyTree) -> Float[Array, ""]:
+        """Return the log density at a position, up to a constant."""
+        centred = ravel_pytree(position)[0] - self.mean
+        pull = self.precision * centred if self.precision.ndim == 1 else self.precision @ centred
+        return -0.5 * jnp.vdot(centred, pull)
+
+    def hessian_diagonal(self, position: PyTree) -> PyTree:
+        """Return the diagonal of its Hessian, a pytree like the position."""
+        diagonal = self.precision if self.precision.ndim == 1 else jnp.diagonal(self.precision)
+        return ravel_pytree(position)[1](-diagonal)
+
+
+def laplace(logdensity_fn: Callable[[PyTree], Array], position: PyTree, max_steps: int = 100) -> Gaussian:
+    """Return the Gaussian with the mode of a log density as its mean and the inverse of its Hessian as covariance.
+
+    Args:
+        logdensity_fn: position -> log density, up to a constant.
+        position: to start from, any pytree.
+        max_steps: of the search.
+
+    Raises:
+        ValueError: the search ended where the gradient is not 0 or the density has no maximum.
+
+    Cost: one gradient a step of the search, then a Hessian: dim gradients and O(dim^3).
+
+    Source: BFGS by `jax.scipy.optimize`, then Newton's iteration while it lowers the gradient.
+    """
+    vector, unravel = ravel_pytree(position)
+    negative = lambda x: -logdensity_fn(unravel(x))  # noqa: E731
+    with jax.default_matmul_precision("highest"):
+        mode = jax.scipy.optimize.minimize(negative, vector, method="BFGS", options={"maxiter": max_steps}).x
+        gradient, hessian = jax.jit(jax.grad(negative)), jax.jit(jax.hessian(negative))
+        for _ in range(5):
+            better = mode - jnp.linalg.solve(hessian(mode), gradient(mode))
+            if not bool(jnp.linalg.norm(gradient(better)) < jnp.linalg.norm(gradient(mode))):
+                break
+            mode = better
+        curvature = np.asarray(hessian(mode), np.float64)
+        left = float(jnp.linalg.norm(gradient(mode)))
+    values = np.linalg.eigvalsh(curvature) if np.isfinite(curvature).all() else np.array([np.nan])
+    # The distance to the mode that is left, in standard deviations.
+    if not (values.min() > 0 and left / np.sqrt(values.min()) < 0.1):
+        raise ValueError(
+            f"logdensity_fn has no maximum near where the search ended: gradient {left:.3g}, smallest curvature "
+            f"{values.min():.3g}; start nearer to the mode, or give a mean and a covariance to Gaussian."
+        )
+    return Gaussian(unravel(mode), np.linalg.inv(curvature))

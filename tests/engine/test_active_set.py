@@ -1,0 +1,138 @@
+"""Evaluating only the steps whose input has moved: the same chain, an honest verdict, and every call counted."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsample.engine import methods
+from parsample.engine.evaluate import evaluate
+from parsample.engine.solution import Status
+from tests.engine import recursions
+from tests.engine.recursions import STEPS, TIGHT, residuals, scan, tanh_step
+from tests.tolerances import CONVERGED, SAME_COMPUTATION
+
+ACTIVE = ["jacobi", "picard", "quasi_newton", "newton", "surrogate", "anderson"]
+# (active_set, window): chosen by the driver; not a divisor of the window; the whole window at once.
+CHOICES = [(True, None), (4, 7), (STEPS, None)]
+ROUNDING = 1e-6
+LOOSE: dict[str, Any] = {"atol": 1e-2, "rtol": 1e-2}
+
+
+@pytest.mark.parametrize(("active_set", "window"), CHOICES)
+@pytest.mark.parametrize("method", ACTIVE)
+def test_the_chain_is_the_loops_and_the_residual_that_of_its_states(
+    method: str, active_set: bool | int, window: int | None
+) -> None:
+    problem = recursions.tanh_problem()
+    solution = evaluate(*problem, method=method, active_set=active_set, window=window, **TIGHT[np.dtype(np.float32)])
+    assert bool(solution.converged)
+    CONVERGED.check(solution.states, scan(*problem))
+    loose = evaluate(*problem, method=method, active_set=active_set, window=window, **LOOSE)
+    for found, tolerance in [(solution, 1e-5), (loose, 1e-2)]:
+        true = residuals(problem.initial_state, found.states, problem.inputs)
+        np.testing.assert_allclose(found.residual, true.max(1), rtol=0, atol=ROUNDING)
+        assert np.all(true <= tolerance * (1 + np.abs(found.states)) + ROUNDING)
+
+
+@pytest.mark.parametrize(("active_set", "capacity", "window"), [(True, 2, None), (4, 4, 7), (3, 3, None)])
+@pytest.mark.parametrize("method", ["jacobi", "quasi_newton", "newton", "anderson"])
+def test_the_evaluations_are_the_calls(method: str, active_set: bool | int, capacity: int, window: int | None) -> None:
+    calls = 0
+
+    def count(_: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return np.float32(0)
+
+    def counting(state: Any, input: Any) -> Any:
+        # As it depends on the input alone, it has no derivative; where a value is not used, it is not called.
+        zero = jax.pure_callback(count, jax.ShapeDtypeStruct((), np.float32), input[0], vmap_method="sequential")
+        return tanh_step(state, input) + zero
+
+    problem = recursions.tanh_problem()._replace(transition=counting)
+    solution = evaluate(*problem, method=method, active_set=active_set, window=window)
+    jax.block_until_ready(solution)
+    assert solution.evaluations == calls
+    assert calls % capacity == 0
+    # A capacity that does not divide the window fills its last batch up.
+    assert STEPS <= calls < solution.iterations * -(-(window or STEPS) // capacity) * capacity
+
+
+def test_a_recursion_that_forgets_at_once_is_evaluated_twice() -> None:
+    """Every step is evaluated at the first guess; then all but the first at another state, and never again."""
+    problem = recursions.Problem(lambda state, input: 0 * state + input, jnp.zeros(1), 1 + jnp.arange(8.0))
+    solution = evaluate(*problem, method="jacobi", active_set=1)
+    assert solution.iterations == 2
+    assert solution.evaluations == 8 + 7
+    np.testing.assert_array_equal(solution.states[:, 0], 1 + np.arange(8.0))
+
+
+def test_one_step_an_iteration_moves_one_step() -> None:
+    """By Jacobi a sum gains a step an iteration; only the steps that are not done yet are evaluated."""
+    problem = recursions.Problem(lambda state, input: state + input, jnp.zeros(1), jnp.ones(8))
+    solution = evaluate(*problem, method="jacobi", active_set=1, atol=1e-6, rtol=0.0)
+    # Iteration i changes the states from i on, and accepts step i; each makes the steps after it active.
+    assert solution.iterations == 8
+    assert solution.evaluations == sum(range(1, 9))
+
+
+@pytest.mark.parametrize("method", ["jacobi", "newton", "anderson"])
+def test_a_batch_equals_a_loop_over_its_chains(method: str) -> None:
+    problems = [recursions.tanh_problem(seed=seed) for seed in range(3)]
+    initial_states, inputs = (jnp.stack(leaves) for leaves in list(zip(*problems, strict=True))[1:])
+    inputs = inputs * jnp.asarray([0.01, 1.0, 3.0])[:, None, None]
+    solve = lambda *chain: evaluate(tanh_step, *chain, method=method, active_set=4, window=7)  # noqa: E731
+    batch = jax.vmap(solve)(initial_states, inputs)
+    for chain in range(3):
+        alone = solve(initial_states[chain], inputs[chain])
+        assert batch.iterations[chain] == alone.iterations
+        assert batch.evaluations[chain] == alone.evaluations
+        SAME_COMPUTATION.check(batch.states[chain], alone.states)
+    assert method == "anderson" or len(set(batch.evaluations.tolist())) > 1
+
+
+@pytest.mark.parametrize(("active_set", "window"), CHOICES)
+@pytest.mark.parametrize("method", ACTIVE)
+def test_nan_is_found_where_the_loop_meets_it(method: str, active_set: bool | int, window: int | None) -> None:
+    problem = recursions.tanh_problem()
+    for bad in (0, 7, STEPS - 1):
+        inputs = problem.inputs.at[bad].set(jnp.nan)
+        solution = evaluate(
+            tanh_step, problem.initial_state, inputs, method=method, active_set=active_set, window=window, throw=False
+        )
+        assert solution.status == Status.NOT_FINITE
+        assert solution.first_bad_step == bad
+        assert np.isnan(solution.residual[bad])
+        CONVERGED.check(solution.states[:bad], scan(*problem)[:bad])
+
+
+@pytest.mark.parametrize("method", ACTIVE)
+def test_one_step(method: str) -> None:
+    problem = recursions.tanh_problem(steps=1)
+    solution = evaluate(*problem, method=method, active_set=True)
+    assert (solution.iterations, solution.evaluations) == (1, 1)
+    SAME_COMPUTATION.check(solution.states, scan(*problem))
+
+
+def test_an_unfinished_trajectory_is_judged_by_its_own_states() -> None:
+    problem = recursions.tanh_problem()
+    solution = evaluate(*problem, method="jacobi", active_set=4, max_iterations=2, throw=False)
+    assert solution.status == Status.MAX_ITERATIONS
+    true = residuals(problem.initial_state, solution.states, problem.inputs)
+    np.testing.assert_allclose(solution.residual, true.max(1), rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("method", "active_set", "message"),
+    [
+        ("newton", 0, "active_set is 0, expected a whole number of at least 1; .* True chooses it"),
+        ("secant", True, "active_set is True, but the method Secant evaluates a whole window at a time"),
+        (methods.Parareal(), 4, "active_set is 4, but the method Parareal evaluates a whole window at a time"),
+    ],
+)
+def test_what_cannot_be_is_refused(method: Any, active_set: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(*recursions.tanh_problem(), method=method, active_set=active_set)
