@@ -268,7 +268,7 @@ class Permutation(Matrix):
 
     def scale(self, factor: Float[Array, "*steps"] | float) -> "Permutation":
         """Return `factor` A."""
-        return Permutation(self.index, jnp.asarray(factor, self.factor.dtype)[..., None] * self.factor)
+        return _permutation(self.index, jnp.asarray(factor, self.factor.dtype)[..., None] * self.factor)
 
     def clip(self, limit: float) -> "Permutation":
         """Return A with its factors clipped to [-limit, limit]."""
@@ -293,12 +293,18 @@ class Permutation(Matrix):
 
 def _permute_columns(later: Permutation, factor: Array) -> Array:
     """Return later.factor * factor[later.index]."""
-    return later.factor * Permutation(later.index, jnp.ones_like(later.factor)).apply(factor)
+    index, factor = jnp.broadcast_arrays(later.index, factor)
+    return later.factor * jnp.take_along_axis(factor, index, -1)
+
+
+def _permutation(index: Array, factor: Array) -> Permutation:
+    """Return a stack as long as the longer of the two: one permutation may come with many factors, and conversely."""
+    return Permutation(*jnp.broadcast_arrays(index, factor))
 
 
 def _permute_twice(later: Permutation, earlier: Permutation) -> Permutation:
     inner, outer = jnp.broadcast_arrays(earlier.index, later.index)
-    return Permutation(jnp.take_along_axis(inner, outer, -1), _permute_columns(later, earlier.factor))
+    return _permutation(jnp.take_along_axis(inner, outer, -1), _permute_columns(later, earlier.factor))
 
 
 def _dense_after(later: Any, earlier: Any) -> Dense:
@@ -315,8 +321,8 @@ _PRODUCTS: dict[tuple[type, type], Callable[[Any, Any], Matrix]] = {
     (Block, Block): lambda later, earlier: Block(
         (later.entries[..., :, :, None, :] * earlier.entries[..., None, :, :, :]).sum(-3)
     ),
-    (Diagonal, Permutation): lambda later, earlier: Permutation(earlier.index, later.entries * earlier.factor),
-    (Permutation, Diagonal): lambda later, earlier: Permutation(later.index, _permute_columns(later, earlier.entries)),
+    (Diagonal, Permutation): lambda later, earlier: _permutation(earlier.index, later.entries * earlier.factor),
+    (Permutation, Diagonal): lambda later, earlier: _permutation(later.index, _permute_columns(later, earlier.entries)),
     (Permutation, Permutation): _permute_twice,
     (Diagonal, Dense): lambda later, earlier: Dense(later.entries[..., :, None] * earlier.entries),
     (Dense, Diagonal): lambda later, earlier: Dense(later.entries * earlier.entries[..., None, :]),

@@ -19,8 +19,10 @@ from tests.contract.known import KNOWN_NOT_CONVERGING, KNOWN_OVERCLAIMING
 from tests.contract.problems import STEPS, Problem
 from tests.tolerances import CONVERGED
 
-# Half the steps, and a little more: no row lies within two iterations of it, so rounding moves none across.
+# Half the steps, and a little more. A row within MARGIN of it may stand in the table or not: rounding, which differs
+# between versions and processors, moves its count by a few.
 SLOW = STEPS // 2 + 4
+MARGIN = 8
 
 ROWS = [(method, sampler, target) for target in TARGETS for sampler in SAMPLERS for method in METHODS]
 
@@ -58,12 +60,15 @@ def test_the_parallel_chain_is_that_of_the_loop(evaluated, request):
     CONVERGED.check(solution.states, problem.states)
 
 
-def test_an_iteration_gains_two_steps(evaluated, request):
+def test_an_iteration_gains_two_steps(evaluated):
     if evaluated.row[0] == "sequential":
         assert int(evaluated.solution.iterations) == STEPS
         return
-    expect(request, evaluated.row, KNOWN_NOT_CONVERGING)
-    assert int(evaluated.solution.iterations) <= SLOW
+    iterations = int(evaluated.solution.iterations)
+    if evaluated.row in KNOWN_NOT_CONVERGING:
+        assert iterations > SLOW - MARGIN, "the row has become better than known: take it out of the table"
+        pytest.xfail(KNOWN_NOT_CONVERGING[evaluated.row])
+    assert iterations <= SLOW + MARGIN
 
 
 def test_the_known_rows_exist():
