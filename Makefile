@@ -20,8 +20,8 @@ env: $(STAMP) ## Make the environment in .venv (from python3, or PYTHON=...)
 sample: $(STAMP) ## Sample the breast-cancer posterior; the trace and the plots go to runs/
 	$(BIN)/parsample sample breast_cancer $(SAMPLE_ARGS)
 
-# The contract of ULA runs when it is asked for, and in CI, on the newest Python: with it, its rows are a third of the
-# time of the tests and differ little from MALA's.
+# The contract rows of ULA, half of them all, run in CI on the newest Python, and here when they are asked for:
+# make test CONTRACT=test
 CONTRACT ?= not test_parallel or not ula
 
 test: lint ## Lint, check types, run the tests with coverage

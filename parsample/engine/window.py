@@ -20,10 +20,6 @@ class Window(NamedTuple):
     boundary: Float[Array, " dim"]
     guesses: Float[Array, "window dim"]
 
-    def previous(self) -> Float[Array, "window dim"]:
-        """Return the state before each step of the window."""
-        return jnp.concatenate([self.boundary[None], self.guesses[:-1]])
-
     def inside(self, steps: int) -> Bool[Array, " window"]:
         """Say which rows lie before the end of the chain; the others are padding."""
         return self.first_step + jnp.arange(self.guesses.shape[0]) < steps

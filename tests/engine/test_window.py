@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parsample.engine.iteration import shift
 from parsample.engine.window import Window, count_leading, move
 
 
@@ -18,8 +19,9 @@ def window_of(numbers: list[float], first_step: int = 3, boundary: float = -1.0)
 
 
 def test_the_state_before_the_first_row_is_the_boundary() -> None:
-    np.testing.assert_array_equal(window_of([10, 11, 12]).previous(), rows([-1, 10, 11]))
-    np.testing.assert_array_equal(window_of([10]).previous(), rows([-1]))
+    for numbers, expected in (([10.0, 11.0, 12.0], [-1.0, 10.0, 11.0]), ([10.0], [-1.0])):
+        window = window_of(numbers)
+        np.testing.assert_array_equal(shift(window.boundary, window.guesses), rows(expected))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Lagged Jacobian: another method's matrices, refreshed only now and then."""
 
-from typing import ClassVar
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -31,8 +29,6 @@ class Lagged(Method):
 
     Source: the modified Newton (chord) method, Ortega & Rheinboldt 1970, section 7.1.
     """
-
-    has_active_set: ClassVar[bool] = False
 
     method: PreparedMethod = QuasiNewton()
     every: int = eqx.field(static=True, default=4)
@@ -81,4 +77,4 @@ class Lagged(Method):
         age = jnp.where(refresh, 1, age + 1)
         # A comparison with NaN is False: what is not finite has not fallen.
         age = jnp.where(new_size <= self.enough * size, age, jnp.where(refresh, age, self.every))
-        return update_of(around, values, correction, guesses, Memory((known | True, matrices), (age, new_size)))
+        return update_of(around, values, correction, guesses, Memory((jnp.ones_like(known), matrices), (age, new_size)))

@@ -73,9 +73,9 @@ class ScaledIdentity(PreparedMethod):
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Return the scale of every step, unless it is estimated anew in every iteration."""
         steps, dtype = jax.tree.leaves(inputs)[0].shape[0], initial_state.dtype
-        if self.scale == "trace" if isinstance(self.scale, str) else False:
-            return Prepared()
         if isinstance(self.scale, str):
+            if self.scale == "trace":
+                return Prepared()
             known = Surrogate(self.stand_in).prepare(transition, initial_state, inputs)
             return Prepared(known.per_step.entries.mean(1), known.guess)
         scale = jax.vmap(self.scale)(jnp.arange(steps)) if callable(self.scale) else jnp.asarray(self.scale)

@@ -27,7 +27,7 @@ class Surrogate(PreparedMethod):
             same sampler on a standard normal), or else the transition linearised at the initial state.
         structure: "diagonal" or "dense" matrices. Diagonal ones are good in coordinates where the surrogate's
             covariance is diagonal (its eigenbasis).
-        start: whether the surrogate's chain is the guess; otherwise the guess is the driver's.
+        start_from_it: whether the surrogate's chain is the guess; otherwise the guess is the driver's.
 
     Raises:
         ValueError: an unknown structure.
