@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
@@ -37,22 +38,20 @@ class Segment(NamedTuple):
     """What a segment of all chains gave.
 
     Attributes:
-        states: standardised coordinates, shape (chain, steps, dim).
+        states: the unknowns in standardised coordinates, leading axes (chain, steps).
         draws: the target's variables, each (chain, steps, ...).
-        lp: log density of the states, with log-Jacobians, up to the target's constant.
-        acceptance_rate: of each step.
-        is_accepted: of each step.
+        lp: log density of the states, with log-Jacobians, up to the target's constant; shape (chain, steps).
+        info: diagnostics of each step by name, each (chain, steps); `acceptance_rate` and `is_accepted` are among them.
         residual: of each step, in posterior standard deviations.
         iterations: of each chain.
         evaluations: of each chain.
         finished: steps of each chain that were left to the sequential loop.
     """
 
-    states: Float[Array, "chain steps dim"]
+    states: PyTree
     draws: dict[str, Array]
     lp: Float[Array, "chain steps"]
-    acceptance_rate: Float[Array, "chain steps"]
-    is_accepted: Bool[Array, "chain steps"]
+    info: dict[str, Array]
     residual: Float[Array, "chain steps"]
     iterations: Int[Array, " chain"]
     evaluations: Int[Array, " chain"]
@@ -60,17 +59,34 @@ class Segment(NamedTuple):
 
 
 class _Evaluated(NamedTuple):
-    """A chain's states with the sampler's own state and diagnostics at each."""
+    """The unknowns of a chain's steps, and position, log density and diagnostics at each."""
 
-    states: Float[Array, "steps dim"]
-    details: tuple[Any, Any]
+    states: PyTree
+    details: tuple[Array, Array, dict[str, Array]]
     residual: Float[Array, " steps"]
     iterations: Int[Array, ""]
     evaluations: Int[Array, ""]
     finished: Int[Array, ""]
 
 
-def draw(sampler: Sampler, rng_keys: Array, states: Float[Array, "chain dim"], start: int, num_steps: int) -> PyTree:
+_fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
+
+
+def start_keys(rng_keys: Array, number: int = 0) -> Array:
+    """Return a key a chain for what is drawn as the chain begins, or begins again for the time `number`.
+
+    Blocks of inputs have the keys numbered from 0 up, these are numbered from 2**32 - 1 down.
+    """
+    return _fold_in(rng_keys, np.uint32(2**32 - 1 - number))
+
+
+@eqx.filter_jit
+def begin(sampler: Sampler, positions: Float[Array, "chain dim"], rng_keys: Array) -> PyTree:
+    """Return the unknowns of chains that start at these positions; what else is unknown is drawn, one key a chain."""
+    return jax.vmap(lambda position, rng_key: sampler.unknowns(sampler.init(position, rng_key)))(positions, rng_keys)
+
+
+def draw(sampler: Sampler, rng_keys: Array, positions: Float[Array, "chain dim"], start: int, num_steps: int) -> PyTree:
     """Draw the inputs of all chains for the steps `start` to `start + num_steps`, block by block.
 
     The same as `Sampler.draw_inputs` for every chain, with one small compiled program whatever the number of steps:
@@ -79,7 +95,7 @@ def draw(sampler: Sampler, rng_keys: Array, states: Float[Array, "chain dim"], s
     Args:
         sampler: whose inputs.
         rng_keys: one a chain.
-        states: positions, for their size and dtype.
+        positions: of the chains, for their size and dtype.
         start: a multiple of `BLOCK`.
         num_steps: how many.
 
@@ -87,63 +103,57 @@ def draw(sampler: Sampler, rng_keys: Array, states: Float[Array, "chain dim"], s
         A pytree with leading axes (chain, steps).
     """
     first, last = start // BLOCK, -(-(start + num_steps) // BLOCK)
-    blocks = [_draw_block(sampler, rng_keys, states, jnp.asarray(block)) for block in range(first, last)]
+    blocks = [_draw_block(sampler, rng_keys, positions, jnp.asarray(block)) for block in range(first, last)]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1)[:, :num_steps], *blocks)
 
 
 @eqx.filter_jit
-def _draw_block(sampler: Sampler, rng_keys: Array, states: Array, block: Int[Array, ""]) -> PyTree:
-    def chain(rng_key: Array, state: Array) -> PyTree:
-        return sampler.draw_block(jax.random.fold_in(rng_key, block), BLOCK, state.size, state.dtype)
+def _draw_block(sampler: Sampler, rng_keys: Array, positions: Array, block: Int[Array, ""]) -> PyTree:
+    def chain(rng_key: Array, position: Array) -> PyTree:
+        return sampler.draw_block(jax.random.fold_in(rng_key, block), BLOCK, position.size, position.dtype)
 
-    return jax.vmap(chain)(rng_keys, states)
+    return jax.vmap(chain)(rng_keys, positions)
 
 
-def run_segment(sampler: Sampler, states: Float[Array, "chain dim"], inputs: PyTree, plan: Plan) -> Segment:
+def run_segment(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) -> Segment:
     """Run every chain from `states` over the steps of a segment.
 
     Args:
         sampler: on a `Standardised` log density.
-        states: where the chains stand.
+        states: the unknowns where the chains stand, leading axis `chain`.
         inputs: leading axes (chain, steps).
         plan: how to evaluate them.
     """
     density: Any = sampler.logdensity_fn
     evaluate_chain = _loop if isinstance(plan.method, methods.Sequential) else _parallel
 
-    def chain(element: tuple[Array, PyTree]) -> _Evaluated:
+    def chain(element: tuple[PyTree, PyTree]) -> _Evaluated:
         return evaluate_chain(sampler, *element, plan)
 
     # On a CPU the steps of one window already fill the machine; one chain after the other, none waits for a slower one.
     one_by_one = jax.default_backend() == "cpu" and evaluate_chain is _parallel
     found = jax.lax.map(chain, (states, inputs)) if one_by_one else jax.vmap(chain)((states, inputs))
-    state, info = found.details
-    draws = jax.vmap(jax.vmap(lambda z: density.target.constrain(density.position(z))))(found.states)
-    return Segment(
-        found.states,
-        draws,
-        state.logdensity,
-        info.acceptance_rate,
-        info.is_accepted,
-        found.residual,
-        found.iterations,
-        found.evaluations,
-        found.finished,
-    )
+    position, lp, info = found.details
+    draws = jax.vmap(jax.vmap(lambda z: density.target.constrain(density.position(z))))(position)
+    return Segment(found.states, draws, lp, info, found.residual, found.iterations, found.evaluations, found.finished)
 
 
-def _loop(sampler: Sampler, initial: Array, inputs: Any, plan: Plan) -> _Evaluated:
-    def step(state, input):
+def _details(state: Any, info: Any) -> tuple[Array, Array, dict[str, Array]]:
+    """Return what the trace keeps of a step: the position, the log density and every diagnostic that is a scalar."""
+    return state.position, state.logdensity, {name: x for name, x in info._asdict().items() if jnp.ndim(x) == 0}
+
+
+def _loop(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> _Evaluated:
+    def step(state: Any, input: Any) -> tuple[Any, Any]:
         state, info = sampler.step(state, input)
-        return state, (state, info)
+        return state, (sampler.unknowns(state), _details(state, info))
 
-    _, details = jax.lax.scan(step, sampler.init(initial), inputs)
-    states = details[0].position
+    _, (states, details) = jax.lax.scan(step, sampler.resume(initial), inputs)
     steps = jnp.asarray(plan.steps)
-    return _Evaluated(states, details, jnp.zeros_like(states[:, 0]), steps, steps, jnp.asarray(0))
+    return _Evaluated(states, details, jnp.zeros_like(details[1]), steps, steps, jnp.asarray(0))
 
 
-def _parallel(sampler: Sampler, initial: Array, inputs: Any, plan: Plan) -> _Evaluated:
+def _parallel(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> _Evaluated:
     transition = sampler.transition
     solution = evaluate(
         transition,
@@ -157,7 +167,11 @@ def _parallel(sampler: Sampler, initial: Array, inputs: Any, plan: Plan) -> _Eva
         throw=False,
     )
     whole = finish_sequentially(transition, initial, inputs, solution)
-    before = jnp.concatenate([initial[None], whole.states[:-1]])
-    details = jax.lax.map(lambda step: transition.step(*step), (before, inputs), batch_size=min(BLOCK, plan.steps))
+    before = jax.tree.map(lambda first, rows: jnp.concatenate([first[None], rows[:-1]]), initial, whole.states)
+
+    def detail(step: tuple[PyTree, PyTree]) -> tuple[Array, Array, dict[str, Array]]:
+        return _details(*transition.step(*step))
+
+    details = jax.lax.map(detail, (before, inputs), batch_size=min(BLOCK, plan.steps))
     finished = whole.evaluations - solution.evaluations
     return _Evaluated(whole.states, details, whole.residual, solution.iterations, whole.evaluations, finished)

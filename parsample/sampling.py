@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from parsample import progress as progress_bar
-from parsample.chains import Plan, Segment, draw, run_segment
+from parsample.chains import Plan, Segment, begin, draw, run_segment, start_keys
 from parsample.coordinates import starts, to_standardised
 from parsample.engine import methods, options, planner
 from parsample.engine.names import unknown
@@ -22,7 +22,7 @@ from parsample.samplers.base import BLOCK, Sampler, check_step_size
 from parsample.targets import TARGETS
 from parsample.targets.base import Target
 from parsample.targets.density import LogDensity, check_scalar
-from parsample.trace import build_trace
+from parsample.trace import STATISTICS, build_trace
 from parsample.verdict import Verdict
 from parsample.warmup import Adaptation, adapt
 
@@ -47,8 +47,8 @@ def sample(
     window: int | None = None,
     initial_position: PyTree | None = None,
     step_size: float | None = None,
-    atol: float = 1e-5,
-    rtol: float = 1e-5,
+    atol: float = 1e-6,
+    rtol: float = 1e-6,
     max_iterations: int | None = None,
     compare: bool = True,
     keep_warmup: bool = False,
@@ -74,7 +74,8 @@ def sample(
         initial_position: for a plain log density: any pytree of floating-point arrays, in unconstrained numbers.
             Chains start at it plus uniform noise on (-1, 1).
         step_size: in standardised coordinates, dimensionless; None to let warm-up find it.
-        atol: tolerance of the evaluation, in posterior standard deviations.
+        atol: tolerance of the evaluation, in posterior standard deviations. An accept decision that hangs on less may
+            fall otherwise than in the loop: the tighter, the rarer. In single precision 1e-6 is near what can be had.
         rtol: tolerance relative to the state, dimensionless.
         max_iterations: of a segment of 1,024 steps; None for one in two steps.
         compare: run the first segment by the sequential loop as well, for the verdict: its wall time, the largest
@@ -215,20 +216,21 @@ class _Run:
         """Put the chains where warm-up left them."""
         self.density = adaptation.density
         self.sampler = sampler_class(self.density, jnp.asarray(adaptation.step_size, adaptation.last.dtype))
-        self.first = to_standardised(self.density, adaptation.last)
+        self.positions = to_standardised(self.density, adaptation.last)
         self.rng_keys = rng_keys
+        self.first = begin(self.sampler, self.positions, start_keys(rng_keys))
         self.programs: list[tuple[Plan, Callable]] = []
         self.compile_seconds = self.run_seconds = self.first_seconds = 0.0
 
-    def segment(self, plan: Plan, states: jax.Array, start: int) -> tuple[Segment, float]:
+    def segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Segment, float]:
         """Run one segment, and say how long it took without compiling."""
-        inputs = draw(self.sampler, self.rng_keys, states, start, plan.steps)
+        inputs = draw(self.sampler, self.rng_keys, self.positions, start, plan.steps)
         program = self.program(plan, states, inputs)
         began = time.perf_counter()
         segment = jax.block_until_ready(program(self.sampler, states, inputs, plan))
         return segment, time.perf_counter() - began
 
-    def program(self, plan: Plan, states: jax.Array, inputs: PyTree) -> Callable:
+    def program(self, plan: Plan, states: PyTree, inputs: PyTree) -> Callable:
         """Return the compiled program of a plan, compiling it if it is new."""
         for known, program in self.programs:
             # A method may hold arrays, which have neither a hash nor a plain equality.
@@ -246,9 +248,9 @@ class _Run:
         segments, states, done = [], self.first, 0
         while done < num_samples:
             segment, seconds = self.segment(plan, states, done)
-            states = segment.states[:, -1]
+            states = jax.tree.map(lambda leaf: leaf[:, -1], segment.states)
             segment = jax.device_get(segment)
-            _check_finite(segment.states[:, : num_samples - done], done)
+            _check_finite(segment.states, num_samples - done, done)
             self.run_seconds += seconds
             self.first_seconds = self.first_seconds or seconds
             segments.append(segment)
@@ -274,13 +276,20 @@ class _Run:
             plan.steps,
             self.first_seconds,
             seconds,
-            float(np.max(np.abs(parallel.states - np.asarray(sequential.states)))),
-            int(np.sum(parallel.is_accepted != np.asarray(sequential.is_accepted))),
+            _largest_difference(parallel.states, sequential.states),
+            int(np.sum(parallel.info["is_accepted"] != np.asarray(sequential.info["is_accepted"]))),
         )
 
 
-def _check_finite(states: np.ndarray, start: int) -> None:
-    finite = np.isfinite(states).all(-1)
+def _largest_difference(one: PyTree, other: PyTree) -> float:
+    differences = jax.tree.map(lambda a, b: float(np.max(np.abs(np.asarray(a) - np.asarray(b)))), one, other)
+    return max(jax.tree.leaves(differences))
+
+
+def _check_finite(states: PyTree, num_steps: int, start: int) -> None:
+    """Raise FloatingPointError unless the first `num_steps` states of every chain are finite; `start` is the first."""
+    leaves = [leaf[:, :num_steps].reshape(*leaf[:, :num_steps].shape[:2], -1) for leaf in jax.tree.leaves(states)]
+    finite = np.isfinite(np.concatenate(leaves, -1)).all(-1)
     if finite.all():
         return
     chain, step = np.argwhere(~finite)[0]
@@ -295,7 +304,7 @@ def _total(segments: list[Segment], name: str) -> np.ndarray:
 
 
 def _verdict(plan: Plan, num_samples: int, segments: list[Segment], run: _Run, comparison: _Comparison) -> Verdict:
-    chains = len(run.first)
+    chains = len(run.positions)
     run_steps = plan.steps * len(segments)
     # The loop finishes a segment from some step to its end, and the last segment may end beyond the last draw.
     finished_beyond = np.minimum(segments[-1].finished, run_steps - num_samples)
@@ -329,14 +338,14 @@ def _trace(
     num_warmup: int,
     warmup_seconds: float,
 ) -> Any:
-    def join(name: str) -> np.ndarray:
-        return np.concatenate([getattr(segment, name) for segment in segments], 1)[:, :num_samples]
+    def join(rows: list[Any]) -> np.ndarray:
+        return np.concatenate(rows, 1)[:, :num_samples]
 
-    posterior = {
-        name: np.concatenate([segment.draws[name] for segment in segments], 1)[:, :num_samples]
-        for name in segments[0].draws
-    }
-    stats = {name: join(name) for name in ("lp", "acceptance_rate", "is_accepted", "residual")}
+    posterior = {name: join([segment.draws[name] for segment in segments]) for name in segments[0].draws}
+    stats = {"lp": join([segment.lp for segment in segments])}
+    for name in segments[0].info:
+        stats[STATISTICS.get(name, name)] = join([segment.info[name] for segment in segments])
+    stats["residual"] = join([segment.residual for segment in segments])
     stats["step_size"] = np.full_like(stats["lp"], adaptation.step_size)
     stats["iterations"] = _total(segments, "iterations")
     groups = {"posterior": posterior, "sample_stats": stats}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from parsample.chains import draw
+from parsample.chains import draw, start_keys
 from parsample.coordinates import LARGEST_DENSE, Standardised, StandardNormal, plain
 from parsample.samplers.base import Sampler
 from parsample.samplers.mala import MALA
@@ -68,21 +68,24 @@ class DualAveraging:
 
 @eqx.filter_jit
 def _run_segment(
-    sampler_class: type[Sampler], density: Standardised, step_size: Array, vectors: Array, inputs: PyTree
+    sampler_class: type[Sampler],
+    density: Standardised,
+    step_size: Array,
+    vectors: Array,
+    rng_keys: Array,
+    inputs: PyTree,
 ) -> tuple[Array, Array]:
     """Run all chains for a segment: positions after every step (chain, steps, dim), and the mean acceptance."""
     sampler = sampler_class(density, step_size)
 
-    def chain(vector: Array, inputs: PyTree) -> tuple[Array, Array]:
-        z = density.inverse(vector)
-
+    def chain(vector: Array, rng_key: Array, inputs: PyTree) -> tuple[Array, Array]:
         def step(state, input):
             state, info = sampler.step(state, input)
             return state, (density.vector(state.position), info.acceptance_rate)
 
-        return jax.lax.scan(step, sampler.init(z), inputs)[1]
+        return jax.lax.scan(step, sampler.init(density.inverse(vector), rng_key), inputs)[1]
 
-    draws, acceptance = jax.vmap(chain)(vectors, inputs)
+    draws, acceptance = jax.vmap(chain)(vectors, rng_keys, inputs)
     return draws, acceptance.mean()
 
 
@@ -106,7 +109,7 @@ def adapt(
     Args:
         target: to sample.
         sampler_class: its target acceptance steers the step size. A sampler without accept/reject is warmed up by
-            MALA, and gets a tenth of the step size at which that accepts as it should.
+            MALA, and gets the step size that it asks for beside MALA's (`Sampler.beside_mala`).
         vectors: starts, flat positions.
         rng_keys: one a chain.
         num_warmup: steps a chain. 0 leaves the target's own coordinates and, if it is not given, a step size of 0.1.
@@ -136,7 +139,10 @@ def adapt(
             run.segment(1)
     while run.done < num_warmup:
         run.segment(1)
-    found = math.exp(run.averaging.log_average) * (1.0 if warmer is sampler_class else 0.1)
+    found = math.exp(run.averaging.log_average)
+    if warmer is not sampler_class:
+        share, power, power_of_dim = sampler_class.beside_mala
+        found = share * found**power * vectors.shape[1] ** power_of_dim
     return Adaptation(run.density, step_size or found, run.vectors, np.concatenate(run.kept, 1))
 
 
@@ -155,7 +161,7 @@ class _Warmup:
     ):
         """Draw the inputs of all steps."""
         self.sampler_class, self.density, self.vectors = sampler_class, density, vectors
-        self.keep_draws, self.report = keep_draws, report
+        self.rng_keys, self.keep_draws, self.report = rng_keys, keep_draws, report
         self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
         self.averaging = DualAveraging(1.0, sampler_class.target_acceptance or 0.0)
         self.inputs = draw(sampler_class(density, jnp.ones((), vectors.dtype)), rng_keys, vectors, 0, num_warmup)
@@ -165,7 +171,9 @@ class _Warmup:
         """Run one unit from where the chains stand, with the inputs of the steps from `start` on."""
         inputs = jax.tree.map(lambda leaf: leaf[:, start : start + self.unit], self.inputs)
         size = jnp.asarray(step_size, self.vectors.dtype)
-        draws, acceptance = _run_segment(self.sampler_class, self.density, size, self.vectors, inputs)
+        # Only positions go on from unit to unit; what else is unknown is drawn anew.
+        keys = start_keys(self.rng_keys, start)
+        draws, acceptance = _run_segment(self.sampler_class, self.density, size, self.vectors, keys, inputs)
         return draws, float(acceptance)
 
     def segment(self, units: int) -> Float[Array, "chain steps dim"]:

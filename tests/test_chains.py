@@ -70,8 +70,8 @@ def test_the_loop_is_the_sampler_s_own_steps(loop: Segment) -> None:
             state, info = step(state, jax.tree.map(lambda leaf, chain=chain, t=t: leaf[chain, t], inputs))
             SAME_COMPUTATION.check(loop.states[chain, t], state.position)
             SAME_COMPUTATION.check(loop.lp[chain, t], state.logdensity)
-            SAME_COMPUTATION.check(loop.acceptance_rate[chain, t], info.acceptance_rate)
-            assert bool(loop.is_accepted[chain, t]) == bool(info.is_accepted)
+            SAME_COMPUTATION.check(loop.info["acceptance_rate"][chain, t], info.acceptance_rate)
+            assert bool(loop.info["is_accepted"][chain, t]) == bool(info.is_accepted)
 
 
 def test_what_the_loop_costs(loop: Segment) -> None:
@@ -81,9 +81,10 @@ def test_what_the_loop_costs(loop: Segment) -> None:
 
 
 def check_same_draws(found: Segment, loop: Segment) -> None:
-    np.testing.assert_array_equal(found.is_accepted, loop.is_accepted)
-    assert 0.1 < np.mean(loop.is_accepted) < 0.95
-    for name in ("states", "lp", "acceptance_rate"):
+    np.testing.assert_array_equal(found.info["is_accepted"], loop.info["is_accepted"])
+    assert 0.1 < np.mean(loop.info["is_accepted"]) < 0.95
+    CONVERGED.check(found.info["acceptance_rate"], loop.info["acceptance_rate"])
+    for name in ("states", "lp"):
         CONVERGED.check(getattr(found, name), getattr(loop, name))
     jax.tree.map(CONVERGED.check, found.draws, loop.draws)
 
@@ -97,7 +98,7 @@ def test_the_parallel_evaluation_gives_the_same(loop: Segment, parallel: Segment
 
 
 def test_a_rejected_step_stays_where_it_was(parallel: Segment) -> None:
-    states, accepted = np.asarray(parallel.states), np.asarray(parallel.is_accepted)
+    states, accepted = np.asarray(parallel.states), np.asarray(parallel.info["is_accepted"])
     moved = np.abs(np.diff(states, axis=1)).max(-1)
     assert moved[accepted[:, 1:]].min() > 1e-3
     assert moved[~accepted[:, 1:]].max() < 1e-3
@@ -116,7 +117,8 @@ def test_too_few_iterations_are_finished_by_the_loop(loop: Segment) -> None:
 def test_a_chain_does_not_depend_on_the_others(parallel: Segment) -> None:
     others = jnp.asarray([2, 1, 1])
     found = run(methods.QuasiNewton(), STARTS[others], KEYS[others])
-    for name in ("states", "is_accepted", "iterations"):
+    np.testing.assert_array_equal(found.info["is_accepted"], parallel.info["is_accepted"][others])
+    for name in ("states", "iterations"):
         np.testing.assert_array_equal(getattr(found, name), getattr(parallel, name)[others])
 
 

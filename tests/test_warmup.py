@@ -58,8 +58,8 @@ def test_the_step_size_gives_the_acceptance_that_mala_wants(name: str) -> None:
     segment = jax.jit(lambda z, inputs: run_segment(sampler, z, inputs, plan))(
         first, draw(sampler, keys(3), first, 0, 1024)
     )
-    assert float(segment.acceptance_rate.mean()) == pytest.approx(0.574, abs=0.08)
-    assert np.mean(segment.is_accepted) == pytest.approx(0.574, abs=0.1)
+    assert float(segment.info["acceptance_rate"].mean()) == pytest.approx(0.574, abs=0.08)
+    assert np.mean(segment.info["is_accepted"]) == pytest.approx(0.574, abs=0.1)
 
 
 @pytest.mark.parametrize("name", COVARIANCES)

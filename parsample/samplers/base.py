@@ -1,4 +1,4 @@
-"""What a sampler is: it makes transitions with fixed inputs from a log density."""
+"""What a sampler is: it makes transitions with fixed inputs, most of them from a log density."""
 
 import abc
 import math
@@ -18,24 +18,27 @@ from parsample.engine.transition import Transition
 BLOCK = 128
 
 
-class Sampler(eqx.Module):
-    """A sampler on a log density: what is drawn in advance for every step, and what a step does with it.
+class Chain(eqx.Module):
+    """A Markov chain: what is drawn in advance for every step, and what a step does with it.
 
-    Keys stop at `draw_inputs`: `step` never takes one.
+    A step maps a state to a state. The state has a `position` and whatever the next step can reuse (a gradient, say);
+    the part of it that has to be known, and that the engine solves for, are its unknowns: the position, and for some
+    samplers a momentum or further replicas. Everything else of a state follows from them.
+
+    Keys stop at `init` and `draw_inputs`: `step` never takes one.
     """
 
-    logdensity_fn: eqx.AbstractVar[Callable]
-    step_size: eqx.AbstractVar[Float[Array, ""] | float]
-    # The mean acceptance rate that warm-up steers the step size to, dimensionless; None for no accept/reject.
-    target_acceptance: ClassVar[float | None]
-
-    if TYPE_CHECKING:  # What the fields above do not say: a sampler works with its defaults, from a log density alone.
-
-        def __init__(self, logdensity_fn: Callable, step_size: Any = 0.1): ...
+    @abc.abstractmethod
+    def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> Any:
+        """Return the state at a position. What else is unknown is drawn with `rng_key`, or 0 without one."""
 
     @abc.abstractmethod
-    def init(self, position: PyTree) -> Any:
-        """Return the state at a position: the position and whatever the next step can reuse."""
+    def unknowns(self, state: Any) -> PyTree:
+        """Return what the engine solves for: floating-point arrays of one dtype."""
+
+    @abc.abstractmethod
+    def resume(self, unknowns: PyTree) -> Any:
+        """Return the state with these unknowns."""
 
     @abc.abstractmethod
     def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> PyTree:
@@ -43,11 +46,18 @@ class Sampler(eqx.Module):
 
     @abc.abstractmethod
     def step(self, state: Any, input: Any, gate: str = "frozen") -> tuple[Any, Any]:
-        """Make one step: the next state, and diagnostics of the step. `gate` concerns only its derivative."""
+        """Make one step: the next state, and diagnostics of the step. `gate` concerns only its derivative.
+
+        The diagnostics have at least `acceptance_rate` and `is_accepted`. Their scalars go into the trace.
+        """
 
     @abc.abstractmethod
-    def with_diagonal(self, position: PyTree, input: Any) -> tuple[PyTree, PyTree] | None:
-        """Return the next position and the diagonal of its Jacobian (frozen gate), or None if it is not known."""
+    def with_diagonal(self, unknowns: PyTree, input: Any) -> tuple[PyTree, PyTree] | None:
+        """Return the next unknowns and the diagonal of their Jacobian (frozen gate), or None if it is not known."""
+
+    @abc.abstractmethod
+    def surrogate(self) -> "Chain | None":
+        """Return the same chain on a Gaussian that resembles its target, or None where none is known."""
 
     def draw_inputs(self, rng_key: Key[Array, ""], num_steps: int, position: PyTree, start: int | Array = 0) -> PyTree:
         """Draw everything random about steps `start` to `start + num_steps` of a chain.
@@ -78,110 +88,85 @@ class Sampler(eqx.Module):
 
     @property
     def transition(self) -> "SamplerTransition":
-        """What the engine solves: `transition(position, input) -> position`."""
+        """What the engine solves: `transition(unknowns, input) -> unknowns`."""
         return SamplerTransition(self)
 
 
-class SamplerTransition(Transition):
-    """A sampler's step as a transition from position to position."""
+class Sampler(Chain):
+    """A chain on a log density, with a step size. Every row of the table works with its defaults."""
 
-    sampler: Sampler
+    logdensity_fn: eqx.AbstractVar[Callable]
+    step_size: eqx.AbstractVar[Float[Array, ""] | float]
+    # The mean acceptance rate that warm-up steers the step size to, dimensionless; None for no accept/reject.
+    target_acceptance: ClassVar[float | None]
+    # Without accept/reject: (a, b, c) for a step size of a * step_size**b * dim**c, where MALA accepts as it should at
+    # `step_size` in standardised coordinates.
+    beside_mala: ClassVar[tuple[float, float, float]] = (0.1, 1.0, 0.0)
+
+    if TYPE_CHECKING:  # What the fields above do not say: a sampler works with its defaults, from a log density alone.
+
+        def __init__(self, logdensity_fn: Callable, step_size: Any = 0.1): ...
+
+    def surrogate(self) -> "Sampler | None":
+        """Return the same sampler on the log density's `surrogate`, if it has one."""
+        density = getattr(self.logdensity_fn, "surrogate", None)
+        return None if density is None else eqx.tree_at(lambda sampler: sampler.logdensity_fn, self, density)
+
+
+class PositionSampler(Sampler):
+    """A sampler whose only unknown is the position."""
+
+    @abc.abstractmethod
+    def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> Any:
+        """Return the state at a position. Nothing else is unknown, and nothing is drawn."""
+
+    def unknowns(self, state: Any) -> PyTree:
+        """Return the position."""
+        return state.position
+
+    def resume(self, unknowns: PyTree) -> Any:
+        """Return the state at a position."""
+        return self.init(unknowns)
+
+
+class SamplerTransition(Transition):
+    """A chain's step as a transition from unknowns to unknowns: for most samplers, from position to position."""
+
+    sampler: Chain
     gate: str = eqx.field(static=True, default="frozen")
 
     def __call__(self, state: PyTree, input: PyTree) -> PyTree:
-        """Return the next position."""
-        return self.step(state, input)[0].position
+        """Return the next unknowns."""
+        return self.sampler.unknowns(self.step(state, input)[0])
 
-    def step(self, position: PyTree, input: PyTree) -> tuple[Any, Any]:
-        """Return the sampler's next state and the diagnostics of the step, from a position alone."""
-        return self.sampler.step(self.sampler.init(position), input, self.gate)
+    def step(self, unknowns: PyTree, input: PyTree) -> tuple[Any, Any]:
+        """Return the chain's next state and the diagnostics of the step, from the unknowns alone."""
+        return self.sampler.step(self.sampler.resume(unknowns), input, self.gate)
 
     def with_gate(self, gate: str) -> "SamplerTransition":
         """Return the same transition with another derivative of accept/reject."""
         return SamplerTransition(self.sampler, gate)
 
     def with_diagonal(self, state: PyTree, input: PyTree) -> tuple[PyTree, PyTree] | None:
-        """Return the next position and the diagonal of the Jacobian, if the sampler knows it."""
+        """Return the next unknowns and the diagonal of the Jacobian, if the chain knows it."""
         return self.sampler.with_diagonal(state, input)
 
     def surrogate(self) -> "SamplerTransition | None":
-        """Return the same sampler on the log density's `surrogate`, a Gaussian that resembles it, if it has one."""
-        density = getattr(self.sampler.logdensity_fn, "surrogate", None)
-        if density is None:
-            return None
-        return SamplerTransition(eqx.tree_at(lambda sampler: sampler.logdensity_fn, self.sampler, density), self.gate)
+        """Return the transition of the chain's surrogate, if it has one."""
+        found = self.sampler.surrogate()
+        return None if found is None else SamplerTransition(found, self.gate)
 
     def start(self, state: PyTree) -> Any:
-        """Return the sampler's state, which caches what the next step needs."""
-        return self.sampler.init(state)
+        """Return the chain's state, which caches what the next step needs."""
+        return self.sampler.resume(state)
 
     def advance(self, carry: Any, input: PyTree) -> tuple[Any, Any]:
         """Make one step with the cache."""
         return self.sampler.step(carry, input, self.gate)
 
     def state_of(self, carry: Any) -> PyTree:
-        """Return the position of a sampler's state."""
-        return carry.position
-
-
-class Mass(eqx.Module):
-    """An inverse mass matrix M^-1: identity, diagonal or dense. In squared units of the position.
-
-    Attributes:
-        root: None for the identity, the square roots of a diagonal (dim,), or the lower Cholesky factor (dim, dim).
-    """
-
-    root: Float[Array, "..."] | None = None
-
-    @classmethod
-    def of(cls, inverse_mass_matrix: Any) -> "Mass":
-        """Factor an inverse mass matrix: None, shape (dim,) or (dim, dim).
-
-        Raises:
-            ValueError: it has another shape, or is not positive definite.
-        """
-        if inverse_mass_matrix is None:
-            return cls(None)
-        matrix = jnp.asarray(inverse_mass_matrix)
-        if matrix.ndim == 1:
-            root = jnp.sqrt(matrix)
-        elif matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]:
-            root = jnp.linalg.cholesky(matrix)
-        else:
-            raise ValueError(
-                f"inverse_mass_matrix has shape {matrix.shape}, expected (dim,) for a diagonal or (dim, dim)."
-            )
-        if not isinstance(root, jax.core.Tracer) and not bool(
-            jnp.all(jnp.isfinite(root)) & jnp.all(_diagonal(root) > 0)
-        ):
-            raise ValueError(
-                "inverse_mass_matrix is not positive definite, expected variances above 0; "
-                "an estimate of the posterior covariance from too few draws needs regularisation."
-            )
-        return cls(root)
-
-    def check(self, dim: int) -> None:
-        """Raise ValueError unless the matrix fits positions of `dim` numbers."""
-        if self.root is not None and self.root.shape[0] != dim:
-            raise ValueError(
-                f"inverse_mass_matrix is for {self.root.shape[0]} dimensions, but the position holds {dim} numbers."
-            )
-
-    def root_times(self, vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
-        """Return L x, where L L^T = M^-1."""
-        if self.root is None:
-            return vector
-        return self.root * vector if self.root.ndim == 1 else self.root @ vector
-
-    def root_transpose_times(self, vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
-        """Return L^T x."""
-        if self.root is None:
-            return vector
-        return self.root * vector if self.root.ndim == 1 else vector @ self.root
-
-
-def _diagonal(root: Array) -> Array:
-    return root if root.ndim == 1 else jnp.diagonal(root)
+        """Return the unknowns of a chain's state."""
+        return self.sampler.unknowns(carry)
 
 
 def check_step_size(step_size: Any) -> None:

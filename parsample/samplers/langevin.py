@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from parsample.samplers.base import Mass, value_and_gradient
+from parsample.samplers.base import value_and_gradient
+from parsample.samplers.mass import Mass
 
 
 class LangevinState(NamedTuple):

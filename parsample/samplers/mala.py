@@ -1,43 +1,20 @@
 """The Metropolis-adjusted Langevin algorithm."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
-from parsample.samplers.base import Mass, Sampler, check_step_size, draw_normal
-from parsample.samplers.gate import choose
+from parsample.samplers import metropolis
+from parsample.samplers.base import PositionSampler, check_step_size
 from parsample.samplers.langevin import LangevinState, drift_diagonal, propose, state_at
+from parsample.samplers.mass import Mass
+from parsample.samplers.metropolis import MetropolisInfo, MetropolisInput
 
 
-class MALAInput(NamedTuple):
-    """What a step of MALA is given.
-
-    Attributes:
-        noise: standard normal, shape (dim,).
-        log_uniform: the logarithm of a uniform number; a proposal is accepted if its log ratio is above it.
-    """
-
-    noise: Float[Array, " dim"]
-    log_uniform: Float[Array, ""]
-
-
-class MALAInfo(NamedTuple):
-    """Diagnostics of a step.
-
-    Attributes:
-        acceptance_rate: the probability with which the proposal was to be accepted.
-        is_accepted: whether it was.
-    """
-
-    acceptance_rate: Float[Array, ""]
-    is_accepted: Bool[Array, ""]
-
-
-class MALA(Sampler):
+class MALA(PositionSampler):
     """Metropolis-adjusted Langevin algorithm: gradient proposals, accepted or rejected so that the target is invariant.
 
     A proposal with a log density or gradient that is not finite is rejected.
@@ -67,28 +44,21 @@ class MALA(Sampler):
         check_step_size(step_size)
         self.logdensity_fn, self.step_size, self.mass = logdensity_fn, step_size, Mass.of(inverse_mass_matrix)
 
-    def init(self, position: PyTree) -> LangevinState:
+    def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> LangevinState:
         """Return the state at a position, with its log density and gradient."""
         return state_at(self.logdensity_fn, position)
 
-    def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> MALAInput:
+    def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> MetropolisInput:
         """Draw the noise and the uniform numbers of `num_steps` steps."""
-        key_noise, key_uniform = jax.random.split(rng_key)
-        # An exponential number is minus the logarithm of a uniform one, and never infinite.
-        log_uniform = -jax.random.exponential(key_uniform, (num_steps,), dtype)
-        return MALAInput(draw_normal(key_noise, num_steps, dim, dtype), log_uniform)
+        return metropolis.draw_inputs(rng_key, num_steps, dim, dtype)
 
-    def step(self, state: LangevinState, input: MALAInput, gate: str = "frozen") -> tuple[LangevinState, MALAInfo]:
+    def step(
+        self, state: LangevinState, input: MetropolisInput, gate: str = "frozen"
+    ) -> tuple[LangevinState, MetropolisInfo]:
         """Propose, then accept or reject."""
         proposal = self.init(propose(state, input.noise, self.step_size, self.mass))
         log_ratio = self._log_ratio(state, proposal, input.noise)
-        # A proposal with a density or gradient that is not finite has no chance. The ratio is constant there, so that
-        # no NaN gets into the derivative of a relaxed gate. A comparison with NaN is False.
-        has_chance = jnp.isfinite(proposal.logdensity) & (log_ratio > -jnp.inf)
-        log_ratio = jnp.where(has_chance, log_ratio, -jnp.inf)
-        is_accepted = input.log_uniform < log_ratio
-        state = choose(gate, is_accepted, log_ratio - input.log_uniform, proposal, state)
-        return state, MALAInfo(jnp.exp(jnp.minimum(log_ratio, 0)), is_accepted)
+        return metropolis.decide(gate, input.log_uniform, log_ratio, proposal, state)
 
     def _log_ratio(self, state: LangevinState, proposal: LangevinState, noise: Array) -> Float[Array, ""]:
         # 1. The noise n' of the reverse move solves x = x' + h M^-1 g' + sqrt(2 h) L n', with L L^T = M^-1.
@@ -98,10 +68,10 @@ class MALA(Sampler):
         reverse = -jnp.sqrt(self.step_size / 2) * jnp.vdot(noise, pull) - self.step_size / 4 * jnp.vdot(pull, pull)
         return proposal.logdensity - state.logdensity + reverse
 
-    def with_diagonal(self, position: PyTree, input: MALAInput) -> tuple[PyTree, PyTree] | None:
+    def with_diagonal(self, unknowns: PyTree, input: MetropolisInput) -> tuple[PyTree, PyTree] | None:
         """Return the next position and the diagonal of I + step_size M^-1 H, if the log density knows that of H."""
-        diagonal = drift_diagonal(self.logdensity_fn, position, self.step_size, self.mass)
+        diagonal = drift_diagonal(self.logdensity_fn, unknowns, self.step_size, self.mass)
         if diagonal is None:
             return None
-        state, info = self.step(self.init(position), input)
-        return state.position, ravel_pytree(position)[1](jnp.where(info.is_accepted, diagonal, 1))
+        state, info = self.step(self.init(unknowns), input)
+        return state.position, ravel_pytree(unknowns)[1](jnp.where(info.is_accepted, diagonal, 1))

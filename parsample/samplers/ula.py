@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from parsample.samplers.base import Mass, Sampler, check_step_size, draw_normal
+from parsample.samplers.base import PositionSampler, check_step_size, draw_normal
 from parsample.samplers.langevin import LangevinState, drift_diagonal, propose, state_at
+from parsample.samplers.mass import Mass
 
 
 class ULAInput(NamedTuple):
@@ -24,7 +25,7 @@ class ULAInfo(NamedTuple):
     is_accepted: Array
 
 
-class ULA(Sampler):
+class ULA(PositionSampler):
     """Unadjusted Langevin algorithm: gradient steps without accept/reject.
 
     A step is x + step_size M^-1 grad + sqrt(2 step_size) M^-1/2 noise. Its invariant law is only near the target, the
@@ -55,7 +56,7 @@ class ULA(Sampler):
         check_step_size(step_size)
         self.logdensity_fn, self.step_size, self.mass = logdensity_fn, step_size, Mass.of(inverse_mass_matrix)
 
-    def init(self, position: PyTree) -> LangevinState:
+    def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> LangevinState:
         """Return the state at a position, with its gradient."""
         return state_at(self.logdensity_fn, position)
 
@@ -68,9 +69,9 @@ class ULA(Sampler):
         state = self.init(propose(state, input.noise, self.step_size, self.mass))
         return state, ULAInfo(jnp.ones_like(state.logdensity), jnp.asarray(True))
 
-    def with_diagonal(self, position: PyTree, input: ULAInput) -> tuple[PyTree, PyTree] | None:
+    def with_diagonal(self, unknowns: PyTree, input: ULAInput) -> tuple[PyTree, PyTree] | None:
         """Return the next position and the diagonal of I + step_size M^-1 H, if the log density knows that of H."""
-        diagonal = drift_diagonal(self.logdensity_fn, position, self.step_size, self.mass)
+        diagonal = drift_diagonal(self.logdensity_fn, unknowns, self.step_size, self.mass)
         if diagonal is None:
             return None
-        return self.step(self.init(position), input)[0].position, ravel_pytree(position)[1](diagonal)
+        return self.step(self.init(unknowns), input)[0].position, ravel_pytree(unknowns)[1](diagonal)

@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 import parsample
 from parsample.coordinates import Standardised
+from parsample.engine.methods import METHODS
 from parsample.samplers import MALA, SAMPLERS, Sampler
 from parsample.targets import TARGETS, Target
 
@@ -27,6 +28,13 @@ PILOT_STEPS = 2000
 PILOT_ACCEPTANCE = 0.8
 # A sampler without accept/reject gets this share of the step size at which MALA has that acceptance rate.
 UNADJUSTED_SHARE = 0.5
+# ULA and MALA meet every method on every target. The other samplers meet the methods of their row, or of the last one,
+# on a few targets that differ in kind: every combination would take hours, and the engine sees only transitions.
+EVERY_METHOD = ("ula", "mala")
+SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
+    "": ("picard", "quasi_newton", "newton"),
+}
+FEW_TARGETS = ("multivariate_normal", "log_gamma", "banana", "eight_schools")
 # Residual and correction of every step, in standard deviations of the posterior.
 TOLERANCE = 1e-10
 
@@ -37,13 +45,24 @@ QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
 ARGUMENTS = {"german_credit": lambda data: {"data": data / "german.data-numeric"}}
 
 
+def rows() -> list[tuple[str, str, str]]:
+    """The rows of the contract: (method, sampler, target)."""
+    found = []
+    for sampler in SAMPLERS:
+        every = sampler in EVERY_METHOD
+        targets = TARGETS if every else FEW_TARGETS
+        suitable = METHODS if every else SUITABLE_METHODS.get(sampler, SUITABLE_METHODS[""])
+        found += [(method, sampler, target) for target in targets for method in suitable]
+    return found
+
+
 class Problem(NamedTuple):
-    """A chain to evaluate, and the plain loop's account of it."""
+    """A chain to evaluate from its first unknowns, and the plain loop's account of it."""
 
     sampler: Sampler
-    start: jax.Array
+    start: Any
     inputs: Any
-    states: np.ndarray
+    states: Any
     is_accepted: np.ndarray
 
 
@@ -92,11 +111,15 @@ def problem(sampler_name: str, target_name: str, data: Path | None) -> Problem:
     """Tune a sampler on a target, and run its chain by the loop. In double precision: call it under x64."""
     sampler_class, target = SAMPLERS[sampler_name], make_target(target_name, data)
     adjusts = sampler_class.target_acceptance is not None
-    density, start, step_size = settle(sampler_class if adjusts else MALA, target_name, data)
-    sampler = sampler_class(TracedOnce(density), step_size if adjusts else UNADJUSTED_SHARE * step_size)
-    inputs = sampler.draw_inputs(jax.random.key(SEED + 2), STEPS, start)
+    density, position, step_size = settle(sampler_class if adjusts else MALA, target_name, data)
+    if not adjusts:
+        _, power, power_of_dim = sampler_class.beside_mala
+        step_size = UNADJUSTED_SHARE * step_size**power * position.size**power_of_dim
+    sampler = sampler_class(TracedOnce(density), step_size)
+    start = sampler.unknowns(sampler.init(position, jax.random.key(SEED + 3)))
+    inputs = sampler.draw_inputs(jax.random.key(SEED + 2), STEPS, position)
     states, is_accepted = run_loop(sampler, start, inputs)
-    assert np.isfinite(states).all(), (
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(states)), (
         f"{sampler_name} on {target_name} leaves the numbers: {target} wants smaller steps"
     )
     return Problem(sampler, start, inputs, states, is_accepted)
@@ -119,44 +142,46 @@ def settle(sampler_class: type[Sampler], target_name: str, data: Path | None) ->
 @quick_jit
 def pilot(sampler_class: type[Sampler], density: Standardised, vector: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Run a chain whose step size follows its acceptance rate: its flat positions, and the last step size."""
-    start = density.inverse(vector)
-    inputs = sampler_class(density).draw_inputs(jax.random.key(SEED + 1), PILOT_STEPS, start)
+    position, key = density.inverse(vector), jax.random.key(SEED + 1)
+    first = sampler_class(density)
+    start, inputs = first.unknowns(first.init(position, key)), first.draw_inputs(key, PILOT_STEPS, position)
 
     def step(carry, element):
-        z, log_step_size = carry
+        unknowns, log_step_size = carry
         number, input = element
-        state, info = sampler_class(density, jnp.exp(log_step_size)).transition.step(z, input)
+        sampler = sampler_class(density, jnp.exp(log_step_size))
+        state, info = sampler.transition.step(unknowns, input)
         log_step_size += (info.acceptance_rate - PILOT_ACCEPTANCE) / jnp.sqrt(1 + number / 4)
-        return (state.position, log_step_size), density.vector(state.position)
+        return (sampler.unknowns(state), log_step_size), density.vector(state.position)
 
-    carry = (start, jnp.asarray(-2.0, start.dtype))
+    carry = (start, jnp.asarray(-2.0, position.dtype))
     (_, log_step_size), draws = jax.lax.scan(step, carry, (jnp.arange(PILOT_STEPS), inputs))
     return draws, jnp.exp(log_step_size)
 
 
 @quick_jit
-def _loop(sampler: Sampler, start: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
+def _loop(sampler: Sampler, start: Any, inputs: Any) -> tuple[Any, jax.Array]:
     def step(state, input):
         state, info = sampler.step(state, input)
-        return state, (state.position, info.is_accepted)
+        return state, (sampler.unknowns(state), info.is_accepted)
 
-    return jax.lax.scan(step, sampler.init(start), inputs)[1]
+    return jax.lax.scan(step, sampler.resume(start), inputs)[1]
 
 
-def run_loop(sampler: Sampler, start: jax.Array, inputs: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Run a chain as anyone would: positions and decisions of every step."""
+def run_loop(sampler: Sampler, start: Any, inputs: Any) -> tuple[Any, np.ndarray]:
+    """Run a chain as anyone would: unknowns and decisions of every step."""
     states, is_accepted = _loop(sampler, start, inputs)
-    return np.asarray(states), np.asarray(is_accepted)
+    return jax.tree.map(np.asarray, states), np.asarray(is_accepted)
 
 
 @quick_jit
 def solve(
-    method: str, sampler: Sampler, start: jax.Array, inputs: Any, window: int | None = None
+    method: str, sampler: Sampler, start: Any, inputs: Any, window: int | None = None
 ) -> tuple[parsample.Solution, jax.Array]:
     """Evaluate a chain in parallel, for as long as it takes: the solution, and the decisions along its states."""
     solution = parsample.evaluate(
         sampler.transition, start, inputs, method=method, window=window, atol=TOLERANCE, rtol=TOLERANCE, throw=False
     )
-    before = jnp.concatenate([start[None], solution.states[:-1]])
+    before = jax.tree.map(lambda first, rows: jnp.concatenate([first[None], rows[:-1]]), start, solution.states)
     _, info = jax.vmap(sampler.transition.step)(before, inputs)
     return solution, info.is_accepted

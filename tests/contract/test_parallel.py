@@ -12,8 +12,6 @@ import pytest
 
 from parsample.engine.methods import METHODS
 from parsample.engine.solution import Solution
-from parsample.samplers import SAMPLERS
-from parsample.targets import TARGETS
 from tests.contract import problems
 from tests.contract.known import KNOWN_NOT_CONVERGING, KNOWN_OVERCLAIMING
 from tests.contract.problems import STEPS, Problem
@@ -24,7 +22,7 @@ from tests.tolerances import CONVERGED
 SLOW = STEPS // 2 + 4
 MARGIN = 8
 
-ROWS = [(method, sampler, target) for target in TARGETS for sampler in SAMPLERS for method in METHODS]
+ROWS = problems.rows()
 
 
 class Evaluated(NamedTuple):
@@ -57,7 +55,7 @@ def test_the_parallel_chain_is_that_of_the_loop(evaluated, request):
     solution, problem = evaluated.solution, evaluated.problem
     assert solution.converged, solution.explain()
     np.testing.assert_array_equal(evaluated.is_accepted, problem.is_accepted)
-    CONVERGED.check(solution.states, problem.states)
+    jax.tree.map(CONVERGED.check, solution.states, problem.states)
 
 
 def test_an_iteration_gains_two_steps(evaluated):

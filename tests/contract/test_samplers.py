@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import parsample
 from parsample.engine.transition import GATES, Transition
@@ -59,7 +60,7 @@ def test_it_works_with_its_defaults(name, rng_key):
     assert infos.acceptance_rate.shape == infos.is_accepted.shape == (STEPS,)
     assert infos.is_accepted.dtype == bool
     assert np.all((infos.acceptance_rate >= 0) & (infos.acceptance_rate <= 1))
-    # Steps that were accepted moved, and the others did not.
+    # Steps that were accepted moved the position, and the others did not.
     before = jax.tree.map(lambda new, old: jnp.concatenate([old[None], new[:-1]]), states.position, example())
     moved = np.any([np.asarray(new != old).reshape(STEPS, -1).any(1) for new, old in zip(
         jax.tree.leaves(states.position), jax.tree.leaves(before), strict=True
@@ -73,15 +74,25 @@ def test_the_same_chain_by_step_by_transition_and_by_the_engine(name, rng_key):
 
     @jax.jit
     def three_ways(position):
+        start = sampler.unknowns(sampler.init(position))
         inputs = sampler.draw_inputs(rng_key, STEPS, position)
-        transition = lambda position, input: (sampler.transition(position, input),) * 2  # noqa: E731
-        by_transition = jax.lax.scan(transition, position, inputs)[1]
-        by_engine = parsample.evaluate_sequential(sampler.transition, position, inputs).states
-        return run(sampler, position, rng_key)[0].position, by_transition, by_engine
+        transition = lambda unknowns, input: (sampler.transition(unknowns, input),) * 2  # noqa: E731
+        by_transition = jax.lax.scan(transition, start, inputs)[1]
+        by_engine = parsample.evaluate_sequential(sampler.transition, start, inputs).states
+        return jax.vmap(sampler.unknowns)(run(sampler, position, rng_key)[0]), by_transition, by_engine
 
     by_step, by_transition, by_engine = three_ways(example())
     check_trees(by_transition, by_step)
     check_trees(by_engine, by_step)
+
+
+def test_a_state_follows_from_its_unknowns(name, rng_key):
+    sampler = SAMPLERS[name](density)
+    states = jax.jit(lambda position: run(sampler, position, rng_key)[0])(example())
+    again = jax.jit(jax.vmap(lambda state: sampler.resume(sampler.unknowns(state))))(states)
+    check_trees(again, states)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(sampler.unknowns(states))}
+    assert dtypes == {jnp.dtype(jnp.float32)}
 
 
 def test_a_batch_of_chains_is_a_loop_over_chains(name):
@@ -102,8 +113,9 @@ def test_it_can_be_differentiated(name, rng_key):
         sampler = SAMPLERS[name](lambda x: scale * density(x), step_size)
         inputs = sampler.draw_inputs(rng_key, 5, position)
         transition = sampler.transition.with_gate(gate)
-        last, _ = jax.lax.scan(lambda x, input: (transition(x, input), None), position, inputs)
-        return last["a"] + last["b"].sum()
+        start = sampler.unknowns(sampler.init(position))
+        last, _ = jax.lax.scan(lambda x, input: (transition(x, input), None), start, inputs)
+        return ravel_pytree(last)[0].sum()
 
     given = 1.3, example(jnp.float64), 0.1
     value_and_gradient = jax.jit(jax.value_and_grad(end, (0, 1, 2)), static_argnums=3)
@@ -122,7 +134,8 @@ def test_the_dtype_is_that_of_the_position(name, rng_key):
     for dtype in (jnp.float32, jnp.float64):
         shapes = jax.eval_shape(lambda position: run(sampler, position, rng_key), example(dtype))
         dtypes = {leaf.dtype for leaf in jax.tree.leaves(shapes)}
-        assert dtypes == {jnp.dtype(dtype), jnp.dtype(bool)}
+        assert {jnp.dtype(dtype), jnp.dtype(bool)} <= dtypes
+        assert not {jnp.dtype(other) for other in (jnp.float32, jnp.float64) if other != dtype} & dtypes
 
 
 def test_the_chain_depends_on_its_key_only(name):
@@ -142,18 +155,22 @@ def test_the_analytic_diagonal_where_there_is_one(name, rng_key):
         def hessian_diagonal(self, x):
             return -jnp.cosh(x)
 
-    transition = SAMPLERS[name](Separate()).transition
+    sampler = SAMPLERS[name](Separate())
+    transition = sampler.transition
     position = jnp.asarray([0.3, -0.2, 0.8])
-    inputs = transition.sampler.draw_inputs(rng_key, STEPS, position)
-    if transition.with_diagonal(position, jax.tree.map(lambda leaf: leaf[0], inputs)) is None:
+    unknowns = sampler.unknowns(sampler.init(position))
+    inputs = sampler.draw_inputs(rng_key, STEPS, position)
+    if transition.with_diagonal(unknowns, jax.tree.map(lambda leaf: leaf[0], inputs)) is None:
         pytest.skip(f"{name} knows no diagonal of its Jacobian")
 
     @jax.jit
     @jax.vmap
     def both(input):
-        return transition.with_diagonal(position, input), (
-            transition(position, input),
-            jnp.diagonal(jax.jacfwd(transition)(position, input)),
+        flat, unravel = ravel_pytree(unknowns)
+        jacobian = jax.jacfwd(lambda x: ravel_pytree(transition(unravel(x), input))[0])(flat)
+        return transition.with_diagonal(unknowns, input), (
+            transition(unknowns, input),
+            unravel(jnp.diagonal(jacobian)),
         )
 
     known, expected = both(inputs)

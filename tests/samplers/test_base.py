@@ -10,8 +10,9 @@ from scipy import stats
 
 from parsample import samplers
 from parsample.samplers import MALA, SAMPLERS, ULA
-from parsample.samplers.base import BLOCK, Mass
-from parsample.samplers.mala import MALAInput
+from parsample.samplers.base import BLOCK
+from parsample.samplers.mass import Mass
+from parsample.samplers.metropolis import MetropolisInput
 from parsample.samplers.ula import ULAInput
 from tests.samplers import textbook
 from tests.tolerances import SAME_COMPUTATION
@@ -29,6 +30,12 @@ def _draw(sampler, rng_key, num_steps, position, start):
 def draw(sampler, rng_key, num_steps, position, start=0):
     """The arrays of a sampler's inputs, as NumPy's."""
     return [np.asarray(leaf) for leaf in jax.tree.leaves(_draw(sampler, rng_key, num_steps, position, start))]
+
+
+def draw_reals(sampler, rng_key, num_steps, position, start=0):
+    """Those that are floating-point numbers: integers come twice by chance."""
+    drawn = draw(sampler, rng_key, num_steps, position, start)
+    return [leaf for leaf in drawn if np.issubdtype(leaf.dtype, np.floating)]
 
 
 # --- the inputs of a step depend on the key and on its number, on nothing else
@@ -58,7 +65,7 @@ def test_inputs_may_be_drawn_where_the_start_is_traced(sampler, rng_key):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_no_two_numbers_of_a_chain_are_the_same(sampler, rng_key):
-    for leaf in draw(sampler, rng_key, 5 * BLOCK, jnp.zeros(3)):
+    for leaf in draw_reals(sampler, rng_key, 5 * BLOCK, jnp.zeros(3)):
         # Single precision has so few normal numbers that a handful come twice by chance.
         assert len(np.unique(leaf)) > 0.99 * leaf.size
 
@@ -67,7 +74,7 @@ def test_no_two_numbers_of_a_chain_are_the_same(sampler, rng_key):
 def test_inputs_depend_on_the_key_but_not_on_the_values_of_the_position(sampler):
     here, there = jnp.zeros(2), jnp.ones(2)
     keys = jax.random.key(0), jax.random.key(1)
-    drawn = [draw(sampler, *given) for given in ((keys[0], 20, here), (keys[0], 20, there), (keys[1], 20, here))]
+    drawn = [draw_reals(sampler, *given) for given in ((keys[0], 20, here), (keys[0], 20, there), (keys[1], 20, here))]
     for one, same, other in zip(*drawn, strict=True):
         np.testing.assert_array_equal(one, same)
         assert not np.any(one == other)
@@ -77,7 +84,7 @@ def test_inputs_depend_on_the_key_but_not_on_the_values_of_the_position(sampler)
 @pytest.mark.usefixtures("x64")
 def test_inputs_have_the_dtype_of_the_position(sampler, rng_key):
     for dtype in (np.float32, np.float64):
-        inputs = draw(sampler, rng_key, 200, jnp.zeros(2, dtype))
+        inputs = draw_reals(sampler, rng_key, 200, jnp.zeros(2, dtype))
         assert {leaf.dtype for leaf in inputs} == {np.dtype(dtype)}
     # Numbers of double precision are not single ones in disguise.
     assert all(np.any(leaf != leaf.astype(np.float32)) for leaf in inputs)
@@ -136,6 +143,15 @@ def test_step_size_and_mass_matrix_may_be_traced():
     np.testing.assert_allclose(by_scale, -0.5 + np.sqrt(2 * 0.5 / 4) / 2, rtol=1e-6)
 
 
+ASYMMETRIC = np.array([[1.0, 0.5], [0.3, 1.0]], np.float32)
+
+
+@pytest.mark.parametrize("sampler", [MALA, ULA])
+def test_a_mass_matrix_that_is_not_symmetric(sampler):
+    with pytest.raises(ValueError, match=r"inverse_mass_matrix is not symmetric: .* differ by 0\.2; pass"):
+        sampler(density, 0.1, ASYMMETRIC)
+
+
 SINGULAR = np.array([[1.0, 1.0], [1.0, 1.0]], np.float32)
 
 
@@ -161,7 +177,7 @@ def test_a_mass_matrix_of_the_wrong_shape(sampler, shape, shown):
 def test_a_mass_matrix_for_another_dimension(sampler, matrix):
     sampler = sampler(density, 0.1, matrix)
     position = jnp.zeros(2)
-    input = ULAInput(position) if isinstance(sampler, ULA) else MALAInput(position, jnp.asarray(-1.0))
+    input = ULAInput(position) if isinstance(sampler, ULA) else MetropolisInput(position, jnp.asarray(-1.0))
     with pytest.raises(ValueError, match="inverse_mass_matrix is for 3 dimensions, but the position holds 2 numbers"):
         sampler.transition(position, input)
 

@@ -10,7 +10,7 @@ import pytest
 from parsample.engine.transition import GATES
 from parsample.samplers import MALA, ULA
 from parsample.samplers.gate import choose
-from parsample.samplers.mala import MALAInput
+from parsample.samplers.metropolis import MetropolisInput
 from parsample.samplers.ula import ULAInput
 from tests.samplers import textbook
 from tests.tolerances import SAME_COMPUTATION
@@ -28,7 +28,7 @@ class Steps(NamedTuple):
     def inputs(self, sampler):
         """The same for a sampler, as JAX's arrays."""
         fields = [jnp.asarray(field) for field in (self.noises, self.log_uniforms)]
-        return MALAInput(*fields) if sampler is MALA else ULAInput(fields[0])
+        return MetropolisInput(*fields) if sampler is MALA else ULAInput(fields[0])
 
 
 def decided_steps(rng, inverse_mass, number=6):
@@ -147,7 +147,7 @@ def test_the_diagonal_of_a_pytree_is_one_like_it(sampler):
     position = {"a": jnp.asarray(0.5), "b": jnp.asarray([1.0, -0.7])}
     transition = sampler(Separate(), 0.1, np.array([1.0, 2.0, 0.5], np.float32)).transition
     noise = jnp.zeros(3)
-    input = MALAInput(noise, jnp.asarray(-20.0)) if sampler is MALA else ULAInput(noise)
+    input = MetropolisInput(noise, jnp.asarray(-20.0)) if sampler is MALA else ULAInput(noise)
     value, diagonal = jax.jit(lambda *step: transition.with_diagonal(*step))(position, input)
     assert str(jax.tree.structure(diagonal)) == str(jax.tree.structure(position)) == str(jax.tree.structure(value))
     SAME_COMPUTATION.check(diagonal["a"], np.float32(1 - 0.1))
@@ -169,5 +169,5 @@ def test_where_no_diagonal_is_known(sampler):
         sampler(Unsure()).transition,
         sampler(textbook.Quartic(), 0.1, dense).transition,
     ):
-        input = MALAInput(position, jnp.asarray(-1.0)) if sampler is MALA else ULAInput(position)
+        input = MetropolisInput(position, jnp.asarray(-1.0)) if sampler is MALA else ULAInput(position)
         assert transition.with_diagonal(position, input) is None

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 import parsample
 from parsample.engine.transition import GATES
 from parsample.samplers import MALA
-from parsample.samplers.mala import MALAInput
+from parsample.samplers.metropolis import MetropolisInput
 from tests.samplers import textbook
 from tests.tolerances import SAME_COMPUTATION
 
@@ -28,7 +28,7 @@ def test_a_step_is_the_textbooks(mass, rng):
     given, written_out = textbook.MASSES[mass]
     mala = MALA(textbook.Quartic(), STEP_SIZE, given)
     positions, noises, log_uniforms = random_steps(rng, 60)
-    step = lambda x, *input: mala.step(mala.init(x), MALAInput(*input))  # noqa: E731
+    step = lambda x, *input: mala.step(mala.init(x), MetropolisInput(*input))  # noqa: E731
     states, infos = jax.jit(jax.vmap(step))(positions, noises, log_uniforms)
 
     proposals = np.array(
@@ -61,7 +61,7 @@ def test_a_step_is_blackjaxs(rng):
     moved = np.asarray(theirs.is_accepted)
     noise = (after.position - starts - STEP_SIZE * states.logdensity_grad) / np.sqrt(2 * STEP_SIZE)
     mala = MALA(density, STEP_SIZE)
-    step = lambda x, n: mala.step(mala.init(x), MALAInput(n, jnp.asarray(-np.inf)))  # noqa: E731
+    step = lambda x, n: mala.step(mala.init(x), MetropolisInput(n, jnp.asarray(-np.inf)))  # noqa: E731
     ours, infos = jax.vmap(step)(starts[moved], noise[moved])
     rates = np.asarray(theirs.acceptance_rate)[moved]
     assert moved.sum() > 100
@@ -102,7 +102,7 @@ def test_a_proposal_without_a_density_is_rejected(density, gate):
     mala = MALA(HOLES[density], 0.5)
     start = jnp.zeros(2)
     # With numbers this small every proposal that has any chance is accepted.
-    inputs = MALAInput(jnp.asarray([[-10.0, 0.0], [0.5, 0.0]]), jnp.asarray([-80.0, -80.0]))
+    inputs = MetropolisInput(jnp.asarray([[-10.0, 0.0], [0.5, 0.0]]), jnp.asarray([-80.0, -80.0]))
 
     def step(state, input):
         state, info = mala.step(state, input, gate)
@@ -118,7 +118,7 @@ def test_a_proposal_without_a_density_is_rejected(density, gate):
 @pytest.mark.parametrize("density", HOLES)
 def test_the_derivative_at_a_proposal_without_a_density_is_that_of_staying(density):
     mala = MALA(HOLES[density], 0.5)
-    input = MALAInput(jnp.asarray([-10.0, 0.0]), jnp.asarray(-1.0))
+    input = MetropolisInput(jnp.asarray([-10.0, 0.0]), jnp.asarray(-1.0))
     jacobians = jax.jit(lambda x: [jax.jacfwd(mala.transition.with_gate(gate))(x, input) for gate in GATES])
     for jacobian in jacobians(jnp.zeros(2)):
         np.testing.assert_array_equal(jacobian, np.eye(2))
@@ -126,7 +126,9 @@ def test_the_derivative_at_a_proposal_without_a_density_is_that_of_staying(densi
 
 def test_a_start_without_a_density_is_left_at_the_first_chance():
     mala = MALA(lambda x: jnp.where(x[0] < -0.5, -jnp.inf, -0.5 * x @ x), 0.5)
-    state, info = mala.step(mala.init(jnp.asarray([-1.0, 0.0])), MALAInput(jnp.asarray([1.0, 0.0]), jnp.asarray(-1e-3)))
+    state, info = mala.step(
+        mala.init(jnp.asarray([-1.0, 0.0])), MetropolisInput(jnp.asarray([1.0, 0.0]), jnp.asarray(-1e-3))
+    )
     assert info.is_accepted
     assert np.isfinite(state.logdensity)
 

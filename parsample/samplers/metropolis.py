@@ -1,0 +1,71 @@
+"""Metropolis: what a step that ends in accept/reject is given, how it decides, and what it reports."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from parsample.samplers.base import draw_normal
+from parsample.samplers.gate import choose
+
+
+class MetropolisInput(NamedTuple):
+    """What a step is given.
+
+    Attributes:
+        noise: standard normal, shape (dim,).
+        log_uniform: the logarithm of a uniform number; a proposal is accepted if its log ratio is above it.
+    """
+
+    noise: Float[Array, " dim"]
+    log_uniform: Float[Array, ""]
+
+
+class MetropolisInfo(NamedTuple):
+    """Diagnostics of a step.
+
+    Attributes:
+        acceptance_rate: the probability with which the proposal was to be accepted.
+        is_accepted: whether it was.
+    """
+
+    acceptance_rate: Float[Array, ""]
+    is_accepted: Bool[Array, ""]
+
+
+def draw_inputs(rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> MetropolisInput:
+    """Draw the noise and the uniform numbers of `num_steps` steps."""
+    key_noise, key_uniform = jax.random.split(rng_key)
+    return MetropolisInput(
+        draw_normal(key_noise, num_steps, dim, dtype), draw_log_uniform(key_uniform, num_steps, dtype)
+    )
+
+
+def draw_log_uniform(rng_key: Key[Array, ""], num_steps: int, dtype: jnp.dtype) -> Float[Array, " steps"]:
+    """Draw logarithms of uniform numbers: minus exponential ones, which are never infinite."""
+    return -jax.random.exponential(rng_key, (num_steps,), dtype)
+
+
+def decide(
+    gate: str, log_uniform: Float[Array, ""], log_ratio: Float[Array, ""], proposal: Any, state: Any
+) -> tuple[Any, MetropolisInfo]:
+    """Accept a proposal if its log ratio is above the log uniform number.
+
+    Args:
+        gate: see `choose`.
+        log_uniform: fixed in advance.
+        log_ratio: of the proposal. A proposal whose `logdensity` is not finite, or whose ratio is NaN, has no chance.
+        proposal: a sampler's state, with `logdensity`.
+        state: the one to stay in.
+
+    Returns:
+        The next state, and the diagnostics of the step.
+    """
+    # The ratio is constant where there is no chance, so that no NaN gets into the derivative of a relaxed gate. A
+    # comparison with NaN is False.
+    has_chance = jnp.isfinite(proposal.logdensity) & (log_ratio > -jnp.inf)
+    log_ratio = jnp.where(has_chance, log_ratio, -jnp.inf)
+    is_accepted = log_uniform < log_ratio
+    state = choose(gate, is_accepted, log_ratio - log_uniform, proposal, state)
+    return state, MetropolisInfo(jnp.exp(jnp.minimum(log_ratio, 0)), is_accepted)
