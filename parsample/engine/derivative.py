@@ -1,8 +1,8 @@
 """The derivative of a trajectory through the fixed point it solves, without differentiating the iterations.
 
 1. The trajectory solves x[t] = f(x[t-1], u[t]; p) for all t.
-2. So its tangents solve dx[t] = J[t] dx[t-1] + df[t], where df[t] is the tangent of f at fixed x[t-1]:
-   a linear dynamical system, exact whatever method found x.
+2. So its tangents solve dx[t] = J[t] dx[t-1] + df[t], where df[t] is the tangent of f at fixed x[t-1] (for the first
+   step, with the tangent of the initial state): a linear dynamical system, exact whatever method found x.
 3. Reverse mode transposes that solve: the same system, run backwards.
 """
 
@@ -26,6 +26,8 @@ def differentiable(
 ) -> Float[Array, "steps dim"]:
     """Return `states` unchanged, with derivatives in the initial state, the inputs and whatever `transition` holds.
 
+    The rule is written in terms of the states it returns, so derivatives of any order are right.
+
     Cost: nothing unless differentiated; then dim JVPs a step in parallel and one solve, or above `LARGEST_DENSE`
     dimensions one JVP a step in sequence.
 
@@ -34,33 +36,31 @@ def differentiable(
     states = jax.lax.stop_gradient(states)
     if states.shape[1] > LARGEST_DENSE:
         return _with_tangents_of(_along_the_loop(transition, states, initial_state, inputs), states)
-    before = jnp.concatenate([initial_state[None], states[:-1]])
-    # The tangents of these values are df; the values themselves are of no interest.
-    values = jax.vmap(transition)(before, inputs)
     first = jax.tree.map(lambda leaf: leaf[0], inputs)
     # What the transition closes over has to be handed to the rule below, which must not close over tracers.
     step = eqx.filter_closure_convert(lambda state, input: transition(state, input), initial_state, first)
-    known = jax.tree.map(
-        lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, (before, inputs, step)
-    )
-    return _with_tangents_through(values, states, *known)
+    return _trajectory(initial_state, inputs, step, states)
 
 
 @eqx.filter_custom_jvp
-def _with_tangents_through(values: Array, states: Array, before: Array, inputs: PyTree, step: Callable) -> Array:
-    """Return `states` with the tangents of the linear system whose offsets are those of `values`.
-
-    The Jacobians are taken in the rule, so that a transition without a derivative can be evaluated.
-    """
+def _trajectory(initial_state: Array, inputs: PyTree, step: Callable, states: Array) -> Array:
+    """Return `states`, the trajectory of `step` from `initial_state`."""
     return states
 
 
-@_with_tangents_through.def_jvp
+@_trajectory.def_jvp
 def _solve_for_tangents(primals, tangents):
-    values, states, before, inputs, step = primals
-    offsets = jnp.zeros_like(values) if tangents[0] is None else tangents[0]
+    initial_state, inputs, step, states = primals
+    trajectory = _trajectory(*primals)
+    following = trajectory[:-1]
+
+    def values(initial_state: Array, inputs: PyTree, step: Callable) -> Array:
+        return jax.vmap(step)(jnp.concatenate([initial_state[None], following]), inputs)
+
+    _, offsets = eqx.filter_jvp(values, primals[:3], tangents[:3])
+    before = jnp.concatenate([initial_state[None], following])
     jacobians = jax.vmap(jax.jacfwd(step))(before, inputs)
-    return states, solve_lds(Dense(jacobians), offsets, jnp.zeros_like(before[0]))
+    return trajectory, solve_lds(Dense(jacobians), offsets, jnp.zeros_like(initial_state))
 
 
 @jax.custom_jvp
@@ -71,7 +71,7 @@ def _with_tangents_of(carrier: Array, states: Array) -> Array:
 
 @_with_tangents_of.defjvp
 def _tangents(primals, tangents):
-    return primals[1], tangents[0]
+    return _with_tangents_of(*primals), tangents[0]
 
 
 def _along_the_loop(transition: FlatTransition, states: Array, initial_state: Array, inputs: PyTree) -> Array:

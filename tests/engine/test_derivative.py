@@ -103,6 +103,22 @@ def test_the_gradient_is_that_of_a_plain_scan(case: str) -> None:
 
 
 @pytest.mark.usefixtures("x64")
+def test_second_derivatives_are_those_of_a_plain_scan(carried_by: str) -> None:
+    given, direction = arguments(), tangent_like(arguments())
+
+    def curvature(solve: Callable[..., PyTree]) -> tuple[PyTree, PyTree]:
+        gradient = jax.grad(loss_of(solve))
+        return jax.jvp(gradient, (given,), (direction,))[1], jax.grad(
+            lambda given: sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(gradient(given)))
+        )(given)
+
+    found = jax.jit(lambda: curvature(evaluated(method="newton", throw=False)))()
+    expected = jax.jit(lambda: curvature(scan))()
+    map_trees(DERIVATIVE.check, found, expected)
+    assert all(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(expected))
+
+
+@pytest.mark.usefixtures("x64")
 def test_the_gradient_by_one_product_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(derivative, "LARGEST_DENSE", 0)
     check_gradient(**CASES["windows"])
