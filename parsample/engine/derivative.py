@@ -50,7 +50,7 @@ def _trajectory(initial_state: Array, inputs: PyTree, step: Callable, states: Ar
 
 @_trajectory.def_jvp
 def _solve_for_tangents(primals, tangents):
-    initial_state, inputs, step, states = primals
+    initial_state, inputs, step, _ = primals
     trajectory = _trajectory(*primals)
     following = trajectory[:-1]
 

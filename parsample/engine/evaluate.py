@@ -14,7 +14,7 @@ from parsample.engine import methods, options, planner
 from parsample.engine.derivative import differentiable
 from parsample.engine.iteration import Around, Memory, Update
 from parsample.engine.options import Options
-from parsample.engine.solution import History, Solution, Status, raise_unless_converged
+from parsample.engine.solution import History, Solution, Status, add_counts, raise_unless_converged
 from parsample.engine.transition import FlatTransition, as_transition, flatten
 from parsample.engine.window import Window, count_leading, move, slide
 
@@ -286,7 +286,7 @@ def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain) -> _Loop
         window=move(window, accepted, update.guesses, incoming, advance),
         memory=update.memory._replace(rows=slide(update.memory.rows, chain.entering, advance)),
         iterations=loop.iterations + 1,
-        evaluations=loop.evaluations + update.evaluations,
+        evaluations=add_counts(loop.evaluations, update.evaluations),
         stuck=stuck,
         states=put(loop.states, jnp.where((row <= verified)[:, None], accepted, update.guesses)),
         residual=put(loop.residual, size),
@@ -319,7 +319,7 @@ def _judge(
         converged=converged,
         status=jnp.where(converged, Status.CONVERGED, failed),
         iterations=loop.iterations,
-        evaluations=loop.evaluations + jnp.where(converged, 0, steps),
+        evaluations=add_counts(loop.evaluations, jnp.where(converged, 0, steps)),
         residual=residual,
         first_bad_step=jnp.where(converged, -1, loop.window.first_step),
         history=loop.history,

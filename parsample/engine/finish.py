@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from parsample.engine.solution import Solution, Status
+from parsample.engine.solution import Solution, Status, add_counts
 from parsample.engine.transition import Transition
 
 
@@ -47,7 +47,7 @@ def finish_sequentially(transition: Transition, initial_state: PyTree, inputs: P
         converged=converged,
         status=jnp.where(converged, Status.CONVERGED, Status.NOT_FINITE),
         iterations=solution.iterations,
-        evaluations=solution.evaluations + steps - first,
+        evaluations=add_counts(solution.evaluations, steps - first),
         residual=jnp.where(jnp.arange(steps) < first, solution.residual, jnp.where(finite, 0, jnp.nan)),
         first_bad_step=jnp.where(converged, -1, jnp.argmin(finite)),
         history=solution.history,

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.iteration import Conditioning
-from parsample.engine.methods.base import Method
+from parsample.engine.methods.base import Method, innermost
 
 
 class Options(NamedTuple):
@@ -61,19 +61,19 @@ def check(
         raise ValueError(f"damping is {damping!r}, expected a number in [0, 1]; 0 is none and 1 is Jacobi.")
     if clip is not None and not (is_number(clip) and clip > 0 and math.isfinite(clip)):
         raise ValueError(f"clip is {clip!r}, expected a positive number, or None for no clipping.")
-    name = type(method).__name__
-    if not method.has_matrices and (damping or projection or clip is not None):
+    name, inner = type(method).__name__, innermost(method)
+    if not inner.has_matrices and (damping or projection or clip is not None):
         raise ValueError(
-            f"damping, projection or clip was given, but the method {name} has no matrices for them to work on; "
-            "leave them out, or use another method."
+            f"damping, projection or clip was given, but the method {type(inner).__name__} has no matrices for them to "
+            "work on; leave them out, or use another method."
         )
     capacity = _capacity(active_set, window)
-    if capacity is not None and not method.has_active_set:
+    if capacity is not None and not (method.has_active_set and inner.has_active_set):
         raise ValueError(
             f"active_set is {active_set!r}, but the method {name} evaluates a whole window at a time; leave active_set "
             "out, or use a method that linearises step by step, such as quasi_newton."
         )
-    projection = method.projects if projection is None else bool(projection)
+    projection = inner.projects if projection is None else bool(projection)
     conditioning = Conditioning(float(damping), projection, None if clip is None else float(clip))
     return Options(window, max_iterations, bool(history), conditioning, capacity)
 

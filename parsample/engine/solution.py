@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -57,7 +58,8 @@ class Solution(eqx.Module):
         converged: whether every state is finite and every residual is within atol + rtol * |state|.
         status: a `Status`, as an integer array.
         iterations: passes of linearise-and-scan, the one that verifies included; for the sequential loop, the steps.
-        evaluations: calls of the transition over all iterations and steps, padding of the window included.
+        evaluations: calls of the transition over all iterations and steps, padding of the window included. It stays at
+            the largest integer of its dtype where there were more.
         residual: shape (steps,), the largest component of |x[t] - f(x[t-1], u[t])| of the returned states, in their
             units. Exactly 0 where a state was taken from the transition itself.
         first_bad_step: the row of the first state that is not finite or not within tolerance, -1 where there is none.
@@ -97,6 +99,12 @@ class Solution(eqx.Module):
                 f"the residual of step {bad} is {residual[bad]:.2g}"
             )
         return f"{chain}{found}. {status.remedy}"
+
+
+def add_counts(count: Int[Array, "*chain"], more: Int[Array, "*chain"]) -> Int[Array, "*chain"]:
+    """Add numbers of at least 0, and stay at the largest integer where the sum is beyond it."""
+    largest = jnp.iinfo(count.dtype).max
+    return jnp.where(more > largest - count, largest, count + more)
 
 
 class ConvergenceError(RuntimeError):

@@ -173,7 +173,11 @@ def check_step_size(step_size: Any) -> None:
     """Raise ValueError unless a step size is a positive number, where its value is known."""
     if isinstance(step_size, jax.core.Tracer):
         return
-    if jnp.ndim(step_size) != 0 or not (float(step_size) > 0 and math.isfinite(float(step_size))):
+    if (
+        isinstance(step_size, bool)
+        or jnp.ndim(step_size) != 0
+        or not (float(step_size) > 0 and math.isfinite(float(step_size)))
+    ):
         raise ValueError(f"step_size is {step_size}, expected one finite number above 0, such as 0.1.")
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from parsample.engine.evaluate import evaluate, evaluate_sequential
 from parsample.engine.solution import Solution, Status
 from tests.engine import recursions
-from tests.engine.recursions import KINDS, STEPS, map_trees, scan, tanh_step
+from tests.engine.recursions import ALL_METHODS, KINDS, STEPS, map_trees, scan, tanh_step
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 CHAINS = 3
@@ -52,8 +52,7 @@ def test_every_chain_has_its_own_window() -> None:
         np.testing.assert_array_equal(first[done:], -1)
 
 
-@pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("method", ["newton", "jacobi", "sequential"])
+@pytest.mark.parametrize(("method", "window"), [*((name, 7) for name in ALL_METHODS), ("newton", None), ("elk", None)])
 def test_a_chain_that_fails_leaves_the_others_alone(method: str, window: int | None) -> None:
     initial_states, inputs = chains()
     bad = jax.vmap(solver(method=method, window=window))(initial_states, inputs.at[1, 9].set(jnp.nan))

@@ -25,6 +25,13 @@ def test_the_defaults_are_filled_in() -> None:
     assert check(None, method=methods.ELK(), projection=True).conditioning == Conditioning(0.0, True, None)
 
 
+def test_a_wrapper_has_the_projection_of_the_method_inside() -> None:
+    for inner in (methods.ELK(), methods.Permutation(), methods.QuasiNewton()):
+        conditioning = Conditioning(0.0, inner.projects, None)
+        assert check(None, method=methods.Anderson(inner)).conditioning == conditioning
+    assert not check(None, method=methods.Anderson(methods.Lagged(methods.Permutation()))).conditioning.projection
+
+
 @pytest.mark.parametrize(("window", "expected"), [(1, 1), (9, 9), (10, 10), (11, 10)])
 def test_a_window_is_at_most_the_chain(window: int, expected: int) -> None:
     chosen = check(window, 5, history=True, damping=0.5, projection=False, clip=2.0)
@@ -60,6 +67,11 @@ def test_active_steps_are_gathered_in_batches(active_set: bool | int, window: in
         ({"atol": 1e-9, "rtol": 1e-8}, "both below 1.2e-07, the rounding error of float32"),
         ({"active_set": 0}, "active_set is 0, expected a whole number of at least 1; it is how many active steps"),
         ({"active_set": True, "method": "elk"}, "active_set is True, but the method ELK evaluates a whole window"),
+        (
+            {"active_set": True, "method": methods.Anderson(methods.Secant())},
+            "active_set is True, but the method Anderson evaluates a whole window",
+        ),
+        ({"clip": 1.0, "method": methods.Anderson(methods.MeritDescent())}, "the method MeritDescent has no matrices"),
         ({"damping": 0.5, "method": "merit_descent"}, "the method MeritDescent has no matrices for them to work on"),
         ({"projection": True, "method": "parareal"}, "the method Parareal has no matrices for them to work on"),
         ({"method": "newtn"}, "method is 'newtn', expected one of .*Did you mean 'newton'"),

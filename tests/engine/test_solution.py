@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parsample.engine.evaluate import evaluate
-from parsample.engine.solution import ConvergenceError, Solution, Status, raise_unless_converged
+from parsample.engine.solution import ConvergenceError, Solution, Status, add_counts, raise_unless_converged
 from tests.engine.recursions import tanh_problem
 
 
@@ -35,6 +35,13 @@ BATCH = solution_of(
     [-1, 0, 2],
     [[0.0, 0.0, 0.0], [np.nan, 0.0, 0.0], [0.0, 0.0, 1.5]],
 )
+
+
+def test_counts_stay_at_the_largest_integer() -> None:
+    largest = 2**31 - 1
+    counts = jnp.asarray([0, 5, largest - 10, largest - 10, largest])
+    more = jnp.asarray([7, largest, 10, 11, 100_000])
+    np.testing.assert_array_equal(add_counts(counts, more), [7, largest, largest, largest, largest])
 
 
 @pytest.mark.parametrize(

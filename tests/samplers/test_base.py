@@ -186,7 +186,7 @@ def test_a_mass_matrix_for_another_dimension(sampler, matrix):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("step_size", [0, 0.0, -0.1, np.nan, np.inf, np.array([0.1, 0.2])])
+@pytest.mark.parametrize("step_size", [0, 0.0, -0.1, np.nan, np.inf, True, np.array([0.1, 0.2])])
 def test_a_step_size_that_is_no_positive_number(sampler, step_size):
     with pytest.raises(ValueError, match=r"step_size is .*, expected one finite number above 0, such as 0\.1"):
         SAMPLERS[sampler](density, step_size)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.iteration import Around, Memory, Update
-from parsample.engine.methods.base import Method, Prepared
+from parsample.engine.methods.base import AbstractWrapper, Method, Prepared
 from parsample.engine.methods.picard import Picard
 from parsample.engine.transition import FlatTransition
 
@@ -19,7 +19,7 @@ REGULARISATION = 1e-6
 LARGEST_WEIGHT = 10.0
 
 
-class Anderson(Method):
+class Anderson(AbstractWrapper):
     """The last few iterations of another method, mixed so that their linearised corrections are least.
 
     Step t is mixed with weights of its own, from the corrections of the steps up to t, so that what is wrong later does

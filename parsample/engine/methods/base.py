@@ -52,6 +52,17 @@ class Method(eqx.Module):
         """Evaluate the transition along the guesses of a window, and make new ones."""
 
 
+class AbstractWrapper(Method):
+    """A method around another one. What the driver asks about matrices and projection is answered by the inner one."""
+
+    method: eqx.AbstractVar[Method]
+
+
+def innermost(method: Method) -> Method:
+    """Return the method inside all wrappers."""
+    return innermost(method.method) if isinstance(method, AbstractWrapper) else method
+
+
 class PreparedMethod(Method):
     """A choice of A[t], with something worked out for every step before the first iteration."""
 

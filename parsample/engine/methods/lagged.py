@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.iteration import Around, Memory, Update, solve, update_of
-from parsample.engine.methods.base import Method, Prepared, PreparedMethod, evaluate_all
+from parsample.engine.methods.base import AbstractWrapper, Prepared, PreparedMethod, evaluate_all
 from parsample.engine.methods.quasi_newton import QuasiNewton
 from parsample.engine.transition import FlatTransition
 
 
-class Lagged(Method):
+class Lagged(AbstractWrapper):
     """A[t] of another method, kept for several iterations, for transitions whose derivatives cost more than values.
 
     The matrices are refreshed every so many iterations, and as soon as the residual stops falling.
