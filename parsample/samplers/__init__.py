@@ -1,7 +1,8 @@
 """The samplers, one family a file. A new one is a file and a row in `SAMPLERS`."""
 
 from parsample.engine.names import unknown
-from parsample.samplers.base import Sampler
+from parsample.samplers.base import Chain, Sampler
+from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
 from parsample.samplers.mala import MALA
 from parsample.samplers.ula import ULA
 
@@ -10,7 +11,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "mala": MALA,
 }
 
-__all__ = ["MALA", "SAMPLERS", "ULA", "Sampler", "find"]
+__all__ = ["MALA", "SAMPLERS", "ULA", "Chain", "FromBlackJAX", "Sampler", "find", "from_blackjax"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:
