@@ -128,8 +128,8 @@ def main() -> None:
         f"BlackJAX's MCMC kernels in parallel over the chain, {STEPS} steps",
         f"A density in {DIM} dimensions, not Gaussian; full window, atol 1e-4, rtol 1e-3, float32. `unknown` counts "
         "the arrays that the engine solves for; `against BlackJAX` is the largest difference of our loop from "
-        "BlackJAX's own steps with the same keys. A kernel is worth it in parallel when a method needs at most a quarter as many "
-        "iterations as there are steps. " + f"blackjax {blackjax.__version__}.",
+        "BlackJAX's own steps with the same keys. A kernel is worth it in parallel when a method needs at most a "
+        "quarter as many iterations as there are steps. " + f"blackjax {blackjax.__version__}.",
         ("kernel", "in parallel", "unknown", "against BlackJAX", *METHODS, "remarks"),
         rows,
     )
