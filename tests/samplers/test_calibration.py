@@ -94,7 +94,7 @@ def ranks(model: Model, make: Callable[[Callable], Sampler]) -> tuple[np.ndarray
 
 
 def _rank(draws: Array, truth: Array, rng_key: Array) -> Array:
-    """The rank of the truth among draws. A chain that rejects stays at it: equal draws come before or after at random."""
+    """The rank of the truth among draws. Equal ones, where the chain stayed, come before or after it at random."""
     equal = jnp.abs(draws - truth) < TIE
     before = jnp.sum(~equal & (draws < truth), 0)
     return before + jnp.floor(jax.random.uniform(rng_key, truth.shape) * (equal.sum(0) + 1)).astype(int)
