@@ -1,6 +1,5 @@
 """Eight schools, in the parametrisation that samples well."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -10,7 +9,7 @@ from jaxtyping import Array, Float
 
 from parsample.targets import checks
 from parsample.targets.base import Position, Target
-from parsample.targets.densities import normal_logpdf
+from parsample.targets.densities import half_cauchy_of_log, normal_logpdf
 
 # Effects of coaching on SAT scores and their standard errors, in points: Rubin 1981.
 EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
@@ -42,9 +41,7 @@ class AbstractEightSchools(Target):
 
     def log_prior(self, mu: Float[Array, ""], log_tau: Float[Array, ""]) -> Float[Array, ""]:
         """Return the log density of mu and log tau, for mu ~ N(0, 5^2) and tau ~ HalfCauchy(5)."""
-        # With u = log(tau / 5) and the Jacobian tau: (2 / (5 pi)) tau / (1 + (tau / 5)^2) = (2 / pi) / (e^u + e^-u).
-        u = log_tau - math.log(5.0)
-        return normal_logpdf(mu, 0.0, 5.0) + math.log(2 / math.pi) - jnp.logaddexp(u, -u)
+        return normal_logpdf(mu, 0.0, 5.0) + half_cauchy_of_log(log_tau, 5.0)
 
     def log_likelihood(self, theta: Float[Array, "school"]) -> Float[Array, ""]:
         """Return the log density of the observed effects, given the true ones."""
