@@ -7,6 +7,7 @@ not depend on the machine's speed.
 """
 
 import argparse
+import inspect
 from typing import Any
 
 import jax
@@ -56,8 +57,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for name, target in ps.TARGETS.items():
-        if name in ("german_credit", "logistic_regression"):  # they need data that does not ship
-            continue
+        if name == "logistic_regression" or "data" in inspect.signature(target).parameters:
+            continue  # they need data that does not ship
         for sampler in (ps.samplers.ULA, ps.samplers.MALA):
             rows += [[name, sampler.__name__, *row] for row in compare(target(), sampler, options.steps)]
             print(name, sampler.__name__, flush=True)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import parsample
 from parsample import cli
-from tests.targets.builders import write_credit_file
+from tests.targets.builders import small_data, write_credit_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -118,6 +118,9 @@ def test_a_target_reads_its_data(asked: dict[str, Any], tmp_path: Path) -> None:
     file = write_credit_file(tmp_path / "credit")
     assert invoke("sample", "german_credit", "--data", str(file), "--output", str(tmp_path)).exit_code == 2
     assert asked["target"].signed_features.shape == (25, 60)
+    file = write_json(tmp_path / "garch.json", small_data("garch"))
+    assert invoke("sample", "garch", "--data", str(file), "--output", str(tmp_path)).exit_code == 2
+    assert asked["target"].observed.shape == (30,)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +129,8 @@ def test_a_target_reads_its_data(asked: dict[str, Any], tmp_path: Path) -> None:
         (["eight_school"], "target is 'eight_school', expected one of .*Did you mean 'eight_schools'"),
         (["german_credit"], "data is None, expected the path of the UCI file.*--data PATH"),
         (["german_credit", "--data", "nowhere.data"], "data is 'nowhere.data', which cannot be read"),
+        (["garch"], "data is None, expected a mapping or a JSON file with the data of posteriordb's.*--data PATH"),
+        (["garch", "--data", "nowhere.json"], "data is 'nowhere.json', which cannot be read"),
         (["banana", "--data", "x"], "--data is x, but the target banana brings its own data; leave --data out"),
         (["banana", "--output", "file"], "--output is 'file', which is no folder and cannot become one"),
         (["banana", "--output", "file/below"], "--output is 'file/below', which is no folder and cannot become one"),

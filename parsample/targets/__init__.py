@@ -4,16 +4,22 @@ What a target needs beyond JAX (distrax, scikit-learn) it imports where it is us
 """
 
 from parsample.engine.names import unknown
+from parsample.targets.autoregressive import Autoregressive
 from parsample.targets.banana import Banana
 from parsample.targets.base import Target
+from parsample.targets.blr import BLR
 from parsample.targets.breast_cancer import BreastCancer
 from parsample.targets.eight_schools import EightSchools
 from parsample.targets.eight_schools_centered import EightSchoolsCentered
 from parsample.targets.funnel import Funnel
+from parsample.targets.garch import GARCH
 from parsample.targets.gaussian_mixture import GaussianMixture
 from parsample.targets.german_credit import GermanCredit
+from parsample.targets.gp_regression import GPRegression
+from parsample.targets.kidscore_interaction import KidscoreInteraction
 from parsample.targets.log_gamma import LogGamma
 from parsample.targets.logistic_regression import LogisticRegression
+from parsample.targets.lotka_volterra import LotkaVolterra
 from parsample.targets.multivariate_normal import MultivariateNormal
 from parsample.targets.two_wells import TwoWells
 
@@ -29,19 +35,31 @@ TARGETS: dict[str, type[Target]] = {
     "logistic_regression": LogisticRegression,
     "breast_cancer": BreastCancer,
     "german_credit": GermanCredit,
+    "kidscore_interaction": KidscoreInteraction,
+    "blr": BLR,
+    "autoregressive": Autoregressive,
+    "garch": GARCH,
+    "gp_regression": GPRegression,
+    "lotka_volterra": LotkaVolterra,
 }
 
 __all__ = [
+    "BLR",
+    "GARCH",
     "TARGETS",
+    "Autoregressive",
     "Banana",
     "BreastCancer",
     "EightSchools",
     "EightSchoolsCentered",
     "Funnel",
+    "GPRegression",
     "GaussianMixture",
     "GermanCredit",
+    "KidscoreInteraction",
     "LogGamma",
     "LogisticRegression",
+    "LotkaVolterra",
     "MultivariateNormal",
     "Target",
     "TwoWells",

@@ -1,4 +1,4 @@
-"""Every method on every sampler on every target: the parallel chain is the chain of the loop.
+"""Every method on every sampler on every target that `problems` enrols: the parallel chain is the chain of the loop.
 
 With as many iterations as the chain has steps this holds for every row. A row that needs more than half as many gains
 fewer than two steps an iteration, and stands in `KNOWN_NOT_CONVERGING`.
@@ -70,6 +70,7 @@ def test_an_iteration_gains_two_steps(evaluated):
 
 
 def test_the_known_rows_exist():
+    assert set(problems.NOT_ENROLLED) < set(TARGETS)
     assert set(KNOWN_NOT_CONVERGING) <= set(ROWS)
     assert set(KNOWN_OVERCLAIMING) <= set(ROWS)
 
