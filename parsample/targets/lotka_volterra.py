@@ -53,8 +53,8 @@ class LotkaVolterra(Target):
             data: a mapping or the path of a JSON file, with y, one row of prey and predators for each of the times ts,
                 and y_init, the row at the time 0, and perhaps N.
             largest_step: of the solver, in the units of time; the step is the largest below it that ends at each
-                observation. With the default, the logarithms of the populations are within 1e-4 of the solution for the
-                data of posteriordb, whose noise is 0.25.
+                observation. With the default, the logarithms of the populations are within 1.2e-4 of the solution at
+                8,000 draws of posteriordb's posterior, where the noise is 0.25; of the log density that makes 6e-4.
 
         Raises:
             ValueError: no data are given, they cannot be read, an entry is missing or not finite, sizes differ, the
