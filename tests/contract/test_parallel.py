@@ -12,6 +12,7 @@ import pytest
 
 from parsample.engine.methods import METHODS
 from parsample.engine.solution import Solution
+from parsample.targets import TARGETS
 from tests.contract import problems
 from tests.contract.known import KNOWN_NOT_CONVERGING, KNOWN_OVERCLAIMING
 from tests.contract.problems import STEPS, Problem
