@@ -119,8 +119,8 @@ def adapt(
 
     Cost: one gradient a step, a chain.
 
-    Source: Stan's windowed adaptation (Stan reference manual, "HMC algorithm parameters"), its regularisation of the
-    covariance included; here chains share what they learn, and parameters change only between segments.
+    Source: Stan's windowed adaptation (Stan reference manual, "HMC algorithm parameters"); here chains share what they
+    learn, parameters change only between segments, and the covariance is regularised without a unit.
     """
     density = plain(target)
     if num_warmup == 0:
@@ -211,16 +211,23 @@ class _Warmup:
 
 @eqx.filter_jit
 def _standardise(density: Standardised, draws: Float[Array, "draws dim"]) -> Standardised:
-    """Return the coordinates in which these draws have unit scale, regularised as Stan does."""
+    """Return the coordinates in which these draws have unit scale, regularised as Stan does.
+
+    Stan adds 0.001 with the weight of five draws, which takes a posterior of a much smaller scale for a wide one; here
+    it is 0.001 of each variance.
+    """
     num_draws, dim = draws.shape
     weight = num_draws / (num_draws + 5)
-    floor = 1e-3 * 5 / (num_draws + 5)
     center = draws.mean(0)
     centred = draws - center
+    # Chains that all stand still have no variance: then the rounding errors of a position are the scale.
+    smallest = (jnp.finfo(draws.dtype).eps * (1 + jnp.abs(center))) ** 2
+    variances = centred.var(0, ddof=1) + smallest
+    floor = 1e-3 * (1 - weight) * variances
     if dim > LARGEST_DENSE:
-        root = jnp.sqrt(weight * centred.var(0, ddof=1) + floor)
+        root = jnp.sqrt(weight * variances + floor)
     else:
         with jax.default_matmul_precision("highest"):
-            covariance = weight * (centred.T @ centred) / (num_draws - 1) + floor * jnp.eye(dim, dtype=draws.dtype)
+            covariance = weight * (centred.T @ centred) / (num_draws - 1) + jnp.diag(floor + smallest)
             root = jnp.linalg.cholesky(covariance)
     return Standardised(density.target, center, root, density.unravel, StandardNormal())

@@ -88,7 +88,8 @@ def test_the_root_is_that_of_the_regularised_covariance_of_the_draws() -> None:
     start = (8 + 4 + 2 + 8 + 2 + 16 + 2) * unit
     draws = found.draws[:, start : start + 28 * unit].reshape(-1, DIM).astype(np.float64)
     n = len(draws)
-    expected = n / (n + 5) * np.cov(draws.T) + 1e-3 * 5 / (n + 5) * np.eye(DIM)
+    covariance = np.cov(draws.T)
+    expected = n / (n + 5) * covariance + 1e-3 * 5 / (n + 5) * np.diag(np.diag(covariance))
     root = np.asarray(found.density.root, np.float64)
     np.testing.assert_allclose(root @ root.T, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
@@ -157,10 +158,22 @@ def test_above_a_hundred_dimensions_the_scale_is_diagonal(dim: int) -> None:
     assert np.median(sd[1::2]) > 0.5
 
 
+@pytest.mark.parametrize("num_draws", [5, 400])
+def test_the_unit_of_a_coordinate_does_not_matter(num_draws: int) -> None:
+    draws = np.random.default_rng(0).normal(size=(num_draws, DIM)) @ np.tril(np.ones((DIM, DIM)))
+    units = 10.0 ** np.arange(-4, DIM - 4)
+    plain = warmup.plain(MultivariateNormal(covariance=np.eye(DIM)))
+    root, other = (
+        np.asarray(warmup._standardise(plain, jnp.asarray(x, jnp.float32)).root) for x in (draws, draws * units)
+    )
+    np.testing.assert_allclose(other, units[:, None] * root, rtol=2e-3, atol=2e-4 * units.min())
+
+
 def test_chains_that_never_move_leave_a_root_that_can_be_inverted() -> None:
     draws = jnp.ones((40, 3))
     density = warmup._standardise(warmup.plain(MultivariateNormal(covariance=np.eye(3))), draws)
-    np.testing.assert_allclose(density.root, math.sqrt(1e-3 * 5 / 45) * np.eye(3), rtol=1e-6)
+    # The scale of rounding: one unit in the last place of 1 + |position|.
+    np.testing.assert_allclose(density.root, 2 * np.finfo(np.float32).eps * np.eye(3), rtol=0.01)
     np.testing.assert_array_equal(density.center, np.ones(3))
 
 
