@@ -3,14 +3,16 @@
 from parsample.engine.names import unknown
 from parsample.samplers.base import Sampler
 from parsample.samplers.mala import MALA
+from parsample.samplers.rwm import RWM
 from parsample.samplers.ula import ULA
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "ula": ULA,
     "mala": MALA,
+    "rwm": RWM,
 }
 
-__all__ = ["MALA", "SAMPLERS", "ULA", "Sampler", "find"]
+__all__ = ["MALA", "RWM", "SAMPLERS", "ULA", "Sampler", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import MALA, Sampler
+from parsample.samplers import MALA, RWM, Sampler
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -107,6 +107,9 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "mala, dense": ("correlated", lambda density: MALA(density, 0.15, DENSE), 20_000),
     "mala, skewed": ("skewed", lambda density: MALA(density, 0.3), 20_000),
     "mala, two wells": ("two wells", lambda density: MALA(density, 0.4), 20_000),
+    "rwm, dense": ("correlated", lambda density: RWM(density, 0.9, DENSE), 40_000),
+    "rwm, skewed": ("skewed", lambda density: RWM(density, 1.6), 40_000),
+    "rwm, two wells": ("two wells", lambda density: RWM(density, 2.0), 20_000),
 }
 
 
@@ -135,9 +138,11 @@ def test_moments(case: str) -> None:
 # --- detailed balance: between exact draws x and their successors y, flows are the same there and back
 
 
+SKEWED_DENSE = np.array([[1.0, 0.4, 0.0], [0.4, 2.0, -0.3], [0.0, -0.3, 0.5]], np.float32)
 REVERSIBLE: dict[str, Make] = {
     "mala": lambda density: MALA(density, 0.5),
     "mala, dense": lambda density: MALA(density, 0.3, np.diag([1.0, 2.0, 0.5]).astype(np.float32)),
+    "rwm, dense": lambda density: RWM(density, 1.2, SKEWED_DENSE),
 }
 PAIRS: dict[str, tuple[Any, Any]] = {
     "x0, x0^2": (lambda x: x[:, 0], lambda x: x[:, 0] ** 2),

@@ -11,6 +11,7 @@ from parsample.engine.transition import GATES
 from parsample.samplers import MALA
 from parsample.samplers.metropolis import MetropolisInput
 from tests.samplers import textbook
+from tests.samplers.densities import HOLES, counted
 from tests.tolerances import SAME_COMPUTATION
 
 STEP_SIZE = 0.3
@@ -86,16 +87,6 @@ def test_a_dense_mass_matrix_is_the_identity_in_whitened_coordinates(rng):
     np.testing.assert_allclose(states, whitened @ root.T, rtol=1e-9, atol=1e-9)
 
 
-# Densities whose value or gradient is not a finite number at -0.5 and below, and is one at 0, where the chain stands.
-HOLES = {
-    "value nan": lambda x: jnp.where(x[0] < -0.5, jnp.nan, -0.5 * x @ x),
-    "value -inf": lambda x: jnp.where(x[0] < -0.5, -jnp.inf, -0.5 * x @ x),
-    "value +inf": lambda x: jnp.where(x[0] < -0.5, jnp.inf, -0.5 * x @ x),
-    "gradient nan": lambda x: jnp.sqrt(jnp.maximum(x[0] + 0.5, 0)) - 0.5 * x @ x,
-    "log of a negative number": lambda x: jnp.log(x[0] + 0.5) - 0.5 * x @ x,
-}
-
-
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("density", HOLES)
 def test_a_proposal_without_a_density_is_rejected(density, gate):
@@ -164,26 +155,6 @@ def test_the_transition_from_a_position_is_the_step_from_its_state(rng_key):
     for one, other in zip(jax.tree.leaves(by_state), jax.tree.leaves(by_position), strict=True):
         SAME_COMPUTATION.check(one, other)
     SAME_COMPUTATION.check(position, by_state[0].position)
-
-
-def counted(density):
-    """A density that counts how often its value is computed, with or without its gradient."""
-    calls = []
-
-    def count():
-        jax.debug.callback(lambda: calls.append(1))
-
-    @jax.custom_vjp
-    def counting(x):
-        count()
-        return density(x)
-
-    def forward(x):
-        count()
-        return jax.vjp(density, x)
-
-    counting.defvjp(forward, lambda pullback, cotangent: pullback(cotangent))
-    return counting, calls
 
 
 def test_a_sequential_step_costs_one_gradient(rng_key):
