@@ -1,6 +1,7 @@
 """The samplers, one family a file. A new one is a file and a row in `SAMPLERS`."""
 
 from parsample.engine.names import unknown
+from parsample.samplers.barker import Barker
 from parsample.samplers.base import Sampler
 from parsample.samplers.mala import MALA
 from parsample.samplers.rwm import RWM
@@ -9,10 +10,11 @@ from parsample.samplers.ula import ULA
 SAMPLERS: dict[str, type[Sampler]] = {
     "ula": ULA,
     "mala": MALA,
+    "barker": Barker,
     "rwm": RWM,
 }
 
-__all__ = ["MALA", "RWM", "SAMPLERS", "ULA", "Sampler", "find"]
+__all__ = ["MALA", "RWM", "SAMPLERS", "ULA", "Barker", "Sampler", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

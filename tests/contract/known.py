@@ -14,6 +14,7 @@ TRUST = "the penalty that keeps the merit from rising keeps corrections from tra
 DESCENT = "without a scan a correction travels one step an iteration"
 PERMUTATION = "rows of the Jacobian have more than one entry"
 SECANT = "quotients of differences mix in what the other coordinates did"
+SIGNS = "the gradient turns the signs of increments, and with the gate frozen no matrix knows which ones"
 SURROGATE = "linearised at the start of the chain, for these plain coordinates name no Gaussian"
 
 KNOWN_NOT_CONVERGING: dict[Row, str] = {
@@ -98,6 +99,7 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("permutation", "ula", "eight_schools_centered"): PERMUTATION,
     ("permutation", "ula", "funnel"): PERMUTATION,
     ("permutation", "ula", "german_credit"): PERMUTATION,
+    ("picard", "barker", "banana"): SIGNS,
     ("picard", "mala", "banana"): PICARD,
     ("picard", "mala", "breast_cancer"): PICARD,
     ("picard", "mala", "eight_schools"): PICARD,
@@ -134,6 +136,7 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("quasi_elk", "ula", "funnel"): TRUST,
     ("quasi_elk", "ula", "gaussian_mixture"): TRUST,
     ("quasi_elk", "ula", "log_gamma"): TRUST,
+    ("quasi_newton", "barker", "banana"): SIGNS,
     ("quasi_newton", "mala", "eight_schools_centered"): DIAGONAL,
     ("quasi_newton", "ula", "eight_schools"): DIAGONAL,
     ("scaled_identity", "mala", "breast_cancer"): SCALED,

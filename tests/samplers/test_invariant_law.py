@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import MALA, RWM, Sampler
+from parsample.samplers import MALA, RWM, Barker, Sampler
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -107,6 +107,9 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "mala, dense": ("correlated", lambda density: MALA(density, 0.15, DENSE), 20_000),
     "mala, skewed": ("skewed", lambda density: MALA(density, 0.3), 20_000),
     "mala, two wells": ("two wells", lambda density: MALA(density, 0.4), 20_000),
+    "barker, dense": ("correlated", lambda density: Barker(density, 0.8, DENSE), 20_000),
+    "barker, skewed": ("skewed", lambda density: Barker(density, 1.2), 20_000),
+    "barker, two wells": ("two wells", lambda density: Barker(density, 1.3), 20_000),
     "rwm, dense": ("correlated", lambda density: RWM(density, 0.9, DENSE), 40_000),
     "rwm, skewed": ("skewed", lambda density: RWM(density, 1.6), 40_000),
     "rwm, two wells": ("two wells", lambda density: RWM(density, 2.0), 20_000),
@@ -142,6 +145,7 @@ SKEWED_DENSE = np.array([[1.0, 0.4, 0.0], [0.4, 2.0, -0.3], [0.0, -0.3, 0.5]], n
 REVERSIBLE: dict[str, Make] = {
     "mala": lambda density: MALA(density, 0.5),
     "mala, dense": lambda density: MALA(density, 0.3, np.diag([1.0, 2.0, 0.5]).astype(np.float32)),
+    "barker, dense": lambda density: Barker(density, 1.2, SKEWED_DENSE),
     "rwm, dense": lambda density: RWM(density, 1.2, SKEWED_DENSE),
 }
 PAIRS: dict[str, tuple[Any, Any]] = {
