@@ -4,6 +4,7 @@ from parsample.engine.names import unknown
 from parsample.samplers.barker import Barker
 from parsample.samplers.base import Sampler
 from parsample.samplers.mala import MALA
+from parsample.samplers.pcn import PCN
 from parsample.samplers.rwm import RWM
 from parsample.samplers.ula import ULA
 
@@ -12,9 +13,10 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "mala": MALA,
     "barker": Barker,
     "rwm": RWM,
+    "pcn": PCN,
 }
 
-__all__ = ["MALA", "RWM", "SAMPLERS", "ULA", "Barker", "Sampler", "find"]
+__all__ = ["MALA", "PCN", "RWM", "SAMPLERS", "ULA", "Barker", "Sampler", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

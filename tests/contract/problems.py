@@ -36,6 +36,7 @@ SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     # Jacobians that are multiples of the identity: quasi-Newton is Newton.
     "barker": ("picard", "secant", "quasi_newton"),
     "rwm": ("picard", "secant", "quasi_newton"),
+    "pcn": ("jacobi", "picard", "secant", "quasi_newton"),
 }
 FEW_TARGETS = ("multivariate_normal", "log_gamma", "banana", "eight_schools")
 # Residual and correction of every step, in standard deviations of the posterior.

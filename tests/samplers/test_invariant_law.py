@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import MALA, RWM, Barker, Sampler
+from parsample.samplers import MALA, PCN, RWM, Barker, Sampler
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -113,6 +113,9 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "rwm, dense": ("correlated", lambda density: RWM(density, 0.9, DENSE), 40_000),
     "rwm, skewed": ("skewed", lambda density: RWM(density, 1.6), 40_000),
     "rwm, two wells": ("two wells", lambda density: RWM(density, 2.0), 20_000),
+    "pcn, dense": ("correlated", lambda density: PCN(density, 0.3, None, 1.5 * DENSE), 40_000),
+    "pcn, skewed": ("skewed", lambda density: PCN(density, 0.3, None, np.full(3, 4, np.float32)), 60_000),
+    "pcn, two wells": ("two wells", lambda density: PCN(density, 0.4, 0.1, np.full(2, 9, np.float32)), 20_000),
 }
 
 
@@ -147,6 +150,7 @@ REVERSIBLE: dict[str, Make] = {
     "mala, dense": lambda density: MALA(density, 0.3, np.diag([1.0, 2.0, 0.5]).astype(np.float32)),
     "barker, dense": lambda density: Barker(density, 1.2, SKEWED_DENSE),
     "rwm, dense": lambda density: RWM(density, 1.2, SKEWED_DENSE),
+    "pcn, dense": lambda density: PCN(density, 0.3, 0.2, SKEWED_DENSE),
 }
 PAIRS: dict[str, tuple[Any, Any]] = {
     "x0, x0^2": (lambda x: x[:, 0], lambda x: x[:, 0] ** 2),
