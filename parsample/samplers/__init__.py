@@ -3,6 +3,7 @@
 from parsample.engine.names import unknown
 from parsample.samplers.barker import Barker
 from parsample.samplers.base import Sampler
+from parsample.samplers.elliptical import EllipticalSlice
 from parsample.samplers.mala import MALA
 from parsample.samplers.pcn import PCN
 from parsample.samplers.rwm import RWM
@@ -16,7 +17,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "pcn": PCN,
 }
 
-__all__ = ["MALA", "PCN", "RWM", "SAMPLERS", "ULA", "Barker", "Sampler", "find"]
+__all__ = ["MALA", "PCN", "RWM", "SAMPLERS", "ULA", "Barker", "EllipticalSlice", "Sampler", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:
