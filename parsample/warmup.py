@@ -22,6 +22,11 @@ UNITS = 80
 # size. With `FIRST` units before them and what is left after them they make up the whole.
 COVARIANCE_SEGMENTS = (4, 8, 16, 28)
 FIRST, TUNING = 8, 2
+# Step sizes stay within this many doublings and halvings of 1: where every proposal is accepted, whatever its length,
+# they would grow for ever.
+DOUBLINGS = 60
+# How strongly dual averaging is drawn to its centre (gamma in its source).
+SHRINKAGE = 0.1
 
 
 class Adaptation(NamedTuple):
@@ -43,17 +48,19 @@ class Adaptation(NamedTuple):
 class DualAveraging:
     """Steer the logarithm of the step size so that the mean acceptance tends to a target.
 
-    Source: Hoffman & Gelman 2014, section 3.2, with their constants; here an update sees the mean over a segment.
+    Source: Hoffman & Gelman 2014, section 3.2; here an update sees the mean over a segment, so that the shrinkage of
+    0.05 is too little: iterates would swing between far too large and far too small steps.
     """
 
     def __init__(self, step_size: float, target_acceptance: float):
         """Start from a step size; the iterates are drawn towards ten times that."""
         self.target = target_acceptance
-        self.log_step, self.log_average = math.log(step_size), math.log(step_size)
+        self.log_step = math.log(step_size)
         self.restart()
 
     def restart(self) -> None:
         """Forget the past, and go on from the current step size."""
+        self.log_average = self.log_step
         self.center, self.error, self.count = self.log_step + math.log(2), 0.0, 0
 
     def update(self, acceptance: float) -> None:
@@ -61,7 +68,8 @@ class DualAveraging:
         self.count += 1
         weight = 1 / (self.count + 10)
         self.error = (1 - weight) * self.error + weight * (self.target - acceptance)
-        self.log_step = self.center - math.sqrt(self.count) / 0.05 * self.error
+        log_step = self.center - math.sqrt(self.count) / SHRINKAGE * self.error
+        self.log_step = max(-DOUBLINGS * math.log(2), min(log_step, DOUBLINGS * math.log(2)))
         share = self.count**-0.75
         self.log_average = share * self.log_step + (1 - share) * self.log_average
 
@@ -109,7 +117,8 @@ def adapt(
     Args:
         target: to sample.
         sampler_class: its target acceptance steers the step size. A sampler without accept/reject is warmed up by
-            MALA, and gets the step size that it asks for beside MALA's (`Sampler.beside_mala`).
+            MALA, and gets the step size that it asks for beside MALA's (`Sampler.beside_mala`). For one without a
+            gradient (`Sampler.warm_up_by_mala`) MALA finds the covariance, and it only tunes its step size.
         vectors: starts, flat positions.
         rng_keys: one a chain.
         num_warmup: steps a chain. 0 leaves the target's own coordinates and, if it is not given, a step size of 0.1.
@@ -125,7 +134,8 @@ def adapt(
     density = plain(target)
     if num_warmup == 0:
         return Adaptation(density, step_size or 0.1, vectors, np.empty((len(vectors), 0, vectors.shape[1])))
-    warmer = MALA if sampler_class.target_acceptance is None else sampler_class
+    adjusts = sampler_class.target_acceptance is not None
+    warmer = sampler_class if adjusts and not sampler_class.warm_up_by_mala else MALA
     run = _Warmup(warmer, density, vectors, rng_keys, num_warmup, keep_draws, report)
     run.find_step_size()
     for _ in range(FIRST):
@@ -137,10 +147,13 @@ def adapt(
             run.find_step_size()
         for _ in range(TUNING):
             run.segment(1)
+    if adjusts and warmer is not sampler_class:
+        run.begin(sampler_class)
+        run.find_step_size()
     while run.done < num_warmup:
         run.segment(1)
     found = math.exp(run.averaging.log_average)
-    if warmer is not sampler_class:
+    if not adjusts:
         share, power, power_of_dim = sampler_class.beside_mala
         found = share * found**power * vectors.shape[1] ** power_of_dim
     return Adaptation(run.density, step_size or found, run.vectors, np.concatenate(run.kept, 1))
@@ -159,13 +172,19 @@ class _Warmup:
         keep_draws: bool,
         report: Callable[[int], None],
     ):
-        """Draw the inputs of all steps."""
-        self.sampler_class, self.density, self.vectors = sampler_class, density, vectors
+        """Begin with a sampler."""
+        self.density, self.vectors = density, vectors
         self.rng_keys, self.keep_draws, self.report = rng_keys, keep_draws, report
         self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
-        self.averaging = DualAveraging(1.0, sampler_class.target_acceptance or 0.0)
-        self.inputs = draw(sampler_class(density, jnp.ones((), vectors.dtype)), rng_keys, vectors, 0, num_warmup)
         self.kept = [np.empty((len(vectors), 0, vectors.shape[1]), vectors.dtype)]
+        self.begin(sampler_class)
+
+    def begin(self, sampler_class: type[Sampler]) -> None:
+        """Go on with this sampler from where the chains stand, and draw its inputs of all steps."""
+        self.sampler_class = sampler_class
+        self.averaging = DualAveraging(1.0, sampler_class.target_acceptance or 0.0)
+        first = sampler_class(self.density, jnp.ones((), self.vectors.dtype))
+        self.inputs = draw(first, self.rng_keys, self.vectors, 0, self.num_warmup)
 
     def run(self, step_size: float, start: int) -> tuple[Array, float]:
         """Run one unit from where the chains stand, with the inputs of the steps from `start` on."""
@@ -199,7 +218,7 @@ class _Warmup:
         """Double or halve the step size until the mean acceptance of a unit crosses the target; go on from there."""
         step_size, direction = 1.0, 0
         start = min(self.done, self.num_warmup - self.unit)
-        for _ in range(60):
+        for _ in range(DOUBLINGS):
             wanted = 1 if self.run(step_size, start)[1] > self.averaging.target else -1
             if direction not in (0, wanted):
                 break

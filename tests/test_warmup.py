@@ -13,7 +13,7 @@ from parsample import warmup
 from parsample.chains import Plan, draw, run_segment
 from parsample.coordinates import LARGEST_DENSE, starts, to_standardised
 from parsample.engine import methods
-from parsample.samplers import MALA, ULA, Sampler
+from parsample.samplers import MALA, PCN, RWM, ULA, Sampler
 from parsample.targets import MultivariateNormal, Target
 from parsample.targets.density import LogDensity
 from parsample.trace import build_trace, import_arviz, posterior_dataset
@@ -175,6 +175,25 @@ def test_chains_that_never_move_leave_a_root_that_can_be_inverted() -> None:
     # The scale of rounding: one unit in the last place of 1 + |position|.
     np.testing.assert_allclose(density.root, 2 * np.finfo(np.float32).eps * np.eye(3), rtol=0.01)
     np.testing.assert_array_equal(density.center, np.ones(3))
+
+
+def test_without_a_gradient_mala_finds_the_scale_and_the_sampler_its_own_step_size() -> None:
+    target = MultivariateNormal(covariance=COVARIANCES["ill-conditioned"])
+    found = run(target, 4000, RWM, keep_draws=True)
+    assert found.draws.shape == (CHAINS, 4000, DIM)
+    root = np.asarray(found.density.root, np.float64)
+    inside = np.linalg.solve(root, np.linalg.solve(root, COVARIANCES["ill-conditioned"]).T)
+    assert np.abs(inside - np.eye(DIM)).max() < 0.4
+    # 2.4 / sqrt(dim) accepts about a quarter of the proposals.
+    assert found.step_size == pytest.approx(2.4 / math.sqrt(DIM), rel=0.2)
+    moved = np.any(np.diff(found.draws[:, -400:], axis=1) != 0, axis=-1)
+    assert np.mean(moved) == pytest.approx(0.234, abs=0.1)
+
+
+@pytest.mark.parametrize("num_warmup", [2, 70, 300])
+def test_where_every_proposal_is_accepted_the_step_size_stays_a_number(num_warmup: int) -> None:
+    found = run(MultivariateNormal(covariance=np.eye(2)), num_warmup, PCN)
+    assert np.float32(1e-3) < np.float32(found.step_size) < np.float32(np.inf)
 
 
 def test_dual_averaging_finds_the_step_size_of_the_target() -> None:

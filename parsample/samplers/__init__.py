@@ -4,7 +4,12 @@ from parsample.engine.names import unknown
 from parsample.samplers.base import Chain, Sampler
 from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
 from parsample.samplers.hmc import HMC
+from parsample.samplers.barker import Barker
+from parsample.samplers.base import Sampler
+from parsample.samplers.elliptical import EllipticalSlice
 from parsample.samplers.mala import MALA
+from parsample.samplers.pcn import PCN
+from parsample.samplers.rwm import RWM
 from parsample.samplers.ula import ULA
 from parsample.samplers.underdamped_langevin import UnderdampedLangevin
 
@@ -27,6 +32,12 @@ __all__ = [
     "find",
     "from_blackjax",
 ]
+    "barker": Barker,
+    "rwm": RWM,
+    "pcn": PCN,
+}
+
+__all__ = ["MALA", "PCN", "RWM", "SAMPLERS", "ULA", "Barker", "EllipticalSlice", "Sampler", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

@@ -102,6 +102,9 @@ class Sampler(Chain):
     # Without accept/reject: (a, b, c) for a step size of a * step_size**b * dim**c, where MALA accepts as it should at
     # `step_size` in standardised coordinates.
     beside_mala: ClassVar[tuple[float, float, float]] = (0.1, 1.0, 0.0)
+    # Whether MALA finds the scale of the posterior in warm-up, and this sampler only its own step size: without a
+    # gradient that takes too many steps.
+    warm_up_by_mala: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # What the fields above do not say: a sampler works with its defaults, from a log density alone.
 

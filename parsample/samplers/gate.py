@@ -9,14 +9,14 @@ from parsample.engine.transition import GATES
 
 
 def choose(
-    gate: str, is_accepted: Bool[Array, ""], log_odds: Float[Array, ""], proposal: PyTree, current: PyTree
+    gate: str, is_accepted: Bool[Array, "*axes"], log_odds: Float[Array, "*axes"], proposal: PyTree, current: PyTree
 ) -> PyTree:
     """Return `proposal` where it is accepted and `current` where it is not.
 
     Args:
         gate: "frozen": the derivative is that of the one that was chosen. "straight_through": the derivative is that
             of `current + sigmoid(log_odds) (proposal - current)`, with the decision in place of the sigmoid's value.
-        is_accepted: the decision.
+        is_accepted: the decision; or one for each coordinate, for arrays of the same shape.
         log_odds: log ratio minus log uniform: above 0 exactly where the proposal is accepted.
         proposal: a pytree.
         current: a pytree like it.

@@ -17,43 +17,43 @@ class Mass(eqx.Module):
 
     Attributes:
         root: None for the identity, the square roots of a diagonal (dim,), or the lower Cholesky factor (dim, dim).
+        name: what messages call the matrix.
     """
 
     root: Float[Array, "..."] | None = None
+    name: str = eqx.field(static=True, default="inverse_mass_matrix")
 
     @classmethod
-    def of(cls, inverse_mass_matrix: Any) -> "Mass":
-        """Factor an inverse mass matrix: None, shape (dim,) or (dim, dim).
+    def of(cls, inverse_mass_matrix: Any, name: str = "inverse_mass_matrix") -> "Mass":
+        """Factor an inverse mass matrix, or another covariance of that `name`: None, shape (dim,) or (dim, dim).
 
         Raises:
             ValueError: it has another shape, is not symmetric, or not positive definite.
         """
         if inverse_mass_matrix is None:
-            return cls(None)
+            return cls(None, name)
         matrix = jnp.asarray(inverse_mass_matrix)
         if matrix.ndim == 1:
             root = jnp.sqrt(matrix)
         elif matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]:
-            _check_symmetric(matrix)
+            _check_symmetric(matrix, name)
             root = jnp.linalg.cholesky(matrix)
         else:
-            raise ValueError(
-                f"inverse_mass_matrix has shape {matrix.shape}, expected (dim,) for a diagonal or (dim, dim)."
-            )
+            raise ValueError(f"{name} has shape {matrix.shape}, expected (dim,) for a diagonal or (dim, dim).")
         if not isinstance(root, jax.core.Tracer) and not bool(
             jnp.all(jnp.isfinite(root)) & jnp.all(_diagonal(root) > 0)
         ):
             raise ValueError(
-                "inverse_mass_matrix is not positive definite, expected variances above 0; "
+                f"{name} is not positive definite, expected variances above 0; "
                 "an estimate of the posterior covariance from too few draws needs regularisation."
             )
-        return cls(root)
+        return cls(root, name)
 
     def check(self, dim: int) -> None:
         """Raise ValueError unless the matrix fits positions of `dim` numbers."""
         if self.root is not None and self.root.shape[0] != dim:
             raise ValueError(
-                f"inverse_mass_matrix is for {self.root.shape[0]} dimensions, but the position holds {dim} numbers."
+                f"{self.name} is for {self.root.shape[0]} dimensions, but the position holds {dim} numbers."
             )
 
     def like(self, vector: Float[Array, " dim"]) -> "Mass":
@@ -77,8 +77,16 @@ class Mass(eqx.Module):
             return vector
         return self.root * vector if self.root.ndim == 1 else vector @ self.root
 
+    def solve_root(self, vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """Return L^-1 x."""
+        if self.root is None:
+            return vector
+        if self.root.ndim == 1:
+            return vector / self.root
+        return jax.scipy.linalg.solve_triangular(self.root, vector, lower=True)
 
-def _check_symmetric(matrix: Array) -> None:
+
+def _check_symmetric(matrix: Array, name: str) -> None:
     """Raise ValueError if a matrix whose values are known is not symmetric; one that is not finite fails later."""
     if isinstance(matrix, jax.core.Tracer):
         return
@@ -86,8 +94,7 @@ def _check_symmetric(matrix: Array) -> None:
     difference = np.abs(known - known.T).max(initial=0)
     if difference > ASYMMETRY * np.abs(known).max(initial=0):
         raise ValueError(
-            f"inverse_mass_matrix is not symmetric: entries across the diagonal differ by {difference:.3g}; "
-            "pass (M + M.T) / 2."
+            f"{name} is not symmetric: entries across the diagonal differ by {difference:.3g}; pass (M + M.T) / 2."
         )
 
 

@@ -4,10 +4,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from parsample.samplers.base import draw_normal
 from parsample.samplers.gate import choose
+
+
+class MetropolisState(NamedTuple):
+    """A position and its log density, for samplers without a gradient."""
+
+    position: PyTree
+    logdensity: Float[Array, ""]
 
 
 class MetropolisInput(NamedTuple):

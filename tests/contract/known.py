@@ -14,6 +14,7 @@ TRUST = "the penalty that keeps the merit from rising keeps corrections from tra
 DESCENT = "without a scan a correction travels one step an iteration"
 PERMUTATION = "rows of the Jacobian have more than one entry"
 SECANT = "quotients of differences mix in what the other coordinates did"
+SIGNS = "the gradient turns the signs of increments, and with the gate frozen no matrix knows which ones"
 SURROGATE = "linearised at the start of the chain, for these plain coordinates name no Gaussian"
 PHASE = "position and momentum drive each other, and the diagonal leaves that out"
 PARTING = "where the log density is not concave, trajectories with a momentum part faster than friction forgets them"
@@ -58,6 +59,10 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("jacobi", "mala", "german_credit"): JACOBI,
     ("jacobi", "mala", "log_gamma"): JACOBI,
     ("jacobi", "mala", "two_wells"): JACOBI,
+    ("jacobi", "pcn", "banana"): JACOBI,
+    ("jacobi", "pcn", "eight_schools"): JACOBI,
+    ("jacobi", "pcn", "log_gamma"): JACOBI,
+    ("jacobi", "pcn", "multivariate_normal"): JACOBI,
     ("jacobi", "ula", "banana"): JACOBI,
     ("jacobi", "ula", "breast_cancer"): JACOBI,
     ("jacobi", "ula", "eight_schools"): JACOBI,
@@ -102,6 +107,7 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("permutation", "ula", "eight_schools_centered"): PERMUTATION,
     ("permutation", "ula", "funnel"): PERMUTATION,
     ("permutation", "ula", "german_credit"): PERMUTATION,
+    ("picard", "barker", "banana"): SIGNS,
     ("picard", "mala", "banana"): PICARD,
     ("picard", "mala", "breast_cancer"): PICARD,
     ("picard", "mala", "eight_schools"): PICARD,
@@ -138,6 +144,7 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("quasi_elk", "ula", "funnel"): TRUST,
     ("quasi_elk", "ula", "gaussian_mixture"): TRUST,
     ("quasi_elk", "ula", "log_gamma"): TRUST,
+    ("quasi_newton", "barker", "banana"): SIGNS,
     ("quasi_newton", "mala", "eight_schools_centered"): DIAGONAL,
     ("quasi_newton", "ula", "eight_schools"): DIAGONAL,
     ("quasi_newton", "underdamped_langevin", "banana"): PHASE,

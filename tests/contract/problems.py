@@ -34,6 +34,10 @@ EVERY_METHOD = ("ula", "mala")
 SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     "": ("picard", "quasi_newton", "newton"),
     "underdamped_langevin": ("quasi_newton", "block_quasi_newton", "newton"),
+    # Jacobians that are multiples of the identity: quasi-Newton is Newton.
+    "barker": ("picard", "secant", "quasi_newton"),
+    "rwm": ("picard", "secant", "quasi_newton"),
+    "pcn": ("jacobi", "picard", "secant", "quasi_newton"),
 }
 FEW_TARGETS = ("multivariate_normal", "log_gamma", "banana", "eight_schools")
 # Residual and correction of every step, in standard deviations of the posterior.

@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import MALA, Sampler
+from parsample.samplers import MALA, PCN, RWM, Barker, Sampler
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -107,6 +107,15 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "mala, dense": ("correlated", lambda density: MALA(density, 0.15, DENSE), 20_000),
     "mala, skewed": ("skewed", lambda density: MALA(density, 0.3), 20_000),
     "mala, two wells": ("two wells", lambda density: MALA(density, 0.4), 20_000),
+    "barker, dense": ("correlated", lambda density: Barker(density, 0.8, DENSE), 20_000),
+    "barker, skewed": ("skewed", lambda density: Barker(density, 1.2), 20_000),
+    "barker, two wells": ("two wells", lambda density: Barker(density, 1.3), 20_000),
+    "rwm, dense": ("correlated", lambda density: RWM(density, 0.9, DENSE), 40_000),
+    "rwm, skewed": ("skewed", lambda density: RWM(density, 1.6), 40_000),
+    "rwm, two wells": ("two wells", lambda density: RWM(density, 2.0), 20_000),
+    "pcn, dense": ("correlated", lambda density: PCN(density, 0.3, None, 1.5 * DENSE), 40_000),
+    "pcn, skewed": ("skewed", lambda density: PCN(density, 0.3, None, np.full(3, 4, np.float32)), 60_000),
+    "pcn, two wells": ("two wells", lambda density: PCN(density, 0.4, 0.1, np.full(2, 9, np.float32)), 20_000),
 }
 
 
@@ -135,9 +144,13 @@ def test_moments(case: str) -> None:
 # --- detailed balance: between exact draws x and their successors y, flows are the same there and back
 
 
+SKEWED_DENSE = np.array([[1.0, 0.4, 0.0], [0.4, 2.0, -0.3], [0.0, -0.3, 0.5]], np.float32)
 REVERSIBLE: dict[str, Make] = {
     "mala": lambda density: MALA(density, 0.5),
     "mala, dense": lambda density: MALA(density, 0.3, np.diag([1.0, 2.0, 0.5]).astype(np.float32)),
+    "barker, dense": lambda density: Barker(density, 1.2, SKEWED_DENSE),
+    "rwm, dense": lambda density: RWM(density, 1.2, SKEWED_DENSE),
+    "pcn, dense": lambda density: PCN(density, 0.3, 0.2, SKEWED_DENSE),
 }
 PAIRS: dict[str, tuple[Any, Any]] = {
     "x0, x0^2": (lambda x: x[:, 0], lambda x: x[:, 0] ** 2),

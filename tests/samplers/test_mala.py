@@ -11,6 +11,7 @@ from parsample.engine.transition import GATES
 from parsample.samplers import MALA
 from parsample.samplers.metropolis import MetropolisInput
 from tests.samplers import textbook
+from tests.samplers.densities import HOLES, counted
 from tests.tolerances import SAME_COMPUTATION
 
 STEP_SIZE = 0.3
@@ -84,16 +85,6 @@ def test_a_dense_mass_matrix_is_the_identity_in_whitened_coordinates(rng):
     whitened = parsample.evaluate_sequential(there.transition, np.linalg.solve(root, start), inputs).states
     assert len(np.unique(np.asarray(states)[:, 0])) > 30
     np.testing.assert_allclose(states, whitened @ root.T, rtol=1e-9, atol=1e-9)
-
-
-# Densities whose value or gradient is not a finite number at -0.5 and below, and is one at 0, where the chain stands.
-HOLES = {
-    "value nan": lambda x: jnp.where(x[0] < -0.5, jnp.nan, -0.5 * x @ x),
-    "value -inf": lambda x: jnp.where(x[0] < -0.5, -jnp.inf, -0.5 * x @ x),
-    "value +inf": lambda x: jnp.where(x[0] < -0.5, jnp.inf, -0.5 * x @ x),
-    "gradient nan": lambda x: jnp.sqrt(jnp.maximum(x[0] + 0.5, 0)) - 0.5 * x @ x,
-    "log of a negative number": lambda x: jnp.log(x[0] + 0.5) - 0.5 * x @ x,
-}
 
 
 @pytest.mark.parametrize("gate", GATES)
