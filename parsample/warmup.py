@@ -164,7 +164,9 @@ class _Warmup:
         self.rng_keys, self.keep_draws, self.report = rng_keys, keep_draws, report
         self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
         self.averaging = DualAveraging(1.0, sampler_class.target_acceptance or 0.0)
-        self.inputs = draw(sampler_class(density, jnp.ones((), vectors.dtype)), rng_keys, vectors, 0, num_warmup)
+        first = sampler_class(density, jnp.ones((), vectors.dtype))
+        self.has_step_size = first.has_step_size
+        self.inputs = draw(first, rng_keys, vectors, 0, num_warmup)
         self.kept = [np.empty((len(vectors), 0, vectors.shape[1]), vectors.dtype)]
 
     def run(self, step_size: float, start: int) -> tuple[Array, float]:
@@ -188,7 +190,7 @@ class _Warmup:
             self.report(part.shape[1])
             draws.append(part)
             acceptances.append(acceptance)
-        if acceptances:
+        if acceptances and self.has_step_size:
             self.averaging.update(float(np.mean(acceptances)))
         joined = jnp.concatenate(draws, 1)
         if self.keep_draws:
@@ -197,6 +199,8 @@ class _Warmup:
 
     def find_step_size(self) -> None:
         """Double or halve the step size until the mean acceptance of a unit crosses the target; go on from there."""
+        if not self.has_step_size:
+            return
         step_size, direction = 1.0, 0
         start = min(self.done, self.num_warmup - self.unit)
         for _ in range(60):
@@ -223,4 +227,6 @@ def _standardise(density: Standardised, draws: Float[Array, "draws dim"]) -> Sta
         with jax.default_matmul_precision("highest"):
             covariance = weight * (centred.T @ centred) / (num_draws - 1) + floor * jnp.eye(dim, dtype=draws.dtype)
             root = jnp.linalg.cholesky(covariance)
+            # Chains that have hardly moved can leave a covariance that is singular to working precision.
+            root = jnp.where(jnp.isfinite(root).all(), root, jnp.diag(jnp.sqrt(jnp.diagonal(covariance))))
     return Standardised(density.target, center, root, density.unravel, StandardNormal())

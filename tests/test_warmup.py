@@ -164,6 +164,14 @@ def test_chains_that_never_move_leave_a_root_that_can_be_inverted() -> None:
     np.testing.assert_array_equal(density.center, np.ones(3))
 
 
+def test_draws_on_a_line_leave_a_root_that_can_be_inverted() -> None:
+    along = np.linspace(-300, 300, 40)[:, None] * np.array([1.0, -2.0, 0.5])
+    plain = warmup.plain(MultivariateNormal(covariance=np.eye(3)))
+    # In single precision what is added to the diagonal is lost beside variances like these.
+    root = warmup._standardise(plain, jnp.asarray(along, jnp.float32)).root
+    np.testing.assert_allclose(root, math.sqrt(40 / 45) * np.diag(along.std(0, ddof=1)), rtol=1e-5)
+
+
 def test_dual_averaging_finds_the_step_size_of_the_target() -> None:
     averaging = DualAveraging(5.0, 0.574)
     for _ in range(300):

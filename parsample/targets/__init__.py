@@ -9,12 +9,14 @@ from parsample.targets.base import Target
 from parsample.targets.breast_cancer import BreastCancer
 from parsample.targets.eight_schools import EightSchools
 from parsample.targets.eight_schools_centered import EightSchoolsCentered
+from parsample.targets.eight_schools_conjugate import EightSchoolsConjugate
 from parsample.targets.funnel import Funnel
 from parsample.targets.gaussian_mixture import GaussianMixture
 from parsample.targets.german_credit import GermanCredit
 from parsample.targets.log_gamma import LogGamma
 from parsample.targets.logistic_regression import LogisticRegression
 from parsample.targets.multivariate_normal import MultivariateNormal
+from parsample.targets.probit_regression import ProbitRegression
 from parsample.targets.two_wells import TwoWells
 
 TARGETS: dict[str, type[Target]] = {
@@ -26,7 +28,9 @@ TARGETS: dict[str, type[Target]] = {
     "funnel": Funnel,
     "eight_schools": EightSchools,
     "eight_schools_centered": EightSchoolsCentered,
+    "eight_schools_conjugate": EightSchoolsConjugate,
     "logistic_regression": LogisticRegression,
+    "probit_regression": ProbitRegression,
     "breast_cancer": BreastCancer,
     "german_credit": GermanCredit,
 }
@@ -37,12 +41,14 @@ __all__ = [
     "BreastCancer",
     "EightSchools",
     "EightSchoolsCentered",
+    "EightSchoolsConjugate",
     "Funnel",
     "GaussianMixture",
     "GermanCredit",
     "LogGamma",
     "LogisticRegression",
     "MultivariateNormal",
+    "ProbitRegression",
     "Target",
     "TwoWells",
     "find",

@@ -33,6 +33,8 @@ UNADJUSTED_SHARE = 0.5
 EVERY_METHOD = ("ula", "mala")
 SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     "": ("picard", "quasi_newton", "newton"),
+    # A random walk's Jacobian is the identity: picard has it for nothing, and quasi_newton knows it.
+    "gibbs": ("picard", "quasi_newton"),
 }
 FEW_TARGETS = ("multivariate_normal", "log_gamma", "banana", "eight_schools")
 # Residual and correction of every step, in standard deviations of the posterior.
