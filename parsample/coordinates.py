@@ -6,13 +6,15 @@ Jacobian of a step is nearly diagonal, so quasi-Newton needs few iterations.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
+from parsample.samplers.gibbs import Conditional, as_conditionals, draw_all, sweep
 from parsample.targets.base import Target
 from parsample.targets.density import path_name
 
@@ -64,6 +66,40 @@ class Standardised(eqx.Module):
             return None
         basis = self.root if self.root.ndim == 2 else jnp.diag(self.root)
         return lambda z: known(self.position(z), basis)
+
+    @property
+    def conditional_updates(self) -> tuple[tuple, ...] | None:
+        """The target's conditional updates, all of them in one update of z, or None if it has none."""
+        known = getattr(self.target, "conditional_updates", None)
+        if known is None:
+            return None
+        whole = _Sweep(self, as_conditionals(known))
+        return ((None, whole.update, whole.draw),)
+
+    @property
+    def num_data(self) -> int | None:
+        """How many data the target can be estimated from, or None if it has no minibatches."""
+        return getattr(self.target, "num_data", None)
+
+    @property
+    def minibatch(self) -> Callable[[Array, Array], Array] | None:
+        """The target's estimate from a minibatch as a function of z and indices, or None if it has none."""
+        known = getattr(self.target, "minibatch", None)
+        return None if known is None else lambda z, indices: known(self.position(z), indices)
+
+
+class _Sweep(eqx.Module):
+    """All conditional updates of a target, as one update of z."""
+
+    density: Standardised
+    updates: tuple[Conditional, ...]
+
+    def draw(self, rng_key: Key[Array, ""], num_steps: int, dtype: Any) -> tuple:
+        return draw_all(self.updates, rng_key, num_steps, dtype)
+
+    def update(self, z: Float[Array, " dim"], inputs: tuple) -> Float[Array, " dim"]:
+        position = sweep(self.updates, self.density.position(z), inputs)
+        return self.density.inverse(ravel_pytree(position)[0])
 
 
 class StandardNormal(eqx.Module):

@@ -184,6 +184,7 @@ class _Warmup:
         self.sampler_class = sampler_class
         self.averaging = DualAveraging(1.0, sampler_class.target_acceptance or 0.0)
         first = sampler_class(self.density, jnp.ones((), self.vectors.dtype))
+        self.has_step_size = first.has_step_size
         self.inputs = draw(first, self.rng_keys, self.vectors, 0, self.num_warmup)
 
     def run(self, step_size: float, start: int) -> tuple[Array, float]:
@@ -207,7 +208,7 @@ class _Warmup:
             self.report(part.shape[1])
             draws.append(part)
             acceptances.append(acceptance)
-        if acceptances:
+        if acceptances and self.has_step_size:
             self.averaging.update(float(np.mean(acceptances)))
         joined = jnp.concatenate(draws, 1)
         if self.keep_draws:
@@ -216,6 +217,8 @@ class _Warmup:
 
     def find_step_size(self) -> None:
         """Double or halve the step size until the mean acceptance of a unit crosses the target; go on from there."""
+        if not self.has_step_size:
+            return
         step_size, direction = 1.0, 0
         start = min(self.done, self.num_warmup - self.unit)
         for _ in range(DOUBLINGS):
@@ -249,4 +252,6 @@ def _standardise(density: Standardised, draws: Float[Array, "draws dim"]) -> Sta
         with jax.default_matmul_precision("highest"):
             covariance = weight * (centred.T @ centred) / (num_draws - 1) + jnp.diag(floor + smallest)
             root = jnp.linalg.cholesky(covariance)
+            # Chains that have hardly moved can leave a covariance that is singular to working precision.
+            root = jnp.where(jnp.isfinite(root).all(), root, jnp.diag(jnp.sqrt(jnp.diagonal(covariance))))
     return Standardised(density.target, center, root, density.unravel, StandardNormal())

@@ -196,6 +196,16 @@ def test_where_every_proposal_is_accepted_the_step_size_stays_a_number(num_warmu
     assert np.float32(1e-3) < np.float32(found.step_size) < np.float32(np.inf)
 
 
+def test_draws_on_a_line_leave_a_root_that_can_be_inverted() -> None:
+    along = np.linspace(-300, 300, 40)[:, None] * np.array([1.0, -2.0, 0.5])
+    plain = warmup.plain(MultivariateNormal(covariance=np.eye(3)))
+    root = np.asarray(warmup._standardise(plain, jnp.asarray(along, jnp.float32)).root, np.float64)
+    covariance = np.cov(along.T)
+    expected = 40 / 45 * covariance + 1e-3 * 5 / 45 * np.diag(np.diag(covariance))
+    np.testing.assert_allclose(root @ root.T, expected, rtol=1e-4)
+    assert np.diag(root).min() > 0.1
+
+
 def test_dual_averaging_finds_the_step_size_of_the_target() -> None:
     averaging = DualAveraging(5.0, 0.574)
     for _ in range(300):

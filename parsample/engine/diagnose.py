@@ -190,6 +190,7 @@ def diagnose(
             "in words; call diagnose outside."
         )
     wrapped = as_transition(transition)
+    options.check_floating(initial_state, "diagnose")
     flat, initial, steps = flatten(wrapped, initial_state, inputs)
     options.check_tolerances(atol, rtol, initial.dtype)
     steps = min(steps, PREFIX if window is None else options.whole("window", window, "None looks at most at 1,024"))

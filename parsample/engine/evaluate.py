@@ -7,7 +7,6 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from parsample.engine import methods, options, planner
@@ -15,7 +14,7 @@ from parsample.engine.derivative import differentiable
 from parsample.engine.iteration import Around, Memory, Update
 from parsample.engine.options import Options
 from parsample.engine.solution import History, Solution, Status, add_counts, raise_unless_converged
-from parsample.engine.transition import FlatTransition, as_transition, flatten
+from parsample.engine.transition import FlatTransition, as_transition, flatten, ravel_state
 from parsample.engine.window import Window, count_leading, move, slide
 
 
@@ -48,7 +47,8 @@ def evaluate(
 
     Args:
         transition: pure, `transition(state, input) -> state`.
-        initial_state: step 0, any pytree of floating-point arrays of one dtype. Not part of the output.
+        initial_state: step 0, any pytree of floating-point arrays of one dtype, and of integers for a method that takes
+            no derivative (jacobi, picard, secant, ...). Not part of the output.
         inputs: any pytree of arrays with leading axis `steps`.
         method: a name in `METHODS` or an instance with its options, or "auto": time the candidates on this device and
             take the fastest (see `planner.choose`).
@@ -82,9 +82,11 @@ def evaluate(
     states, never the ones before the last update; windows start at the first step that has not converged.
     """
     transition = as_transition(transition)
-    flat, initial, steps = flatten(transition, initial_state, inputs)
     automatic = isinstance(method, str) and method == "auto"
     found = methods.QuasiNewton() if automatic else methods.find(method)
+    if found.needs_derivative:
+        options.check_floating(initial_state, f"the method {type(found).__name__}")
+    flat, initial, steps = flatten(transition, initial_state, inputs)
     options.check_tolerances(atol, rtol, initial.dtype)
     chosen = options.check(found, steps, window, max_iterations, history, damping, projection, clip, active_set)
     if guess is not None:
@@ -124,7 +126,7 @@ def _evaluate(
         solution = run_loop(transition, initial, inputs, chosen)
     else:
         solution = _iterate(
-            transition, initial, inputs, guess, method, lambda states: atol + rtol * jnp.abs(states), chosen
+            transition, initial, inputs, guess, method, lambda states: transition.tolerance(states, atol, rtol), chosen
         )
         states = differentiable(transition, solution.states, initial, inputs)
         solution = eqx.tree_at(lambda solution: solution.states, solution, states)
@@ -137,7 +139,7 @@ def run_loop(transition: FlatTransition, initial: Float[Array, " dim"], inputs: 
 
     def step(carry, input):
         carry, _ = inner.advance(carry, input)
-        return carry, ravel_pytree(inner.state_of(carry))[0]
+        return carry, ravel_state(inner.state_of(carry), initial.dtype)
 
     _, states = jax.lax.scan(step, inner.start(transition.unravel(initial)), inputs)
     steps = states.shape[0]

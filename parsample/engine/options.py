@@ -7,11 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.iteration import Conditioning
-from parsample.engine.methods.base import Method, innermost
+from parsample.engine.methods import METHODS, Method
+from parsample.engine.methods.base import innermost
+from parsample.engine.transition import floating_dtype, ravel_state
 
 
 class Options(NamedTuple):
@@ -103,6 +104,27 @@ def whole(name: str, value: object, remedy: str) -> int:
     return value.__index__()
 
 
+def check_floating(initial_state: PyTree, who: str) -> None:
+    """Check that a state can be differentiated in.
+
+    Args:
+        initial_state: any pytree.
+        who: takes a derivative, for the sentence.
+
+    Raises:
+        ValueError: a leaf holds integers or truth values.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(initial_state):
+        dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_):
+            able = ", ".join(sorted(name for name, row in METHODS.items() if not row().needs_derivative))
+            raise ValueError(
+                f"initial_state{jax.tree_util.keystr(path)} has dtype {dtype}, expected floating point, because {who} "
+                "takes derivatives; convert it, for example with jnp.asarray(value, float), or use a method that takes "
+                f"none: {able}."
+            )
+
+
 def check_tolerances(atol: float, rtol: float, dtype: jnp.dtype) -> None:
     """Check that the tolerances are numbers that `dtype` can reach.
 
@@ -135,8 +157,8 @@ def check_guess(guess: PyTree, initial_state: PyTree, steps: int) -> Float[Array
         raise ValueError(
             f"guess has the shapes {found}, expected {shapes}: a state for every step, like `Solution.states`."
         )
-    flat = jax.vmap(lambda state: ravel_pytree(state)[0])(guess)
-    dtype = ravel_pytree(initial_state)[0].dtype
+    dtype = floating_dtype(initial_state)
+    flat = jax.vmap(lambda state: ravel_state(state, dtype))(guess)
     if not isinstance(flat, jax.core.Tracer) and not bool(jnp.isfinite(flat).all()):
         raise ValueError("guess holds values that are not finite, expected finite ones; leave it out to start anew.")
     return jnp.asarray(flat, dtype)

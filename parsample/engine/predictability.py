@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.options import whole
+from parsample.engine.options import check_floating, whole
 from parsample.engine.transition import FlatTransition, as_transition, flatten
 
 
@@ -74,6 +74,7 @@ def lyapunov_exponent(
     meaning for parallel evaluation: Gonzalez et al. 2025, "Predictability enables parallelization of nonlinear state
     space models".
     """
+    check_floating(initial_state, "lyapunov_exponent")
     flat, initial, steps = flatten(as_transition(transition), initial_state, inputs)
     count = whole("num_directions", num_directions, "1 measures the largest exponent")
     if count > initial.size:

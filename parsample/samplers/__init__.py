@@ -1,12 +1,12 @@
 """The samplers, one family a file. A new one is a file and a row in `SAMPLERS`."""
 
 from parsample.engine.names import unknown
-from parsample.samplers.base import Chain, Sampler
-from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
-from parsample.samplers.hmc import HMC
 from parsample.samplers.barker import Barker
-from parsample.samplers.base import Sampler
+from parsample.samplers.base import Chain, Sampler
 from parsample.samplers.elliptical import EllipticalSlice
+from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
+from parsample.samplers.gibbs import Gibbs
+from parsample.samplers.hmc import HMC
 from parsample.samplers.mala import MALA
 from parsample.samplers.pcn import PCN
 from parsample.samplers.rwm import RWM
@@ -18,26 +18,29 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "mala": MALA,
     "hmc": HMC,
     "underdamped_langevin": UnderdampedLangevin,
+    "barker": Barker,
+    "rwm": RWM,
+    "pcn": PCN,
+    "gibbs": Gibbs,
 }
 
 __all__ = [
     "HMC",
     "MALA",
+    "PCN",
+    "RWM",
     "SAMPLERS",
     "ULA",
+    "Barker",
     "Chain",
+    "EllipticalSlice",
     "FromBlackJAX",
+    "Gibbs",
     "Sampler",
     "UnderdampedLangevin",
     "find",
     "from_blackjax",
 ]
-    "barker": Barker,
-    "rwm": RWM,
-    "pcn": PCN,
-}
-
-__all__ = ["MALA", "PCN", "RWM", "SAMPLERS", "ULA", "Barker", "EllipticalSlice", "Sampler", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

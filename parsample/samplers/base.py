@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from parsample.engine.transition import Transition
+from parsample.engine.transition import Transition, floating_dtype
 
 # Steps share a random key in blocks of this many, counted from step 0 of the chain: the inputs of a step depend on the
 # key and on its number alone, not on where a window or a segment begins.
@@ -34,7 +34,7 @@ class Chain(eqx.Module):
 
     @abc.abstractmethod
     def unknowns(self, state: Any) -> PyTree:
-        """Return what the engine solves for: floating-point arrays of one dtype."""
+        """Return what the engine solves for: floating-point arrays of one dtype, or for some samplers integers."""
 
     @abc.abstractmethod
     def resume(self, unknowns: PyTree) -> Any:
@@ -76,10 +76,10 @@ class Chain(eqx.Module):
         """
         if num_steps < 1:
             raise ValueError(f"num_steps is {num_steps}, expected at least 1.")
-        vector, _ = ravel_pytree(position)
+        vector, dtype = ravel_pytree(position)[0], floating_dtype(position)
         num_blocks = -(-num_steps // BLOCK) + (0 if isinstance(start, int) and start % BLOCK == 0 else 1)
         keys = jax.vmap(lambda block: jax.random.fold_in(rng_key, block))(start // BLOCK + jnp.arange(num_blocks))
-        drawn = jax.vmap(lambda key: self.draw_block(key, BLOCK, vector.size, vector.dtype))(keys)
+        drawn = jax.vmap(lambda key: self.draw_block(key, BLOCK, vector.size, dtype))(keys)
 
         def cut(leaf: Array) -> Array:
             return jax.lax.dynamic_slice_in_dim(leaf.reshape(-1, *leaf.shape[2:]), start % BLOCK, num_steps)
@@ -109,6 +109,11 @@ class Sampler(Chain):
     if TYPE_CHECKING:  # What the fields above do not say: a sampler works with its defaults, from a log density alone.
 
         def __init__(self, logdensity_fn: Callable, step_size: Any = 0.1): ...
+
+    @property
+    def has_step_size(self) -> bool:
+        """Whether the step size changes anything, so that warm-up looks for one."""
+        return True
 
     def surrogate(self) -> "Sampler | None":
         """Return the same sampler on the log density's `surrogate`, if it has one."""

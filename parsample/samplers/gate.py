@@ -46,5 +46,8 @@ def _straight_through_jvp(primals, tangents):
     is_accepted, log_odds, new, old = primals
     _, d_odds, d_new, d_old = tangents
     soft = jax.nn.sigmoid(log_odds)
-    tangent = jnp.where(is_accepted, d_new, d_old) + soft * (1 - soft) * d_odds * (new - old)
+    slope = soft * (1 - soft)
+    # A proposal without a chance has no slope, and may be anything.
+    jump = jnp.where(slope == 0, 0, slope * (new - old))
+    tangent = jnp.where(is_accepted, d_new, d_old) + jump * d_odds
     return jnp.where(is_accepted, new, old), tangent

@@ -108,8 +108,10 @@ def integrate(
     step_size = jnp.asarray(step_size, vector.dtype)
     leapfrog = Leapfrog(logdensity_fn, mass.like(vector), vector, unravel, step_size)
     phase = jnp.zeros_like(vector), leapfrog.kick(momentum, state.gradient, 0.5)
-    follow = _loop if method is None else _parallel
-    end, ahead = follow(leapfrog, phase, state, num_steps, length, method)
+    if method is None:
+        end, ahead = _loop(leapfrog, phase, state, num_steps, length)
+    else:
+        end, ahead = _parallel(leapfrog, phase, state, num_steps, length, method)
     final = leapfrog.kick(ahead, end.gradient, -0.5)
     # As a product, the difference of the kinetic energies keeps its digits.
     log_ratio = end.logdensity - state.logdensity + jnp.vdot(momentum - final, momentum + final) / 2
@@ -123,7 +125,6 @@ def _loop(
     state: LangevinState,
     num_steps: int,
     length: Int[Array, ""] | None,
-    method: None,
 ) -> tuple[LangevinState, Array]:
     """Return the state at the end, and the momentum half a kick ahead of it."""
 

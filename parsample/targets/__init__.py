@@ -11,6 +11,7 @@ from parsample.targets.blr import BLR
 from parsample.targets.breast_cancer import BreastCancer
 from parsample.targets.eight_schools import EightSchools
 from parsample.targets.eight_schools_centered import EightSchoolsCentered
+from parsample.targets.eight_schools_conjugate import EightSchoolsConjugate
 from parsample.targets.funnel import Funnel
 from parsample.targets.garch import GARCH
 from parsample.targets.gaussian_mixture import GaussianMixture
@@ -21,6 +22,7 @@ from parsample.targets.log_gamma import LogGamma
 from parsample.targets.logistic_regression import LogisticRegression
 from parsample.targets.lotka_volterra import LotkaVolterra
 from parsample.targets.multivariate_normal import MultivariateNormal
+from parsample.targets.probit_regression import ProbitRegression
 from parsample.targets.two_wells import TwoWells
 
 TARGETS: dict[str, type[Target]] = {
@@ -32,7 +34,9 @@ TARGETS: dict[str, type[Target]] = {
     "funnel": Funnel,
     "eight_schools": EightSchools,
     "eight_schools_centered": EightSchoolsCentered,
+    "eight_schools_conjugate": EightSchoolsConjugate,
     "logistic_regression": LogisticRegression,
+    "probit_regression": ProbitRegression,
     "breast_cancer": BreastCancer,
     "german_credit": GermanCredit,
     "kidscore_interaction": KidscoreInteraction,
@@ -52,6 +56,7 @@ __all__ = [
     "BreastCancer",
     "EightSchools",
     "EightSchoolsCentered",
+    "EightSchoolsConjugate",
     "Funnel",
     "GPRegression",
     "GaussianMixture",
@@ -61,6 +66,7 @@ __all__ = [
     "LogisticRegression",
     "LotkaVolterra",
     "MultivariateNormal",
+    "ProbitRegression",
     "Target",
     "TwoWells",
     "find",

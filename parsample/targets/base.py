@@ -18,7 +18,9 @@ class Target(eqx.Module):
     A concrete target gives `name`, `logdensity` and `position_template`; what else it has to say goes into the hooks
     below them. It may also have `hessian_diagonal(position, basis)`, shape (k,): the diagonal of B^T H B, where H is
     the Hessian of the log density in the coordinates that `jax.flatten_util.ravel_pytree` makes of a position, and the
-    columns of `basis`, shape (dim, k), are directions in those coordinates.
+    columns of `basis`, shape (dim, k), are directions in those coordinates. For Gibbs sampling it may have
+    `conditional_updates`, tuples (block, update, draw) as `parsample.samplers.gibbs.Conditional` has them; for samplers
+    on minibatches `num_data` and `minibatch(position, indices)`, as `parsample.samplers.sgld.Minibatches` has them.
 
     Arguments of constructors are concrete numbers. A target is a pytree of its parameters: to differentiate in one,
     differentiate in the target.

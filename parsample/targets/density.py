@@ -57,6 +57,21 @@ class LogDensity(Target):
         noise = [jax.random.uniform(key, x.shape, x.dtype, -1, 1) for key, x in zip(keys, leaves, strict=True)]
         return jax.tree.map(jnp.add, self.center, jax.tree.unflatten(tree, noise))
 
+    @property
+    def num_data(self) -> int | None:
+        """That of the function, if it has minibatches."""
+        return getattr(self.logdensity_fn, "num_data", None)
+
+    @property
+    def minibatch(self) -> Callable | None:
+        """That of the function, if it has minibatches."""
+        return getattr(self.logdensity_fn, "minibatch", None)
+
+    @property
+    def conditional_updates(self) -> Any:
+        """Those of the function, if it has any."""
+        return getattr(self.logdensity_fn, "conditional_updates", None)
+
     def constrain(self, position: PyTree) -> dict[str, Array]:
         """Name the leaves by their paths."""
         return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(position)}

@@ -9,18 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import Precision
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from parsample.targets import checks
 from parsample.targets.base import Position, Target, check_basis
 from parsample.targets.logistic_likelihood import curvature, sum_log_sigmoid
 
 
-class AbstractLogistic(Target):
-    """Log density of logistic regression with independent normal priors, on whatever data.
+class AbstractBinaryRegression(Target):
+    """What regressions of a yes or no share: data with the label in the sign, and independent normal priors.
 
-    P(label 1) = sigmoid(x^T b) with b_j ~ N(0, s^2), the intercept's coefficient included. The log density is the
-    normalised joint one of coefficients and labels. The variable of the trace is `coefficients`.
+    The variable of the trace is `coefficients`; b_j ~ N(0, s^2), that of the intercept included.
 
     Attributes:
         signed_features: shape (dim, rows): column i is x_i where the label is 1, and -x_i where it is 0. Dimensions
@@ -34,30 +33,16 @@ class AbstractLogistic(Target):
     prior_scale: eqx.AbstractVar[Float[Array, ""]]
     feature_names: eqx.AbstractVar[tuple[str, ...]]
 
-    def logdensity(self, position: Position) -> Float[Array, ""]:
-        """Return the log density at `position["coefficients"]`, shape (dim,). Cost: O(rows dim)."""
-        self.check_position(position)
-        coefficients = position["coefficients"]
+    def log_prior(self, coefficients: Float[Array, "dim"]) -> Float[Array, ""]:
+        """Return the log density of the prior."""
         scale = self.prior_scale.astype(coefficients.dtype)
         white = coefficients / scale
-        log_prior = -0.5 * (white @ white) - white.size * (jnp.log(scale) + 0.5 * math.log(2 * math.pi))
-        return sum_log_sigmoid(self.margins(coefficients)) + log_prior
+        return -0.5 * (white @ white) - white.size * (jnp.log(scale) + 0.5 * math.log(2 * math.pi))
 
     def margins(self, coefficients: Float[Array, "dim"]) -> Float[Array, "rows"]:
         """Return x^T b where the label is 1, and -x^T b where it is 0."""
         features = self.signed_features.astype(coefficients.dtype)
         return jnp.matmul(coefficients, features, precision=Precision.HIGHEST)
-
-    def hessian_diagonal(self, position: Position, basis: Float[Array, "dim k"]) -> Float[Array, "k"]:
-        """Return the diagonal of B^T H B with H = -X^T W X - I / s^2. Cost: O(rows dim k) once a basis, O(rows k)."""
-        self.check_position(position)
-        coefficients = position["coefficients"]
-        check_basis(basis, coefficients.size)
-        weights = curvature(self.margins(coefficients))
-        basis = basis.astype(coefficients.dtype)
-        squares = jax.vmap(self.margins, in_axes=1)(basis) ** 2
-        prior = jnp.sum((basis / self.prior_scale.astype(basis.dtype)) ** 2, axis=0)
-        return -jnp.matmul(squares, weights, precision=Precision.HIGHEST) - prior
 
     def position_template(self) -> Position:
         """Return zeros: coefficients, shape (dim,)."""
@@ -72,6 +57,47 @@ class AbstractLogistic(Target):
     def coords(self) -> dict[str, Sequence]:
         """Label the coefficients with the features they multiply."""
         return {"feature": list(self.feature_names)}
+
+
+class AbstractLogistic(AbstractBinaryRegression):
+    """Log density of logistic regression with independent normal priors, on whatever data.
+
+    P(label 1) = sigmoid(x^T b). The log density is the normalised joint one of coefficients and labels. Attributes are
+    those of `AbstractBinaryRegression`.
+    """
+
+    def logdensity(self, position: Position) -> Float[Array, ""]:
+        """Return the log density at `position["coefficients"]`, shape (dim,). Cost: O(rows dim)."""
+        self.check_position(position)
+        coefficients = position["coefficients"]
+        return sum_log_sigmoid(self.margins(coefficients)) + self.log_prior(coefficients)
+
+    @property
+    def num_data(self) -> int:
+        """The number of rows, which minibatches are drawn from."""
+        return self.signed_features.shape[1]
+
+    def minibatch(self, position: Position, indices: Int[Array, "batch"]) -> Float[Array, ""]:
+        """Return an estimate of the log density from the rows with these indices, unbiased if they are drawn uniformly.
+
+        Cost: O(batch dim).
+        """
+        self.check_position(position)
+        coefficients = position["coefficients"]
+        features = self.signed_features[:, indices].astype(coefficients.dtype)
+        margins = jnp.matmul(coefficients, features, precision=Precision.HIGHEST)
+        return self.num_data / indices.size * sum_log_sigmoid(margins) + self.log_prior(coefficients)
+
+    def hessian_diagonal(self, position: Position, basis: Float[Array, "dim k"]) -> Float[Array, "k"]:
+        """Return the diagonal of B^T H B with H = -X^T W X - I / s^2. Cost: O(rows dim k) once a basis, O(rows k)."""
+        self.check_position(position)
+        coefficients = position["coefficients"]
+        check_basis(basis, coefficients.size)
+        weights = curvature(self.margins(coefficients))
+        basis = basis.astype(coefficients.dtype)
+        squares = jax.vmap(self.margins, in_axes=1)(basis) ** 2
+        prior = jnp.sum((basis / self.prior_scale.astype(basis.dtype)) ** 2, axis=0)
+        return -jnp.matmul(squares, weights, precision=Precision.HIGHEST) - prior
 
 
 class LogisticRegression(AbstractLogistic):

@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import MALA, PCN, RWM, Barker, Sampler
+from parsample.samplers import MALA, PCN, RWM, Barker, Gibbs, Sampler
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -116,6 +116,9 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "pcn, dense": ("correlated", lambda density: PCN(density, 0.3, None, 1.5 * DENSE), 40_000),
     "pcn, skewed": ("skewed", lambda density: PCN(density, 0.3, None, np.full(3, 4, np.float32)), 60_000),
     "pcn, two wells": ("two wells", lambda density: PCN(density, 0.4, 0.1, np.full(2, 9, np.float32)), 20_000),
+    "gibbs": ("correlated", lambda density: Gibbs(density, 0.7), 20_000),
+    "gibbs, skewed": ("skewed", lambda density: Gibbs(density, 1.5), 20_000),
+    "gibbs, two wells": ("two wells", lambda density: Gibbs(density, 1.5), 20_000),
 }
 
 

@@ -12,6 +12,7 @@ from parsample.samplers import UnderdampedLangevin
 from parsample.samplers.momentum import Phase
 from parsample.samplers.underdamped_langevin import SCHEMES, UnderdampedLangevinInput, free_flight
 from tests.samplers import textbook
+from tests.samplers.densities import counted
 from tests.tolerances import SAME_COMPUTATION
 
 STEP_SIZE, FRICTION = 0.3, 0.7
@@ -147,7 +148,7 @@ def test_the_order_of_the_bias(scheme, moment, order):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_gradients_of_a_sequential_step(scheme, rng_key):
-    density, calls = textbook.counted(textbook.Quartic())
+    density, calls = counted(textbook.Quartic())
     sampler = UnderdampedLangevin(density, STEP_SIZE, scheme=scheme)
     start = jnp.zeros(textbook.DIM)
     inputs = sampler.draw_inputs(rng_key, 20, start)

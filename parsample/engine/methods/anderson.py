@@ -55,6 +55,11 @@ class Anderson(AbstractWrapper):
                 f"method is {self.method!r}, expected an iterative method to accelerate, such as Picard()."
             )
 
+    @property
+    def needs_derivative(self) -> bool:
+        """Whether the transition is differentiated: as the method that is accelerated does."""
+        return self.method.needs_derivative
+
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Prepare what the method does."""
         return self.method.prepare(transition, initial_state, inputs)

@@ -39,6 +39,11 @@ class Method(eqx.Module):
     # Whether the method can evaluate only the active steps.
     has_active_set: ClassVar[bool] = False
 
+    @property
+    def needs_derivative(self) -> bool:
+        """Whether the transition is differentiated: then states may hold no integers."""
+        return True
+
     @abc.abstractmethod
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Work out what the iterations need, over the whole chain."""

@@ -17,6 +17,11 @@ class Jacobi(LinearMethod):
     equation solving".
     """
 
+    @property
+    def needs_derivative(self) -> bool:
+        """Whether the transition is differentiated: it is not."""
+        return False
+
     def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Zero]:
         """Return the values and zero matrices."""
         return evaluate_all(transition, steps), Zero()

@@ -46,6 +46,11 @@ class Parareal(Method):
         if isinstance(self.segment, bool) or not isinstance(self.segment, int) or self.segment < 1:
             raise ValueError(f"segment is {self.segment!r}, expected a whole number of steps of at least 1.")
 
+    @property
+    def needs_derivative(self) -> bool:
+        """Whether the transition is differentiated: not with a coarse propagator of its own."""
+        return self.coarse is None
+
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Linearise at the initial state if there is nothing else to be coarse with."""
         if self.coarse is not None or transition.surrogate() is not None:

@@ -17,6 +17,11 @@ class Picard(LinearMethod):
     Source: Shih et al. 2023 (ParaDiGMS), section 3.
     """
 
+    @property
+    def needs_derivative(self) -> bool:
+        """Whether the transition is differentiated: it is not."""
+        return False
+
     def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], ScaledIdentity]:
         """Return the values and identities."""
         values = evaluate_all(transition, steps)

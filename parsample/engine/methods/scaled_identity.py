@@ -70,6 +70,11 @@ class ScaledIdentity(PreparedMethod):
         elif not callable(scale) and not isinstance(scale, jax.core.Tracer) and not -1 <= scale <= 1:
             raise ValueError(f"scale is {scale}, expected a number in [-1, 1]; 1 is Picard and 0 is Jacobi.")
 
+    @property
+    def needs_derivative(self) -> bool:
+        """Whether the transition is differentiated: not where the scale is given."""
+        return isinstance(self.scale, str)
+
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Return the scale of every step, unless it is estimated anew in every iteration."""
         steps, dtype = jax.tree.leaves(inputs)[0].shape[0], initial_state.dtype

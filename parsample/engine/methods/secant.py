@@ -36,6 +36,11 @@ class Secant(Method):
         if not -1 <= self.initial <= 1:
             raise ValueError(f"initial is {self.initial}, expected a number in [-1, 1]; 1 starts as Picard does.")
 
+    @property
+    def needs_derivative(self) -> bool:
+        """Whether the transition is differentiated: it is not."""
+        return False
+
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Prepare nothing."""
         return Prepared()

@@ -18,6 +18,11 @@ class Sequential(Method):
 
     has_active_set: ClassVar[bool] = True  # as every option that does not concern a loop, it changes nothing
 
+    @property
+    def needs_derivative(self) -> bool:
+        """Whether the transition is differentiated: it is not."""
+        return False
+
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Prepare nothing."""
         return Prepared()
