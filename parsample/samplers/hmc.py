@@ -78,8 +78,8 @@ class HMC(PositionSampler):
     Cost: num_integration_steps gradients a sequential step, one more where only the position is known.
 
     Source: Neal 2011, section 3.2, whose figure 2 is the step; Beskos et al. 2013 for the acceptance of 0.651;
-    Zoltowski et al. 2025, section 4, for the two axes. Ours: a trajectory in parallel solves the leapfrog steps with half kicks
-    merged, one gradient each, in coordinates in which the mass matrix is the identity.
+    Zoltowski et al. 2025, section 4, for the two axes. Ours: a trajectory in parallel solves the leapfrog steps with
+    half kicks merged, one gradient each, in coordinates in which the mass matrix is the identity.
     """
 
     target_acceptance: ClassVar[float] = 0.651
