@@ -3,15 +3,17 @@
 from parsample.engine.names import unknown
 from parsample.samplers.base import Chain, Sampler
 from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
+from parsample.samplers.hmc import HMC
 from parsample.samplers.mala import MALA
 from parsample.samplers.ula import ULA
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "ula": ULA,
     "mala": MALA,
+    "hmc": HMC,
 }
 
-__all__ = ["MALA", "SAMPLERS", "ULA", "Chain", "FromBlackJAX", "Sampler", "find", "from_blackjax"]
+__all__ = ["HMC", "MALA", "SAMPLERS", "ULA", "Chain", "FromBlackJAX", "Sampler", "find", "from_blackjax"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:
