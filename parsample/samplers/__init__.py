@@ -6,14 +6,27 @@ from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
 from parsample.samplers.hmc import HMC
 from parsample.samplers.mala import MALA
 from parsample.samplers.ula import ULA
+from parsample.samplers.underdamped_langevin import UnderdampedLangevin
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "ula": ULA,
     "mala": MALA,
     "hmc": HMC,
+    "underdamped_langevin": UnderdampedLangevin,
 }
 
-__all__ = ["HMC", "MALA", "SAMPLERS", "ULA", "Chain", "FromBlackJAX", "Sampler", "find", "from_blackjax"]
+__all__ = [
+    "HMC",
+    "MALA",
+    "SAMPLERS",
+    "ULA",
+    "Chain",
+    "FromBlackJAX",
+    "Sampler",
+    "UnderdampedLangevin",
+    "find",
+    "from_blackjax",
+]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

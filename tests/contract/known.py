@@ -15,6 +15,8 @@ DESCENT = "without a scan a correction travels one step an iteration"
 PERMUTATION = "rows of the Jacobian have more than one entry"
 SECANT = "quotients of differences mix in what the other coordinates did"
 SURROGATE = "linearised at the start of the chain, for these plain coordinates name no Gaussian"
+PHASE = "position and momentum drive each other, and the diagonal leaves that out"
+PARTING = "where the log density is not concave, trajectories with a momentum part faster than friction forgets them"
 
 KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("anderson", "mala", "breast_cancer"): ANDERSON,
@@ -34,6 +36,7 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("anderson", "ula", "two_wells"): ANDERSON,
     ("block_quasi_newton", "mala", "eight_schools_centered"): DIAGONAL,
     ("block_quasi_newton", "ula", "eight_schools"): DIAGONAL,
+    ("block_quasi_newton", "underdamped_langevin", "banana"): PARTING,
     ("elk", "mala", "banana"): TRUST,
     ("elk", "mala", "eight_schools"): TRUST,
     ("elk", "mala", "eight_schools_centered"): TRUST,
@@ -88,6 +91,7 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("merit_descent", "ula", "logistic_regression"): DESCENT,
     ("merit_descent", "ula", "multivariate_normal"): DESCENT,
     ("merit_descent", "ula", "two_wells"): DESCENT,
+    ("newton", "underdamped_langevin", "banana"): PARTING,
     ("permutation", "mala", "breast_cancer"): PERMUTATION,
     ("permutation", "mala", "eight_schools"): PERMUTATION,
     ("permutation", "mala", "eight_schools_centered"): PERMUTATION,
@@ -136,6 +140,10 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("quasi_elk", "ula", "log_gamma"): TRUST,
     ("quasi_newton", "mala", "eight_schools_centered"): DIAGONAL,
     ("quasi_newton", "ula", "eight_schools"): DIAGONAL,
+    ("quasi_newton", "underdamped_langevin", "banana"): PHASE,
+    ("quasi_newton", "underdamped_langevin", "eight_schools"): PHASE,
+    ("quasi_newton", "underdamped_langevin", "log_gamma"): PHASE,
+    ("quasi_newton", "underdamped_langevin", "multivariate_normal"): PHASE,
     ("scaled_identity", "mala", "breast_cancer"): SCALED,
     ("scaled_identity", "mala", "eight_schools_centered"): SCALED,
     ("scaled_identity", "mala", "funnel"): SCALED,

@@ -33,6 +33,7 @@ UNADJUSTED_SHARE = 0.5
 EVERY_METHOD = ("ula", "mala")
 SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     "": ("picard", "quasi_newton", "newton"),
+    "underdamped_langevin": ("quasi_newton", "block_quasi_newton", "newton"),
 }
 FEW_TARGETS = ("multivariate_normal", "log_gamma", "banana", "eight_schools")
 # Residual and correction of every step, in standard deviations of the posterior.

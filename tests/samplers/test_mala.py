@@ -166,28 +166,8 @@ def test_the_transition_from_a_position_is_the_step_from_its_state(rng_key):
     SAME_COMPUTATION.check(position, by_state[0].position)
 
 
-def counted(density):
-    """A density that counts how often its value is computed, with or without its gradient."""
-    calls = []
-
-    def count():
-        jax.debug.callback(lambda: calls.append(1))
-
-    @jax.custom_vjp
-    def counting(x):
-        count()
-        return density(x)
-
-    def forward(x):
-        count()
-        return jax.vjp(density, x)
-
-    counting.defvjp(forward, lambda pullback, cotangent: pullback(cotangent))
-    return counting, calls
-
-
 def test_a_sequential_step_costs_one_gradient(rng_key):
-    density, calls = counted(textbook.Quartic())
+    density, calls = textbook.counted(textbook.Quartic())
     mala = MALA(density, STEP_SIZE)
     start = jnp.zeros(textbook.DIM)
     inputs = mala.draw_inputs(rng_key, 20, start)
