@@ -3,6 +3,7 @@
 from parsample.engine.names import unknown
 from parsample.samplers.base import Chain, Sampler
 from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
+from parsample.samplers.ghmc import GHMC
 from parsample.samplers.hmc import HMC
 from parsample.samplers.mala import MALA
 from parsample.samplers.ula import ULA
@@ -12,10 +13,12 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "ula": ULA,
     "mala": MALA,
     "hmc": HMC,
+    "ghmc": GHMC,
     "underdamped_langevin": UnderdampedLangevin,
 }
 
 __all__ = [
+    "GHMC",
     "HMC",
     "MALA",
     "SAMPLERS",

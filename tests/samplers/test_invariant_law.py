@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import MALA, Sampler
+from parsample.samplers import GHMC, MALA, Sampler
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -107,6 +107,9 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "mala, dense": ("correlated", lambda density: MALA(density, 0.15, DENSE), 20_000),
     "mala, skewed": ("skewed", lambda density: MALA(density, 0.3), 20_000),
     "mala, two wells": ("two wells", lambda density: MALA(density, 0.4), 20_000),
+    "ghmc, dense": ("correlated", lambda density: GHMC(density, 0.5, DENSE, 0.3), 20_000),
+    "ghmc, skewed": ("skewed", lambda density: GHMC(density, 0.8, None, 0.3, 2), 20_000),
+    "ghmc, two wells": ("two wells", lambda density: GHMC(density, 0.8, None, 0.3), 20_000),
 }
 
 
