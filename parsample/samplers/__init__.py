@@ -5,7 +5,8 @@ from parsample.samplers.barker import Barker
 from parsample.samplers.base import Chain, Sampler
 from parsample.samplers.elliptical import EllipticalSlice
 from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
-from parsample.samplers.gibbs import Gibbs
+from parsample.samplers.ghmc import GHMC
+from parsample.samplers.gibbs import Conditional, Gibbs
 from parsample.samplers.hmc import HMC
 from parsample.samplers.mala import MALA
 from parsample.samplers.pcn import PCN
@@ -17,6 +18,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "ula": ULA,
     "mala": MALA,
     "hmc": HMC,
+    "ghmc": GHMC,
     "underdamped_langevin": UnderdampedLangevin,
     "barker": Barker,
     "rwm": RWM,
@@ -25,6 +27,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
 }
 
 __all__ = [
+    "GHMC",
     "HMC",
     "MALA",
     "PCN",
@@ -33,6 +36,7 @@ __all__ = [
     "ULA",
     "Barker",
     "Chain",
+    "Conditional",
     "EllipticalSlice",
     "FromBlackJAX",
     "Gibbs",

@@ -24,8 +24,9 @@ SEED = 0
 STEPS = 256
 PILOT_STEPS = 2000
 # The pilot steers to this acceptance rate. Chains with smaller steps than those that mix best are the ones that are
-# worth evaluating in parallel.
+# worth evaluating in parallel; so it is this much above the acceptance rate that a sampler asks for, if that is higher.
 PILOT_ACCEPTANCE = 0.8
+PILOT_MARGIN = 0.05
 # A sampler without accept/reject gets this share of the step size at which MALA has that acceptance rate.
 UNADJUSTED_SHARE = 0.5
 # ULA and MALA meet every method on every target. The other samplers meet the methods of their row, or of the last one,
@@ -40,6 +41,8 @@ SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     "pcn": ("jacobi", "picard", "secant", "quasi_newton"),
     # A random walk's Jacobian is the identity: picard has it for nothing, and quasi_newton knows it.
     "gibbs": ("picard", "quasi_newton"),
+    "ghmc": ("quasi_newton", "block_quasi_newton", "newton"),
+    "underdamped_langevin": ("quasi_newton", "block_quasi_newton", "newton"),
 }
 FEW_TARGETS = ("multivariate_normal", "log_gamma", "banana", "eight_schools")
 # Residual and correction of every step, in standard deviations of the posterior.
@@ -156,6 +159,7 @@ def settle(sampler_class: type[Sampler], target_name: str, data: Path | None) ->
 def pilot(sampler_class: type[Sampler], density: Standardised, vector: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Run a chain whose step size follows its acceptance rate: its flat positions, and the last step size."""
     position, key = density.inverse(vector), jax.random.key(SEED + 1)
+    acceptance = max(PILOT_ACCEPTANCE, (sampler_class.target_acceptance or 0.0) + PILOT_MARGIN)
     first = sampler_class(density)
     start, inputs = first.unknowns(first.init(position, key)), first.draw_inputs(key, PILOT_STEPS, position)
 
@@ -164,7 +168,7 @@ def pilot(sampler_class: type[Sampler], density: Standardised, vector: jax.Array
         number, input = element
         sampler = sampler_class(density, jnp.exp(log_step_size))
         state, info = sampler.transition.step(unknowns, input)
-        log_step_size += (info.acceptance_rate - PILOT_ACCEPTANCE) / jnp.sqrt(1 + number / 4)
+        log_step_size += (info.acceptance_rate - acceptance) / jnp.sqrt(1 + number / 4)
         return (sampler.unknowns(state), log_step_size), density.vector(state.position)
 
     carry = (start, jnp.asarray(-2.0, position.dtype))

@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import MALA, PCN, RWM, Barker, Gibbs, Sampler
+from parsample.samplers import GHMC, MALA, PCN, RWM, Barker, Gibbs, Sampler
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -119,6 +119,9 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "gibbs": ("correlated", lambda density: Gibbs(density, 0.7), 20_000),
     "gibbs, skewed": ("skewed", lambda density: Gibbs(density, 1.5), 20_000),
     "gibbs, two wells": ("two wells", lambda density: Gibbs(density, 1.5), 20_000),
+    "ghmc, dense": ("correlated", lambda density: GHMC(density, 0.5, DENSE, 0.3), 20_000),
+    "ghmc, skewed": ("skewed", lambda density: GHMC(density, 0.8, None, 0.3, 2), 20_000),
+    "ghmc, two wells": ("two wells", lambda density: GHMC(density, 0.8, None, 0.3), 20_000),
 }
 
 

@@ -5,6 +5,7 @@ The density is not Gaussian, so that the drift is not linear and the acceptance 
     log p(x) = b^T x - x^T P x / 2 - sum(x^4) / 4
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.stats import multivariate_normal
@@ -58,3 +59,23 @@ def log_ratio(x: np.ndarray, proposal: np.ndarray, step_size: float, inverse_mas
 
     forward, backward = log_q(proposal, x), log_q(x, proposal)
     return float(logdensity(proposal) + backward - logdensity(x) - forward)
+
+
+def counted(density):
+    """A density that counts how often its value is computed, with or without its gradient."""
+    calls = []
+
+    def count():
+        jax.debug.callback(lambda: calls.append(1))
+
+    @jax.custom_vjp
+    def counting(x):
+        count()
+        return density(x)
+
+    def forward(x):
+        count()
+        return jax.vjp(density, x)
+
+    counting.defvjp(forward, lambda pullback, cotangent: pullback(cotangent))
+    return counting, calls
