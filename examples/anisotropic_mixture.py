@@ -95,7 +95,7 @@ def draw(rows: list[Row], path: Path, steps: int) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> Table:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dims", type=int, nargs="+", default=[32], help="the paper's are 32 to 256")
     parser.add_argument("--components", type=int, default=3)
@@ -113,6 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
     Console(width=110).print(table)
     draw(rows, options.output, options.steps)
     print(f"figure: {options.output}")
+    return table
 
 
 if __name__ == "__main__":

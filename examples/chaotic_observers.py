@@ -132,7 +132,7 @@ def draw(found: dict[tuple[str, str], dict[str, Any]], limit: int, path: Path) -
     figure.savefig(path, dpi=120)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> Table:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=30_000)
     parser.add_argument("--max-iterations", type=int, default=200)
@@ -160,6 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     Console(width=100).print(table)
     draw(found, options.max_iterations, options.output)
     print(f"figure: {options.output}")
+    return table
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def draw(rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> Table:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 300, 1000, 3000])
@@ -107,6 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     Console(width=110).print(table)
     draw(rows, options.output)
     print(f"figure: {options.output}")
+    return table
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def draw(rows: list[Row], path: Path, dim: int) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> Table:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 300, 1000, 3000, 10_000, 30_000])
     parser.add_argument("--slow-steps", type=int, default=1000, help="longest word for the methods that are not exact")
@@ -140,6 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
     Console(width=110).print(table)
     draw(rows, options.output, 120 if options.regular else 5)
     print(f"figure: {options.output}")
+    return table
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     # engine
     "evaluate": ("parsample.engine.evaluate", "evaluate"),
     "evaluate_sequential": ("parsample.engine.evaluate", "evaluate_sequential"),
+    "evaluate_nested": ("parsample.engine.nested", "evaluate_nested"),
     "Solution": ("parsample.engine.solution", "Solution"),
     "Status": ("parsample.engine.solution", "Status"),
     "ConvergenceError": ("parsample.engine.solution", "ConvergenceError"),
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from parsample.engine.diagnose import Diagnosis, diagnose
     from parsample.engine.evaluate import evaluate, evaluate_sequential
     from parsample.engine.methods import METHODS
+    from parsample.engine.nested import evaluate_nested
     from parsample.engine.predictability import lyapunov_exponent
     from parsample.engine.scan import solve_lds
     from parsample.engine.solution import ConvergenceError, Solution, Status

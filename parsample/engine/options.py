@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from parsample.engine.iteration import Conditioning
 from parsample.engine.methods import METHODS, Method
 from parsample.engine.methods.base import innermost
+from parsample.engine.solution import Solution
 from parsample.engine.transition import floating_dtype, ravel_state
 
 
@@ -146,11 +147,13 @@ def check_tolerances(atol: float, rtol: float, dtype: jnp.dtype) -> None:
 
 
 def check_guess(guess: PyTree, initial_state: PyTree, steps: int) -> Float[Array, "steps dim"]:
-    """Return a guess as flat vectors, one a step.
+    """Return a guess, states or a `Solution` that holds them, as flat vectors, one a step.
 
     Raises:
         ValueError: it is not like the states, or not finite.
     """
+    if isinstance(guess, Solution):
+        guess = guess.states
     shapes = jax.tree.map(lambda leaf: (steps, *jnp.shape(leaf)), initial_state)
     found = jax.tree.map(jnp.shape, guess)
     if found != shapes:

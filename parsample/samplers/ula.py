@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from parsample.samplers.base import PositionSampler, check_step_size, draw_normal
+from parsample.samplers.base import PositionSampler, SamplerTransition, check_step_size, draw_normal
 from parsample.samplers.langevin import LangevinState, drift_diagonal, propose, state_at
 from parsample.samplers.mass import Mass
 
@@ -68,6 +69,23 @@ class ULA(PositionSampler):
         """Make one step. There is no decision, so `gate` changes nothing."""
         state = self.init(propose(state, input.noise, self.step_size, self.mass))
         return state, ULAInfo(jnp.ones_like(state.logdensity), jnp.asarray(True))
+
+    def coarsen(self, inputs: ULAInput, factor: int) -> tuple[SamplerTransition, ULAInput]:
+        """Return the same dynamics in steps `factor` times as long, and the noise of those steps.
+
+        A long step gets the sum of the noise of the steps it covers, over sqrt(factor); steps at the end that fill no
+        long one are left out. For `parsample.evaluate_nested`.
+
+        Raises:
+            ValueError: the factor is below 1, or there are fewer steps.
+        """
+        steps, dim = inputs.noise.shape
+        if not 1 <= factor <= steps:
+            raise ValueError(f"factor is {factor}, expected a whole number from 1 to {steps}, the number of steps.")
+        count = steps // factor
+        noise = inputs.noise[: count * factor].reshape(count, factor, dim).sum(1) / factor**0.5
+        longer = eqx.tree_at(lambda sampler: sampler.step_size, self, factor * self.step_size)
+        return longer.transition, ULAInput(noise.astype(inputs.noise.dtype))
 
     def with_diagonal(self, unknowns: PyTree, input: ULAInput) -> tuple[PyTree, PyTree] | None:
         """Return the next position and the diagonal of I + step_size M^-1 H, if the log density knows that of H."""

@@ -127,6 +127,16 @@ def test_a_guess_takes_the_dtype_of_the_state() -> None:
     assert flat.shape == (4, 2)
 
 
+def test_a_solution_is_a_guess() -> None:
+    problem = tanh_problem()
+    begun = evaluate(*problem, method="newton", max_iterations=2, throw=False)
+    from_it, from_states = (evaluate(*problem, method="jacobi", guess=guess) for guess in (begun, begun.states))
+    assert from_it.iterations == from_states.iterations
+    assert from_it.iterations < evaluate(*problem, method="jacobi").iterations
+    with pytest.raises(ValueError, match="guess has the shapes"):
+        evaluate(problem.transition, problem.initial_state, problem.inputs[:-1], guess=begun)
+
+
 @pytest.mark.parametrize("value", ["half", True, None, [0.5]])
 def test_only_numbers_are_numbers(value: object) -> None:
     # The run-time type checks of the tests stand before `evaluate`; users have none.

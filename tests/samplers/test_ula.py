@@ -72,3 +72,25 @@ def test_the_stationary_covariance_on_a_gaussian(case):
     draws = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(0), 8)), np.float64)
     products = {f"x{i} x{j}": (draws[..., i] * draws[..., j], expected[i, j]) for i in range(dim) for j in range(i + 1)}
     check_moments(products | {f"x{i}": (draws[..., i], 0.0) for i in range(dim)})
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_coarser_level_is_the_same_dynamics_in_longer_steps(rng):
+    """Where there is no drift the long steps lead where the short ones do, and on the textbook's target one by one."""
+    noise = rng.standard_normal((11, textbook.DIM))
+    start = jnp.asarray(rng.standard_normal(textbook.DIM))
+    flat = ULA(lambda x: 0 * x.sum(), STEP_SIZE)
+    transition, inputs = flat.coarsen(ULAInput(jnp.asarray(noise)), 3)
+    fine = parsample.evaluate_sequential(flat.transition, start, ULAInput(jnp.asarray(noise))).states
+    coarse = parsample.evaluate_sequential(transition, start, inputs).states
+    SAME_COMPUTATION.check(coarse, fine[2::3])
+    transition, inputs = ULA(textbook.Quartic(), STEP_SIZE).coarsen(ULAInput(jnp.asarray(noise)), 3)
+    merged = noise[3:6].sum(0) / np.sqrt(3)
+    expected = textbook.propose(np.asarray(start), merged, 3 * STEP_SIZE, np.eye(textbook.DIM))
+    SAME_COMPUTATION.check(transition(start, ULAInput(inputs.noise[1])), expected)
+
+
+@pytest.mark.parametrize("factor", [0, 12])
+def test_a_factor_beyond_the_chain_is_refused(factor):
+    with pytest.raises(ValueError, match=f"factor is {factor}, expected a whole number from 1 to 11"):
+        ULA(textbook.Quartic(), STEP_SIZE).coarsen(ULAInput(jnp.zeros((11, textbook.DIM))), factor)
