@@ -6,6 +6,7 @@ from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
 from parsample.samplers.ghmc import GHMC
 from parsample.samplers.hmc import HMC
 from parsample.samplers.mala import MALA
+from parsample.samplers.mclmc import MCLMC
 from parsample.samplers.ula import ULA
 from parsample.samplers.underdamped_langevin import UnderdampedLangevin
 
@@ -15,12 +16,14 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "hmc": HMC,
     "ghmc": GHMC,
     "underdamped_langevin": UnderdampedLangevin,
+    "mclmc": MCLMC,
 }
 
 __all__ = [
     "GHMC",
     "HMC",
     "MALA",
+    "MCLMC",
     "SAMPLERS",
     "ULA",
     "Chain",

@@ -35,6 +35,7 @@ EVERY_METHOD = ("ula", "mala")
 SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     "": ("picard", "quasi_newton", "newton"),
     "ghmc": ("quasi_newton", "block_quasi_newton", "newton"),
+    "mclmc": ("quasi_newton", "block_quasi_newton", "newton"),
     "underdamped_langevin": ("quasi_newton", "block_quasi_newton", "newton"),
 }
 FEW_TARGETS = ("multivariate_normal", "log_gamma", "banana", "eight_schools")
