@@ -11,6 +11,7 @@ from parsample.samplers.hmc import HMC
 from parsample.samplers.mala import MALA
 from parsample.samplers.pcn import PCN
 from parsample.samplers.rwm import RWM
+from parsample.samplers.mclmc import MCLMC
 from parsample.samplers.ula import ULA
 from parsample.samplers.underdamped_langevin import UnderdampedLangevin
 
@@ -24,6 +25,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "rwm": RWM,
     "pcn": PCN,
     "gibbs": Gibbs,
+    "mclmc": MCLMC,
 }
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "MALA",
     "PCN",
     "RWM",
+    "MCLMC",
     "SAMPLERS",
     "ULA",
     "Barker",

@@ -34,6 +34,8 @@ UNADJUSTED_SHARE = 0.5
 EVERY_METHOD = ("ula", "mala")
 SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     "": ("picard", "quasi_newton", "newton"),
+    "ghmc": ("quasi_newton", "block_quasi_newton", "newton"),
+    "mclmc": ("quasi_newton", "block_quasi_newton", "newton"),
     "underdamped_langevin": ("quasi_newton", "block_quasi_newton", "newton"),
     # Jacobians that are multiples of the identity: quasi-Newton is Newton.
     "barker": ("picard", "secant", "quasi_newton"),
