@@ -9,9 +9,9 @@ from parsample.samplers.ghmc import GHMC
 from parsample.samplers.gibbs import Conditional, Gibbs
 from parsample.samplers.hmc import HMC
 from parsample.samplers.mala import MALA
+from parsample.samplers.mclmc import MCLMC
 from parsample.samplers.pcn import PCN
 from parsample.samplers.rwm import RWM
-from parsample.samplers.mclmc import MCLMC
 from parsample.samplers.ula import ULA
 from parsample.samplers.underdamped_langevin import UnderdampedLangevin
 
@@ -21,20 +21,20 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "hmc": HMC,
     "ghmc": GHMC,
     "underdamped_langevin": UnderdampedLangevin,
+    "mclmc": MCLMC,
     "barker": Barker,
     "rwm": RWM,
     "pcn": PCN,
     "gibbs": Gibbs,
-    "mclmc": MCLMC,
 }
 
 __all__ = [
     "GHMC",
     "HMC",
     "MALA",
+    "MCLMC",
     "PCN",
     "RWM",
-    "MCLMC",
     "SAMPLERS",
     "ULA",
     "Barker",

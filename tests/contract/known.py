@@ -205,3 +205,6 @@ KNOWN_OVERCLAIMING: dict[Row, str] = {
     ("newton", "mclmc", "log_gamma"): AMPLIFIED,
     ("quasi_newton", "mclmc", "banana"): AMPLIFIED,
 }
+
+# Of these, the rows whose error is within ten times the tolerance: on another processor they may pass.
+NEAR_THE_LINE: set[Row] = {("newton", "mclmc", "log_gamma")}

@@ -43,7 +43,6 @@ SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     "pcn": ("jacobi", "picard", "secant", "quasi_newton"),
     # A random walk's Jacobian is the identity: picard has it for nothing, and quasi_newton knows it.
     "gibbs": ("picard", "quasi_newton"),
-    "ghmc": ("quasi_newton", "block_quasi_newton", "newton"),
 }
 FEW_TARGETS = ("multivariate_normal", "log_gamma", "banana", "eight_schools")
 # Residual and correction of every step, in standard deviations of the posterior.
