@@ -34,7 +34,7 @@ STUDIES = {
         "most over the seeds; iterations are those of the chain itself, rounds those of all levels. Published is "
         "Newton, not projected; the goal was 12 iterations on every seed. Nested levels leave 4 to 13 to the chain "
         "itself, a median of 5, and take half the evaluations. In rounds they gain nothing over the Gaussian's chain "
-        "as the guess: each time a chain lingers at the barrier, some level has to find out on which side it comes down.",
+        "as the guess: each time a chain lingers at the barrier, some level has to find out on which side it falls.",
     ),
 }
 
