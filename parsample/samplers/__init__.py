@@ -2,15 +2,17 @@
 
 from parsample.engine.names import unknown
 from parsample.samplers.base import Sampler
+from parsample.samplers.hmc import HMC
 from parsample.samplers.mala import MALA
 from parsample.samplers.ula import ULA
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "ula": ULA,
     "mala": MALA,
+    "hmc": HMC,
 }
 
-__all__ = ["MALA", "SAMPLERS", "ULA", "Sampler", "find"]
+__all__ = ["HMC", "MALA", "SAMPLERS", "ULA", "Sampler", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

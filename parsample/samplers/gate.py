@@ -46,5 +46,7 @@ def _straight_through_jvp(primals, tangents):
     is_accepted, log_odds, new, old = primals
     _, d_odds, d_new, d_old = tangents
     soft = jax.nn.sigmoid(log_odds)
-    tangent = jnp.where(is_accepted, d_new, d_old) + soft * (1 - soft) * d_odds * (new - old)
+    # A proposal without a chance may be anything, infinite or not a number at all.
+    jump = jnp.where(jnp.isfinite(log_odds), new - old, 0)
+    tangent = jnp.where(is_accepted, d_new, d_old) + soft * (1 - soft) * d_odds * jump
     return jnp.where(is_accepted, new, old), tangent

@@ -56,6 +56,15 @@ class Mass(eqx.Module):
                 f"inverse_mass_matrix is for {self.root.shape[0]} dimensions, but the position holds {dim} numbers."
             )
 
+    def like(self, vector: Float[Array, " dim"]) -> "Mass":
+        """Return the matrix in the precision of a position, once it is known to fit it.
+
+        Raises:
+            ValueError: it is of another size.
+        """
+        self.check(vector.size)
+        return self if self.root is None else Mass(self.root.astype(vector.dtype))
+
     def root_times(self, vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """Return L x, where L L^T = M^-1."""
         if self.root is None:

@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import MALA, Sampler
+from parsample.samplers import HMC, MALA, Sampler
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -107,6 +107,10 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "mala, dense": ("correlated", lambda density: MALA(density, 0.15, DENSE), 20_000),
     "mala, skewed": ("skewed", lambda density: MALA(density, 0.3), 20_000),
     "mala, two wells": ("two wells", lambda density: MALA(density, 0.4), 20_000),
+    "hmc, identity": ("correlated", lambda density: HMC(density, 0.35, None, 5), 5_000),
+    "hmc, dense": ("correlated", lambda density: HMC(density, 0.5, DENSE, 4, step_size_jitter=0), 5_000),
+    "hmc, skewed": ("skewed", lambda density: HMC(density, 0.9, None, 3, min_integration_steps=1), 5_000),
+    "hmc, two wells": ("two wells", lambda density: HMC(density, 0.9, DIAGONAL, 3), 10_000),
 }
 
 
@@ -138,6 +142,8 @@ def test_moments(case: str) -> None:
 REVERSIBLE: dict[str, Make] = {
     "mala": lambda density: MALA(density, 0.5),
     "mala, dense": lambda density: MALA(density, 0.3, np.diag([1.0, 2.0, 0.5]).astype(np.float32)),
+    "hmc": lambda density: HMC(density, 1.0, None, 3, min_integration_steps=1),
+    "hmc, dense": lambda density: HMC(density, 0.7, np.diag([1.0, 2.0, 0.5]).astype(np.float32), 3),
 }
 PAIRS: dict[str, tuple[Any, Any]] = {
     "x0, x0^2": (lambda x: x[:, 0], lambda x: x[:, 0] ** 2),

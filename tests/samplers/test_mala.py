@@ -11,6 +11,7 @@ from parsample.engine.transition import GATES
 from parsample.samplers import MALA
 from parsample.samplers.metropolis import MetropolisInput
 from tests.samplers import textbook
+from tests.samplers.counting import counted
 from tests.tolerances import SAME_COMPUTATION
 
 STEP_SIZE = 0.3
@@ -164,26 +165,6 @@ def test_the_transition_from_a_position_is_the_step_from_its_state(rng_key):
     for one, other in zip(jax.tree.leaves(by_state), jax.tree.leaves(by_position), strict=True):
         SAME_COMPUTATION.check(one, other)
     SAME_COMPUTATION.check(position, by_state[0].position)
-
-
-def counted(density):
-    """A density that counts how often its value is computed, with or without its gradient."""
-    calls = []
-
-    def count():
-        jax.debug.callback(lambda: calls.append(1))
-
-    @jax.custom_vjp
-    def counting(x):
-        count()
-        return density(x)
-
-    def forward(x):
-        count()
-        return jax.vjp(density, x)
-
-    counting.defvjp(forward, lambda pullback, cotangent: pullback(cotangent))
-    return counting, calls
 
 
 def test_a_sequential_step_costs_one_gradient(rng_key):

@@ -58,3 +58,18 @@ def log_ratio(x: np.ndarray, proposal: np.ndarray, step_size: float, inverse_mas
 
     forward, backward = log_q(proposal, x), log_q(x, proposal)
     return float(logdensity(proposal) + backward - logdensity(x) - forward)
+
+
+def leapfrog(
+    x: np.ndarray, p: np.ndarray, step_size: float, inverse_mass: np.ndarray, num_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Neal 2011, figure 2, with a mass matrix: half a kick, a drift, half a kick, `num_steps` times."""
+    for _ in range(num_steps):
+        p = p + step_size / 2 * gradient(x)
+        x = x + step_size * inverse_mass @ p
+        p = p + step_size / 2 * gradient(x)
+    return x, p
+
+
+def energy(x: np.ndarray, p: np.ndarray, inverse_mass: np.ndarray) -> float:
+    return float(p @ inverse_mass @ p / 2 - logdensity(x))

@@ -1,0 +1,166 @@
+"""Hamiltonian Monte Carlo with trajectories of a given number of leapfrog steps."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from parsample.engine import methods, options
+from parsample.samplers import metropolis
+from parsample.samplers.base import PositionSampler, check_step_size
+from parsample.samplers.langevin import LangevinState, state_at
+from parsample.samplers.leapfrog import integrate
+from parsample.samplers.mass import Mass
+
+
+class HMCInput(NamedTuple):
+    """What a step is given.
+
+    Attributes:
+        noise: the momentum w of `leapfrog.py`, standard normal, shape (dim,).
+        log_uniform: the logarithm of a uniform number; the end is accepted if its log ratio is above it.
+        jitter: uniform on (-1, 1), for the step size; None where that is fixed.
+        num_integration_steps: of the trajectory; None where it is fixed.
+    """
+
+    noise: Float[Array, " dim"]
+    log_uniform: Float[Array, ""]
+    jitter: Float[Array, ""] | None = None
+    num_integration_steps: Int[Array, ""] | None = None
+
+
+class HMCInfo(NamedTuple):
+    """Diagnostics of a step.
+
+    Attributes:
+        acceptance_rate: the probability with which the end of the trajectory was to be accepted.
+        is_accepted: whether it was.
+        is_divergent: whether the energy rose by more than 1000 along the trajectory, or is not a number at its end.
+        energy: of the point of phase space in which the step ends.
+        num_integration_steps: leapfrog steps of the trajectory.
+    """
+
+    acceptance_rate: Float[Array, ""]
+    is_accepted: Bool[Array, ""]
+    is_divergent: Bool[Array, ""]
+    energy: Float[Array, ""]
+    num_integration_steps: Int[Array, ""]
+
+
+class HMC(PositionSampler):
+    """Hamiltonian Monte Carlo: a fresh momentum, a leapfrog trajectory, and its end accepted or rejected.
+
+    With the position x, p ~ N(0, M) and the energy E = p^T M^-1 p / 2 - log p(x), the end (x', p') of a trajectory is
+    accepted with probability min(1, exp(E - E')). An end that is not finite is rejected.
+
+    There are two axes to evaluate in parallel: the chain, a draw at a time (what the engine does with any sampler),
+    and inside each draw its trajectory, a leapfrog step at a time, with `leapfrog`. The draws are the same.
+
+    Args:
+        logdensity_fn: position -> log density, up to a constant.
+        step_size: of the leapfrog integrator, BlackJAX's: x moves by step_size M^-1 p, in units of the position where
+            the mass matrix is the identity.
+        inverse_mass_matrix: None (identity), (dim,) or (dim, dim), in the order of the ravelled position.
+        num_integration_steps: leapfrog steps of a trajectory.
+        step_size_jitter: in [0, 1): the step size of a trajectory is step_size (1 + step_size_jitter u), u uniform on
+            (-1, 1), against trajectories that come back to where they began.
+        min_integration_steps: the number of leapfrog steps is drawn uniformly from this to `num_integration_steps`;
+            None for always `num_integration_steps`. All of them are computed, whatever number was drawn.
+        leapfrog: the method by which the engine evaluates the leapfrog steps of a trajectory in parallel, a name or an
+            instance; None for a loop. For states (position, momentum): "block_quasi_newton".
+
+    Raises:
+        ValueError: an argument is out of its range, or the matrix not positive definite.
+
+    Cost: num_integration_steps gradients a sequential step, one more where only the position is known.
+
+    Source: Neal 2011, section 3.2, whose figure 2 is the step; Beskos et al. 2013 for the acceptance of 0.651;
+    Zoltowski et al. 2025, section 4, for the two axes. Ours: a trajectory in parallel solves the leapfrog steps with
+    half kicks merged, one gradient each, in coordinates in which the mass matrix is the identity.
+    """
+
+    target_acceptance: ClassVar[float] = 0.651
+
+    logdensity_fn: Callable
+    step_size: Float[Array, ""] | float
+    mass: Mass
+    num_integration_steps: int = eqx.field(static=True)
+    step_size_jitter: float = eqx.field(static=True)
+    min_integration_steps: int | None = eqx.field(static=True)
+    leapfrog: methods.Method | None
+
+    def __init__(
+        self,
+        logdensity_fn: Callable,
+        step_size: Any = 0.1,
+        inverse_mass_matrix: Any = None,
+        num_integration_steps: Any = 8,
+        *,
+        step_size_jitter: Any = 0.5,
+        min_integration_steps: Any = None,
+        leapfrog: str | methods.Method | None = None,
+    ):
+        """Check the arguments and factor the mass matrix."""
+        check_step_size(step_size)
+        self.logdensity_fn, self.step_size, self.mass = logdensity_fn, step_size, Mass.of(inverse_mass_matrix)
+        remedy = "a trajectory is that many leapfrog steps"
+        self.num_integration_steps = options.whole("num_integration_steps", num_integration_steps, remedy)
+        if not (options.is_number(step_size_jitter) and 0 <= step_size_jitter < 1):
+            raise ValueError(f"step_size_jitter is {step_size_jitter!r}, expected a number in [0, 1); 0 is none.")
+        self.step_size_jitter = float(step_size_jitter)
+        if min_integration_steps is not None:
+            remedy = "None makes every trajectory num_integration_steps long"
+            min_integration_steps = options.whole("min_integration_steps", min_integration_steps, remedy)
+            if min_integration_steps > self.num_integration_steps:
+                raise ValueError(
+                    f"min_integration_steps is {min_integration_steps}, expected at most num_integration_steps, "
+                    f"{self.num_integration_steps}; raise that, or lower this."
+                )
+        self.min_integration_steps = min_integration_steps
+        self.leapfrog = None if leapfrog is None else methods.find(leapfrog)
+
+    def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> LangevinState:
+        """Return the state at a position, with its log density and gradient."""
+        return state_at(self.logdensity_fn, position)
+
+    def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> HMCInput:
+        """Draw the noise and the uniform numbers of `num_steps` steps, and what is jittered."""
+        key_metropolis, key_jitter, key_length = jax.random.split(rng_key, 3)
+        drawn = metropolis.draw_inputs(key_metropolis, num_steps, dim, dtype)
+        jitter = length = None
+        if self.step_size_jitter:
+            jitter = jax.random.uniform(key_jitter, (num_steps,), dtype, -1, 1)
+        if self.min_integration_steps is not None:
+            bounds = self.min_integration_steps, self.num_integration_steps + 1
+            length = jax.random.randint(key_length, (num_steps,), *bounds, jnp.int32)
+        return HMCInput(drawn.noise, drawn.log_uniform, jitter, length)
+
+    def step(self, state: LangevinState, input: HMCInput, gate: str = "frozen") -> tuple[LangevinState, HMCInfo]:
+        """Follow a trajectory, then accept or reject its end."""
+        jitter, length = input.jitter, input.num_integration_steps
+        trajectory = integrate(
+            self.logdensity_fn,
+            self.mass,
+            state,
+            input.noise,
+            self.step_size if jitter is None else self.step_size * (1 + self.step_size_jitter * jitter),
+            self.num_integration_steps,
+            length=length,
+            method=self.leapfrog,
+        )
+        before = jnp.vdot(input.noise, input.noise) / 2 - state.logdensity
+        state, info = metropolis.decide(gate, input.log_uniform, trajectory.log_ratio, trajectory.state, state)
+        return state, HMCInfo(
+            acceptance_rate=info.acceptance_rate,
+            is_accepted=info.is_accepted,
+            is_divergent=trajectory.is_divergent,
+            energy=jnp.where(info.is_accepted, before - trajectory.log_ratio, before),
+            num_integration_steps=jnp.asarray(self.num_integration_steps, jnp.int32) if length is None else length,
+        )
+
+    def with_diagonal(self, unknowns: PyTree, input: HMCInput) -> None:
+        """Return None: the diagonal of the Jacobian of a trajectory is left to the method's estimator."""
+        return None
