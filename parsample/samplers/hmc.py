@@ -97,10 +97,10 @@ class HMC(PositionSampler):
         logdensity_fn: Callable,
         step_size: Any = 0.1,
         inverse_mass_matrix: Any = None,
-        num_integration_steps: int = 8,
+        num_integration_steps: Any = 8,
         *,
-        step_size_jitter: float = 0.5,
-        min_integration_steps: int | None = None,
+        step_size_jitter: Any = 0.5,
+        min_integration_steps: Any = None,
         leapfrog: str | methods.Method | None = None,
     ):
         """Check the arguments and factor the mass matrix."""

@@ -111,7 +111,7 @@ def integrate(
     if method is None:
         end, ahead = _loop(leapfrog, phase, state, num_steps, length)
     else:
-        end, ahead = _parallel(leapfrog, phase, state, num_steps, length, method)
+        end, ahead = _parallel(leapfrog, phase, num_steps, length, method)
     final = leapfrog.kick(ahead, end.gradient, -0.5)
     # As a product, the difference of the kinetic energies keeps its digits.
     log_ratio = end.logdensity - state.logdensity + jnp.vdot(momentum - final, momentum + final) / 2
@@ -143,7 +143,6 @@ def _loop(
 def _parallel(
     leapfrog: Leapfrog,
     phase: tuple[Array, Array],
-    state: LangevinState,
     num_steps: int,
     length: Int[Array, ""] | None,
     method: Method,

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from parsample import samplers
-from parsample.samplers import MALA, SAMPLERS, ULA
+from parsample.samplers import HMC, MALA, SAMPLERS, ULA
 from parsample.samplers.base import BLOCK
+from parsample.samplers.hmc import HMCInput
 from parsample.samplers.mass import Mass
 from parsample.samplers.metropolis import MetropolisInput
 from parsample.samplers.ula import ULAInput
@@ -90,7 +91,7 @@ def test_inputs_have_the_dtype_of_the_position(sampler, rng_key):
     assert all(np.any(leaf != leaf.astype(np.float32)) for leaf in inputs)
 
 
-@pytest.mark.parametrize("sampler", ["mala", "ula"])
+@pytest.mark.parametrize("sampler", ["mala", "ula", "hmc"])
 def test_noise_is_standard_normal(sampler, rng_key):
     noise = draw(sampler, rng_key, 4000, jnp.zeros(3))[0].astype(np.float64)
     assert noise.shape == (4000, 3)
@@ -146,7 +147,7 @@ def test_step_size_and_mass_matrix_may_be_traced():
 ASYMMETRIC = np.array([[1.0, 0.5], [0.3, 1.0]], np.float32)
 
 
-@pytest.mark.parametrize("sampler", [MALA, ULA])
+@pytest.mark.parametrize("sampler", [MALA, ULA, HMC])
 def test_a_mass_matrix_that_is_not_symmetric(sampler):
     with pytest.raises(ValueError, match=r"inverse_mass_matrix is not symmetric: .* differ by 0\.2; pass"):
         sampler(density, 0.1, ASYMMETRIC)
@@ -155,7 +156,7 @@ def test_a_mass_matrix_that_is_not_symmetric(sampler):
 SINGULAR = np.array([[1.0, 1.0], [1.0, 1.0]], np.float32)
 
 
-@pytest.mark.parametrize("sampler", [MALA, ULA])
+@pytest.mark.parametrize("sampler", [MALA, ULA, HMC])
 @pytest.mark.parametrize(
     "matrix",
     [[1.0, -1.0], [1.0, 0.0], [1.0, np.nan], [1.0, np.inf], -np.eye(2), SINGULAR, np.full((2, 2), np.nan)],
@@ -165,19 +166,20 @@ def test_a_mass_matrix_that_is_not_positive_definite(sampler, matrix):
         sampler(density, 0.1, np.asarray(matrix, np.float32))
 
 
-@pytest.mark.parametrize("sampler", [MALA, ULA])
+@pytest.mark.parametrize("sampler", [MALA, ULA, HMC])
 @pytest.mark.parametrize(("shape", "shown"), [((), r"\(\)"), ((2, 3), r"\(2, 3\)"), ((2, 2, 2), r"\(2, 2, 2\)")])
 def test_a_mass_matrix_of_the_wrong_shape(sampler, shape, shown):
     with pytest.raises(ValueError, match=rf"inverse_mass_matrix has shape {shown}, expected \(dim,\) for a diagonal"):
         sampler(density, 0.1, np.ones(shape))
 
 
-@pytest.mark.parametrize("sampler", [MALA, ULA])
+@pytest.mark.parametrize("sampler", [MALA, ULA, HMC])
 @pytest.mark.parametrize("matrix", [np.ones(3), np.eye(3)])
 def test_a_mass_matrix_for_another_dimension(sampler, matrix):
     sampler = sampler(density, 0.1, matrix)
     position = jnp.zeros(2)
-    input = ULAInput(position) if isinstance(sampler, ULA) else MetropolisInput(position, jnp.asarray(-1.0))
+    given = HMCInput if isinstance(sampler, HMC) else MetropolisInput
+    input = ULAInput(position) if isinstance(sampler, ULA) else given(position, jnp.asarray(-1.0))
     with pytest.raises(ValueError, match="inverse_mass_matrix is for 3 dimensions, but the position holds 2 numbers"):
         sampler.transition(position, input)
 

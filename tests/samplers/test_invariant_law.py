@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import GHMC, MALA, PCN, RWM, Barker, Gibbs, Sampler
+from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, Barker, Gibbs, Sampler
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -122,6 +122,10 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "ghmc, dense": ("correlated", lambda density: GHMC(density, 0.5, DENSE, 0.3), 20_000),
     "ghmc, skewed": ("skewed", lambda density: GHMC(density, 0.8, None, 0.3, 2), 20_000),
     "ghmc, two wells": ("two wells", lambda density: GHMC(density, 0.8, None, 0.3), 20_000),
+    "hmc, identity": ("correlated", lambda density: HMC(density, 0.35, None, 5), 5_000),
+    "hmc, dense": ("correlated", lambda density: HMC(density, 0.5, DENSE, 4, step_size_jitter=0), 5_000),
+    "hmc, skewed": ("skewed", lambda density: HMC(density, 0.9, None, 3, min_integration_steps=1), 5_000),
+    "hmc, two wells": ("two wells", lambda density: HMC(density, 0.9, DIAGONAL, 3), 10_000),
 }
 
 
@@ -157,6 +161,8 @@ REVERSIBLE: dict[str, Make] = {
     "barker, dense": lambda density: Barker(density, 1.2, SKEWED_DENSE),
     "rwm, dense": lambda density: RWM(density, 1.2, SKEWED_DENSE),
     "pcn, dense": lambda density: PCN(density, 0.3, 0.2, SKEWED_DENSE),
+    "hmc": lambda density: HMC(density, 1.0, None, 3, min_integration_steps=1),
+    "hmc, dense": lambda density: HMC(density, 0.7, np.diag([1.0, 2.0, 0.5]).astype(np.float32), 3),
 }
 PAIRS: dict[str, tuple[Any, Any]] = {
     "x0, x0^2": (lambda x: x[:, 0], lambda x: x[:, 0] ** 2),

@@ -11,7 +11,7 @@ from parsample.engine.transition import GATES
 from parsample.samplers import MALA
 from parsample.samplers.metropolis import MetropolisInput
 from tests.samplers import textbook
-from tests.samplers.densities import HOLES
+from tests.samplers.densities import HOLES, counted
 from tests.tolerances import SAME_COMPUTATION
 
 STEP_SIZE = 0.3
@@ -158,7 +158,7 @@ def test_the_transition_from_a_position_is_the_step_from_its_state(rng_key):
 
 
 def test_a_sequential_step_costs_one_gradient(rng_key):
-    density, calls = textbook.counted(textbook.Quartic())
+    density, calls = counted(textbook.Quartic())
     mala = MALA(density, STEP_SIZE)
     start = jnp.zeros(textbook.DIM)
     inputs = mala.draw_inputs(rng_key, 20, start)

@@ -10,6 +10,7 @@ import parsample
 from parsample.samplers import MCLMC
 from parsample.samplers.mclmc import MCLMCInput, MCLMCState, MCLMCUnknowns, kick
 from tests.samplers import textbook
+from tests.samplers.densities import counted
 from tests.samplers.moments import check_moments
 from tests.tolerances import SAME_COMPUTATION
 
@@ -90,7 +91,7 @@ def test_moments_of_a_gaussian():
 
 
 def test_a_sequential_step_costs_two_gradients(rng_key):
-    density, calls = textbook.counted(textbook.Quartic())
+    density, calls = counted(textbook.Quartic())
     mclmc = MCLMC(density, STEP_SIZE)
     start = jnp.zeros(textbook.DIM)
     inputs = mclmc.draw_inputs(rng_key, 20, start)
