@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.iteration import Conditioning
 from parsample.engine.methods.base import Method, innermost
+from parsample.engine.methods.picard import Picard
 
 
 class Options(NamedTuple):
@@ -23,6 +24,7 @@ class Options(NamedTuple):
         history: whether every iteration is recorded.
         conditioning: of the matrices.
         capacity: steps gathered at a time where only active ones are evaluated; None to evaluate all.
+        mismatch: the share of the steps that may change in an iteration and still be accepted; see `methods.Picard`.
     """
 
     window: int
@@ -30,6 +32,7 @@ class Options(NamedTuple):
     history: bool
     conditioning: Conditioning
     capacity: int | None
+    mismatch: float = 0.0
 
 
 # With active_set=True, the share of the window that is gathered at a time: small enough to waste little in the last
@@ -75,7 +78,8 @@ def check(
         )
     projection = inner.projects if projection is None else bool(projection)
     conditioning = Conditioning(float(damping), projection, None if clip is None else float(clip))
-    return Options(window, max_iterations, bool(history), conditioning, capacity)
+    mismatch = inner.mismatch if isinstance(inner, Picard) else 0.0
+    return Options(window, max_iterations, bool(history), conditioning, capacity, float(mismatch))
 
 
 def is_number(value: object) -> bool:
