@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
@@ -43,6 +43,7 @@ class Segment(NamedTuple):
         lp: log density of the states, with log-Jacobians, up to the target's constant; shape (chain, steps).
         info: diagnostics of each step by name, each (chain, steps); `acceptance_rate` and `is_accepted` are among them.
         residual: of each step, in posterior standard deviations.
+        is_within: whether each step is within tolerance, as all are unless an approximation was asked for.
         iterations: of each chain.
         evaluations: of each chain.
         finished: steps of each chain that were left to the sequential loop.
@@ -53,6 +54,7 @@ class Segment(NamedTuple):
     lp: Float[Array, "chain steps"]
     info: dict[str, Array]
     residual: Float[Array, "chain steps"]
+    is_within: Bool[Array, "chain steps"]
     iterations: Int[Array, " chain"]
     evaluations: Int[Array, " chain"]
     finished: Int[Array, " chain"]
@@ -64,6 +66,7 @@ class _Evaluated(NamedTuple):
     states: PyTree
     details: tuple[Array, Array, dict[str, Array]]
     residual: Float[Array, " steps"]
+    is_within: Bool[Array, " steps"]
     iterations: Int[Array, ""]
     evaluations: Int[Array, ""]
     finished: Int[Array, ""]
@@ -135,7 +138,17 @@ def run_segment(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) ->
     found = jax.lax.map(chain, (states, inputs)) if one_by_one else jax.vmap(chain)((states, inputs))
     position, lp, info = found.details
     draws = jax.vmap(jax.vmap(lambda z: density.target.constrain(density.position(z))))(position)
-    return Segment(found.states, draws, lp, info, found.residual, found.iterations, found.evaluations, found.finished)
+    return Segment(
+        states=found.states,
+        draws=draws,
+        lp=lp,
+        info=info,
+        residual=found.residual,
+        is_within=found.is_within,
+        iterations=found.iterations,
+        evaluations=found.evaluations,
+        finished=found.finished,
+    )
 
 
 def _details(state: Any, info: Any) -> tuple[Array, Array, dict[str, Array]]:
@@ -150,7 +163,8 @@ def _loop(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> _Eva
 
     _, (states, details) = jax.lax.scan(step, sampler.resume(initial), inputs)
     steps = jnp.asarray(plan.steps)
-    return _Evaluated(states, details, jnp.zeros_like(details[1]), steps, steps, jnp.asarray(0))
+    exact = jnp.zeros_like(details[1]), jnp.ones_like(details[1], bool)
+    return _Evaluated(states, details, *exact, steps, steps, jnp.asarray(0))
 
 
 def _parallel(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> _Evaluated:
@@ -169,9 +183,13 @@ def _parallel(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> 
     whole = finish_sequentially(transition, initial, inputs, solution)
     before = jax.tree.map(lambda first, rows: jnp.concatenate([first[None], rows[:-1]]), initial, whole.states)
 
+    # A draw is what the transition makes of the state before it, with that step's log density and diagnostics. In an
+    # approximation it may differ from the state: it is then one exact step on from an approximate chain.
     def detail(step: tuple[PyTree, PyTree]) -> tuple[Array, Array, dict[str, Array]]:
         return _details(*transition.step(*step))
 
     details = jax.lax.map(detail, (before, inputs), batch_size=min(BLOCK, plan.steps))
     finished = whole.evaluations - solution.evaluations
-    return _Evaluated(whole.states, details, whole.residual, solution.iterations, whole.evaluations, finished)
+    return _Evaluated(
+        whole.states, details, whole.residual, whole.is_within, solution.iterations, whole.evaluations, finished
+    )

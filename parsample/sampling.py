@@ -58,8 +58,9 @@ def sample(
 
     Chains are warmed up sequentially, then run in coordinates where the posterior has about unit scale, segment by
     segment. The same seed gives the same chain whatever the method and the window. A chain that does not converge
-    within `max_iterations` is finished by the sequential loop, so the draws are always there and always right; the
-    verdict (`parsample.read_verdict`) says what it took.
+    within `max_iterations` is finished by the sequential loop, so the draws are always there and always right, unless
+    an approximation is asked for (`methods.Picard(mismatch=...)`); the verdict (`parsample.read_verdict`) says what it
+    took, and how many steps are not within tolerance.
 
     Args:
         target: a name in `TARGETS`, a target, or a plain log density, which needs an `initial_position`.
@@ -321,6 +322,7 @@ def _verdict(plan: Plan, num_samples: int, segments: list[Segment], run: _Run, c
         atol=float(plan.atol),
         rtol=float(plan.rtol),
         finished_sequentially=int((_total(segments, "finished") - finished_beyond).sum()),
+        approximate_steps=int(np.sum(~np.concatenate([segment.is_within for segment in segments], 1)[:, :num_samples])),
         run_seconds=run.run_seconds,
         compile_seconds=run.compile_seconds,
         **comparison._asdict(),

@@ -22,6 +22,7 @@ class Verdict:
         atol: tolerance, in the same units.
         rtol: tolerance relative to the state.
         finished_sequentially: steps, over all chains, that were left to the sequential loop.
+        approximate_steps: steps, over all chains, that are not within tolerance, where an approximation was asked for.
         run_seconds: wall time of the evaluation, without compiling.
         compile_seconds: wall time of compiling it.
         compared_steps: a chain, on which the sequential loop was run for comparison; 0 if it was not.
@@ -41,6 +42,7 @@ class Verdict:
     atol: float
     rtol: float
     finished_sequentially: int
+    approximate_steps: int
     run_seconds: float
     compile_seconds: float
     compared_steps: int
@@ -52,13 +54,18 @@ class Verdict:
     @property
     def converged(self) -> bool:
         """Whether every step of every chain converged without help from the sequential loop."""
-        return self.finished_sequentially == 0
+        return self.finished_sequentially == 0 and self.approximate_steps == 0
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the verdict as pairs of a heading and a text."""
         total = self.steps * self.chains
         if self.method == "sequential":
             outcome = "exact: the sequential loop itself"
+        elif self.approximate_steps:
+            outcome = (
+                f"no, as asked: {self.approximate_steps:,} of {total:,} steps are not within tolerance, so this is not "
+                "the chain of the loop"
+            )
         elif self.converged:
             outcome = f"yes: all {total:,} steps of {self.chains} chains"
         else:

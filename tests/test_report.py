@@ -25,6 +25,7 @@ VERDICT = Verdict(
     atol=1e-5,
     rtol=1e-5,
     finished_sequentially=0,
+    approximate_steps=0,
     run_seconds=1.0,
     compile_seconds=2.0,
     compared_steps=500,

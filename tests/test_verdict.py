@@ -21,6 +21,7 @@ CONVERGED = Verdict(
     atol=1e-5,
     rtol=2e-5,
     finished_sequentially=0,
+    approximate_steps=0,
     run_seconds=1.234,
     compile_seconds=5.678,
     compared_steps=1024,
@@ -60,6 +61,15 @@ def test_a_run_that_the_loop_finished_says_so() -> None:
     outcome = dict(found.rows())["converged"]
     assert outcome == "18,500 of 20,000 steps; the other 1,500 were finished by the sequential loop"
     assert "yes" not in outcome
+
+
+def test_an_approximation_says_that_it_is_one() -> None:
+    found = verdict(approximate_steps=1234, decisions_that_differ=900)
+    assert not found.converged
+    outcome = dict(found.rows())["converged"]
+    assert outcome == (
+        "no, as asked: 1,234 of 20,000 steps are not within tolerance, so this is not the chain of the loop"
+    )
 
 
 def test_the_loop_itself_is_exact() -> None:

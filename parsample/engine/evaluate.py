@@ -15,7 +15,7 @@ from parsample.engine.iteration import Around, Memory, Update
 from parsample.engine.options import Options
 from parsample.engine.solution import History, Solution, Status, add_counts, raise_unless_converged
 from parsample.engine.transition import FlatTransition, as_transition, flatten, ravel_state
-from parsample.engine.window import Window, count_leading, move, slide
+from parsample.engine.window import Window, count_leading, count_nearly_leading, move, slide
 
 
 def evaluate(
@@ -73,7 +73,8 @@ def evaluate(
 
     Raises:
         ValueError: an argument is not what it should be; the sentence says which and how to mend it.
-        ConvergenceError: with `throw`, the evaluation did not converge. Under `jit`, equinox.EquinoxRuntimeError.
+        ConvergenceError: with `throw`, the evaluation did not converge, and was not asked for an approximation. Under
+            `jit`, equinox.EquinoxRuntimeError.
 
     Cost: each iteration evaluates the transition, and what the method's matrices need, at `window` steps in parallel,
         and solves one linear dynamical system. Memory O(window dim) beside the states themselves.
@@ -153,6 +154,7 @@ def run_loop(transition: FlatTransition, initial: Float[Array, " dim"], inputs: 
         evaluations=jnp.asarray(steps),
         residual=jnp.where(finite, jnp.zeros(steps, states.dtype), jnp.nan),
         first_bad_step=jnp.where(converged, -1, jnp.argmin(finite)),
+        is_within=finite,
         history=_empty_history(steps, states.dtype)._replace(first_step=jnp.arange(steps)) if chosen.history else None,
     )
 
@@ -233,10 +235,10 @@ def _iterate(
 
     def iterate(loop: _Loop) -> _Loop:
         around = _around(loop.window, loop.iterations, chain, tolerance, chosen)
-        return _accept(loop, around, method.iterate(transition, around, loop.memory), chain)
+        return _accept(loop, around, method.iterate(transition, around, loop.memory), chain, chosen.mismatch)
 
     loop = jax.lax.while_loop(going_on, iterate, loop)
-    return _judge(loop, transition, initial, inputs, chosen)
+    return _judge(loop, transition, initial, inputs, tolerance, chosen)
 
 
 def _around(
@@ -257,7 +259,7 @@ def _around(
     )
 
 
-def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain) -> _Loop:
+def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, mismatch: float) -> _Loop:
     """Judge the states of an iteration, and move the window to the first step that has not converged."""
     window, length = loop.window, around.guesses.shape[0]
     states, values = update.states, update.values
@@ -273,6 +275,13 @@ def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain) -> _Loop
     # Where the whole window is verified there is no such row: the step after the window has not been evaluated.
     room = jnp.minimum(length, chain.steps - window.first_step)
     advance = jnp.minimum(jnp.where(stuck, verified, verified + 1), room)
+    if mismatch:
+        fits = (finite & (jnp.abs(residual) <= around.tolerance)).all(1)
+        passable = around.inside & jnp.isfinite(values).all(1)
+        farther = count_nearly_leading(fits, passable, mismatch)
+        # The new guesses are one iteration further; `_judge` measures what they are worth.
+        accepted = jnp.where(farther > advance, update.guesses, accepted)
+        advance = jnp.maximum(advance, farther)
 
     size = jnp.where(row < verified, jnp.abs(residual).max(1), jnp.where(row == verified, 0, jnp.inf))
     put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=window.first_step, axis=0)
@@ -301,29 +310,39 @@ def _judge(
     transition: FlatTransition,
     initial: Float[Array, " dim"],
     inputs: PyTree,
+    tolerance: Callable[[Array], Array],
     chosen: Options,
 ) -> Solution:
     """Turn the final loop into a solution whose residual is that of the returned states."""
     steps = jax.tree.leaves(inputs)[0].shape[0]
     states = loop.states[:steps]
-    converged = (loop.window.first_step >= steps) & ~loop.stuck
+    complete = (loop.window.first_step >= steps) & ~loop.stuck
 
-    def measure() -> Array:
+    def measure() -> tuple[Array, Array]:
         before = jnp.concatenate([initial[None], states[:-1]])
         values = jax.lax.map(lambda step: transition(*step), (before, inputs), batch_size=chosen.window)
-        return jnp.abs(states - values).max(1)
+        residual = jnp.abs(states - values)
+        return residual.max(1), (jnp.isfinite(states) & (residual <= tolerance(states))).all(1)
 
-    # Only a chain that failed has states whose residual was not measured when they were accepted.
-    residual = jax.lax.cond(converged, lambda: loop.residual[:steps], measure)
+    # Only a chain that failed, or an approximate one, has states whose residual was not measured at their acceptance.
+    known = loop.residual[:steps], jnp.ones(steps, bool)
+    measured = jnp.asarray(True) if chosen.mismatch else ~complete
+    residual, is_within = jax.lax.cond(measured, measure, lambda: known)
+    if not chosen.mismatch:
+        is_within |= jnp.arange(steps) < loop.window.first_step
+    converged = complete & is_within.all()
     failed = jnp.where(loop.stuck, Status.NOT_FINITE, Status.MAX_ITERATIONS)
+    # The loop is to go on from the first step that is not within tolerance, or else from the first that is not final.
+    bad = jnp.minimum(jnp.where(is_within.all(), steps, jnp.argmin(is_within)), loop.window.first_step)
     return Solution(
         states=states,
         converged=converged,
-        status=jnp.where(converged, Status.CONVERGED, failed),
+        status=jnp.where(converged, Status.CONVERGED, jnp.where(complete, Status.APPROXIMATE, failed)),
         iterations=loop.iterations,
-        evaluations=add_counts(loop.evaluations, jnp.where(converged, 0, steps)),
+        evaluations=add_counts(loop.evaluations, jnp.where(measured, steps, 0)),
         residual=residual,
-        first_bad_step=jnp.where(converged, -1, loop.window.first_step),
+        first_bad_step=jnp.where(converged, -1, bad),
+        is_within=is_within,
         history=loop.history,
     )
 

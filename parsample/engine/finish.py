@@ -19,12 +19,14 @@ def finish_sequentially(transition: Transition, initial_state: PyTree, inputs: P
 
     Returns:
         The whole trajectory, converged unless the loop meets a state that is not finite. The steps of the loop have
-        residual 0; they count as evaluations, and not as iterations.
+        residual 0; they count as evaluations, and not as iterations. A solution that is as approximate as was asked
+        has nothing left, and stays as it is.
 
     Cost: one evaluation for each step that is left; nothing for a solution that converged.
     """
     steps = solution.residual.shape[0]
-    first = jnp.where(solution.converged, steps, solution.first_bad_step)
+    complete = solution.converged | (solution.status == Status.APPROXIMATE)
+    first = jnp.where(complete, steps, solution.first_bad_step)
 
     def state_before(step: jax.Array) -> PyTree:
         return jax.tree.map(
@@ -41,14 +43,16 @@ def finish_sequentially(transition: Transition, initial_state: PyTree, inputs: P
 
     _, states = jax.lax.fori_loop(first, steps, advance, (transition.start(state_before(first)), solution.states))
     finite = jnp.stack([jnp.isfinite(leaf).reshape(steps, -1).all(1) for leaf in jax.tree.leaves(states)]).all(0)
-    converged = finite.all()
+    is_within = jnp.where(jnp.arange(steps) < first, solution.is_within, finite)
+    converged = is_within.all()
     return Solution(
         states=states,
         converged=converged,
-        status=jnp.where(converged, Status.CONVERGED, Status.NOT_FINITE),
+        status=jnp.where(converged, Status.CONVERGED, jnp.where(complete, solution.status, Status.NOT_FINITE)),
         iterations=solution.iterations,
         evaluations=add_counts(solution.evaluations, steps - first),
         residual=jnp.where(jnp.arange(steps) < first, solution.residual, jnp.where(finite, 0, jnp.nan)),
-        first_bad_step=jnp.where(converged, -1, jnp.argmin(finite)),
+        first_bad_step=jnp.where(converged, -1, jnp.argmin(is_within)),
+        is_within=is_within,
         history=solution.history,
     )

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from parsample.engine.iteration import Conditioning
 from parsample.engine.methods import METHODS, Method
 from parsample.engine.methods.base import innermost
+from parsample.engine.methods.picard import Picard
 from parsample.engine.solution import Solution
 from parsample.engine.transition import floating_dtype, ravel_state
 
@@ -25,6 +26,7 @@ class Options(NamedTuple):
         history: whether every iteration is recorded.
         conditioning: of the matrices.
         capacity: steps gathered at a time where only active ones are evaluated; None to evaluate all.
+        mismatch: the share of the steps that may change in an iteration and still be accepted; see `methods.Picard`.
     """
 
     window: int
@@ -32,6 +34,7 @@ class Options(NamedTuple):
     history: bool
     conditioning: Conditioning
     capacity: int | None
+    mismatch: float = 0.0
 
 
 # With active_set=True, the share of the window that is gathered at a time: small enough to waste little in the last
@@ -77,7 +80,8 @@ def check(
         )
     projection = inner.projects if projection is None else bool(projection)
     conditioning = Conditioning(float(damping), projection, None if clip is None else float(clip))
-    return Options(window, max_iterations, bool(history), conditioning, capacity)
+    mismatch = inner.mismatch if isinstance(inner, Picard) else 0.0
+    return Options(window, max_iterations, bool(history), conditioning, capacity, float(mismatch))
 
 
 def is_number(value: object) -> bool:

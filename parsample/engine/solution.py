@@ -11,11 +11,12 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 class Status(enum.IntEnum):
-    """How an evaluation ended."""
+    """How an evaluation ended, from the best end to the worst."""
 
     CONVERGED = 0
-    MAX_ITERATIONS = 1
-    NOT_FINITE = 2
+    APPROXIMATE = 1
+    MAX_ITERATIONS = 2
+    NOT_FINITE = 3
 
     @property
     def remedy(self) -> str:
@@ -25,6 +26,9 @@ class Status(enum.IntEnum):
 
 _REMEDIES = {
     Status.CONVERGED: "Nothing needs to be done.",
+    Status.APPROXIMATE: (
+        "That is what Picard's mismatch asks for; lower it for a closer chain, and leave it out for that of the loop."
+    ),
     Status.MAX_ITERATIONS: (
         "Raise max_iterations (None always finishes), use a smaller window or step size, a method with more of the "
         "Jacobian, or method='sequential'."
@@ -63,6 +67,7 @@ class Solution(eqx.Module):
         residual: shape (steps,), the largest component of |x[t] - f(x[t-1], u[t])| of the returned states, in their
             units. Exactly 0 where a state was taken from the transition itself.
         first_bad_step: the row of the first state that is not finite or not within tolerance, -1 where there is none.
+        is_within: shape (steps,), whether a state is finite and its residual within tolerance.
         history: a `History`, or None.
     """
 
@@ -73,6 +78,7 @@ class Solution(eqx.Module):
     evaluations: Int[Array, "*chain"]
     residual: Float[Array, "*chain steps"]
     first_bad_step: Int[Array, "*chain"]
+    is_within: Bool[Array, "*chain steps"]
     history: History | None = None
 
     def explain(self) -> str:
@@ -91,7 +97,13 @@ class Solution(eqx.Module):
                 f"{chain}all {steps} steps converged in {iterations} iterations; largest residual {residual.max():.2g}."
             )
         bad = int(pick(self.first_bad_step))
-        if status is Status.NOT_FINITE:
+        if status is Status.APPROXIMATE:
+            count = int(np.sum(~np.reshape(self.is_within, (-1, steps))[worst]))
+            found = (
+                f"{count} of {steps} steps are not within tolerance after {iterations} iterations; "
+                f"the largest residual is {residual.max():.2g}"
+            )
+        elif status is Status.NOT_FINITE:
             found = f"the state after {bad + 1} of {steps} steps is not finite"
         else:
             found = (
@@ -117,15 +129,16 @@ class ConvergenceError(RuntimeError):
 
 
 def raise_unless_converged(solution: Solution) -> Solution:
-    """Return the solution if it converged, otherwise raise; under `jit`, at run time.
+    """Return the solution if it converged or is as approximate as was asked, otherwise raise; under `jit`, at run time.
 
     Raises:
-        ConvergenceError: the values are known and some chain did not converge.
+        ConvergenceError: the values are known and some chain failed.
         equinox.EquinoxRuntimeError: the same, found while a compiled program runs.
     """
-    if isinstance(solution.converged, jax.core.Tracer):
+    failed = ~(solution.converged | (solution.status == Status.APPROXIMATE))
+    if isinstance(failed, jax.core.Tracer):
         message = "the evaluation did not converge; call with throw=False to see the status and the first bad step."
-        return eqx.error_if(solution, ~solution.converged, message)
-    if not bool(np.all(solution.converged)):
+        return eqx.error_if(solution, failed, message)
+    if bool(np.any(failed)):
         raise ConvergenceError(solution)
     return solution

@@ -30,6 +30,18 @@ def count_leading(accept: Bool[Array, " window"]) -> Int[Array, ""]:
     return jnp.cumprod(accept.astype(jnp.int32)).sum(dtype=jnp.int32)
 
 
+def count_nearly_leading(
+    accept: Bool[Array, " window"], passable: Bool[Array, " window"], share: float
+) -> Int[Array, ""]:
+    """Count the rows of the longest stretch from the first in which at most this share is not accepted.
+
+    The stretch does not go beyond the first row that is not passable.
+    """
+    length = jnp.arange(1, accept.shape[0] + 1)
+    few = jnp.cumsum(~accept) <= share * length
+    return jnp.max(jnp.where(few & (length <= count_leading(passable)), length, 0)).astype(jnp.int32)
+
+
 def move(
     window: Window,
     accepted: Float[Array, "window dim"],

@@ -23,12 +23,14 @@ def solution_of(
         evaluations=jnp.asarray(squeeze(iterations)) * 3,
         residual=jnp.asarray(squeeze(residual)),
         first_bad_step=jnp.asarray(squeeze(first_bad_step)),
+        is_within=jnp.asarray(squeeze(residual)) < 1e-3,
     )
 
 
 CONVERGED = solution_of([Status.CONVERGED], [4], [-1], [[0.0, 2e-5, 1e-6]])
 UNFINISHED = solution_of([Status.MAX_ITERATIONS], [2], [1], [[0.0, 0.25, 0.5]])
 SPOILT = solution_of([Status.NOT_FINITE], [2], [2], [[0.0, 0.0, np.nan]])
+APPROXIMATE = solution_of([Status.APPROXIMATE], [4], [1], [[0.0, 0.5, 0.25]])
 BATCH = solution_of(
     [Status.CONVERGED, Status.NOT_FINITE, Status.MAX_ITERATIONS],
     [4, 2, 5],
@@ -50,9 +52,10 @@ def test_counts_stay_at_the_largest_integer() -> None:
         (CONVERGED, "all 3 steps converged in 4 iterations; largest residual 2e-05."),
         (UNFINISHED, "1 of 3 steps converged in 2 iterations; the residual of step 1 is 0.25. Raise max_iterations"),
         (SPOILT, "the state after 3 of 3 steps is not finite. The sequential loop meets the same value"),
+        (APPROXIMATE, "2 of 3 steps are not within tolerance after 4 iterations; the largest residual is 0.5. That is"),
         (BATCH, "Chain 1: the state after 1 of 3 steps is not finite. "),
     ],
-    ids=["converged", "unfinished", "spoilt", "batch"],
+    ids=["converged", "unfinished", "spoilt", "approximate", "batch"],
 )
 def test_a_solution_explains_itself(solution: Solution, sentence: str) -> None:
     assert solution.explain().startswith(sentence)
@@ -76,8 +79,14 @@ def test_the_error_holds_the_solution_and_its_explanation(solution: Solution) ->
     assert str(caught.value) == solution.explain()
 
 
-def test_a_converged_solution_is_returned_as_it_is() -> None:
-    assert raise_unless_converged(CONVERGED) is CONVERGED
+@pytest.mark.parametrize("solution", [CONVERGED, APPROXIMATE], ids=["converged", "approximate"])
+def test_what_was_asked_for_is_returned_as_it_is(solution: Solution) -> None:
+    assert raise_unless_converged(solution) is solution
+
+
+def test_statuses_go_from_the_best_to_the_worst() -> None:
+    """A batch is explained by its worst chain."""
+    assert sorted(Status) == [Status.CONVERGED, Status.APPROXIMATE, Status.MAX_ITERATIONS, Status.NOT_FINITE]
 
 
 def test_a_solution_passes_through_transformations() -> None:
