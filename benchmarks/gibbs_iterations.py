@@ -7,7 +7,7 @@ sequential loop.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -31,7 +31,7 @@ CAP = 400
 LOGARITHMS = ("log_sigma", "log_tau")
 
 
-def measure(chains: list[tuple[Callable, Any, Any]], **options: Any) -> list[Any]:
+def measure(chains: Sequence[tuple[Callable, Any, Any]], **options: Any) -> list[Any]:
     """Evaluate each chain (transition, start, inputs), and compare it with the loop."""
     found = []
     for transition, start, inputs in chains:

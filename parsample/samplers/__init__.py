@@ -4,15 +4,17 @@ from parsample.engine.names import unknown
 from parsample.samplers.base import Sampler
 from parsample.samplers.gibbs import Gibbs
 from parsample.samplers.mala import MALA
+from parsample.samplers.sgld import SGHMC, SGLD
 from parsample.samplers.ula import ULA
 
 SAMPLERS: dict[str, type[Sampler]] = {
     "ula": ULA,
     "mala": MALA,
     "gibbs": Gibbs,
+    "sgld": SGLD,
 }
 
-__all__ = ["MALA", "SAMPLERS", "ULA", "Gibbs", "Sampler", "find"]
+__all__ = ["MALA", "SAMPLERS", "SGHMC", "SGLD", "ULA", "Gibbs", "Sampler", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:
