@@ -12,6 +12,7 @@ from parsample.samplers.mala import MALA
 from parsample.samplers.mclmc import MCLMC
 from parsample.samplers.pcn import PCN
 from parsample.samplers.rwm import RWM
+from parsample.samplers.sgld import SGHMC, SGLD
 from parsample.samplers.ula import ULA
 from parsample.samplers.underdamped_langevin import UnderdampedLangevin
 
@@ -26,6 +27,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "rwm": RWM,
     "pcn": PCN,
     "gibbs": Gibbs,
+    "sgld": SGLD,
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "find",
     "from_blackjax",
 ]
+__all__ = ["MALA", "SAMPLERS", "SGHMC", "SGLD", "ULA", "Gibbs", "Sampler", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

@@ -137,6 +137,7 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("picard", "mala", "multivariate_normal"): PICARD,
     ("picard", "mala", "probit_regression"): PICARD,
     ("picard", "mala", "two_wells"): PICARD,
+    ("picard", "sgld", "multivariate_normal"): PICARD,
     ("picard", "ula", "banana"): PICARD,
     ("picard", "ula", "breast_cancer"): PICARD,
     ("picard", "ula", "eight_schools_centered"): PICARD,
