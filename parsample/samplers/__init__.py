@@ -38,6 +38,8 @@ __all__ = [
     "PCN",
     "RWM",
     "SAMPLERS",
+    "SGHMC",
+    "SGLD",
     "ULA",
     "Barker",
     "Chain",
@@ -50,7 +52,6 @@ __all__ = [
     "find",
     "from_blackjax",
 ]
-__all__ = ["MALA", "SAMPLERS", "SGHMC", "SGLD", "ULA", "Gibbs", "Sampler", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:
