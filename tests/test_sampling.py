@@ -216,6 +216,24 @@ def test_a_chain_that_does_not_converge_is_finished_by_the_loop() -> None:
     assert np.all(found["sample_stats"]["residual"].values[:, -100:] == 0)
 
 
+def test_an_approximation_is_left_as_it_is_and_counted() -> None:
+    options = {"step_size": 0.05, "num_samples": 200, "window": 32, "compare": True}
+    trace = run(sampler="rwm", method=ps.methods.Picard(mismatch=0.2), **options)
+    verdict = ps.read_verdict(trace)
+    assert (verdict.converged, verdict.finished_sequentially) == (False, 0)
+    assert verdict.method == "Picard(mismatch=0.2)"
+    # A step that is off is off by an increment. The 56 steps after the last draw do not count.
+    residual = trace["sample_stats"]["residual"].values
+    assert residual.shape == (2, 200)
+    assert verdict.approximate_steps == (residual > 1e-3).sum() > 0
+    assert verdict.approximate_steps < 0.2 * residual.size
+    assert f"{verdict.approximate_steps} of 400 steps are not within tolerance" in verdict.text()
+
+    exact = ps.read_verdict(run(sampler="rwm", method="picard", **options))
+    assert (exact.converged, exact.approximate_steps, exact.decisions_that_differ) == (True, 0, 0)
+    assert exact.iterations > verdict.iterations
+
+
 def test_only_draws_count_as_finished_by_the_loop() -> None:
     """A run of ten draws computes a whole block of inputs; the rest of the block is nobody's draw."""
     verdict = ps.read_verdict(run(max_iterations=1, num_samples=20, window=16))
