@@ -44,6 +44,9 @@ SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     # A random walk's Jacobian is the identity: picard has it for nothing, and quasi_newton knows it.
     "gibbs": ("picard", "quasi_newton"),
 }
+# Eight leapfrog steps, the default, mix best and are hard to foresee: with the banana two chains part. Half as many are
+# worth evaluating in parallel.
+OPTIONS: dict[str, dict[str, Any]] = {"HMC": {"num_integration_steps": 4}}
 FEW_TARGETS = ("multivariate_normal", "log_gamma", "banana", "eight_schools")
 # Residual and correction of every step, in standard deviations of the posterior.
 TOLERANCE = 1e-10
@@ -80,6 +83,11 @@ class Problem(NamedTuple):
     inputs: Any
     states: Any
     is_accepted: np.ndarray
+
+
+def make_sampler(sampler_class: type[Sampler], *arguments: Any) -> Sampler:
+    """The sampler of a problem: with its defaults, or with its row of `OPTIONS`."""
+    return sampler_class(*arguments, **OPTIONS.get(sampler_class.__name__, {}))
 
 
 class TracedOnce(eqx.Module):
@@ -131,7 +139,7 @@ def problem(sampler_name: str, target_name: str, data: Path | None) -> Problem:
     if not adjusts:
         _, power, power_of_dim = sampler_class.beside_mala
         step_size = UNADJUSTED_SHARE * step_size**power * position.size**power_of_dim
-    sampler = sampler_class(TracedOnce(density), step_size)
+    sampler = make_sampler(sampler_class, TracedOnce(density), step_size)
     start = sampler.unknowns(sampler.init(position, jax.random.key(SEED + 3)))
     inputs = sampler.draw_inputs(jax.random.key(SEED + 2), STEPS, position)
     states, is_accepted = run_loop(sampler, start, inputs)
@@ -160,13 +168,13 @@ def pilot(sampler_class: type[Sampler], density: Standardised, vector: jax.Array
     """Run a chain whose step size follows its acceptance rate: its flat positions, and the last step size."""
     position, key = density.inverse(vector), jax.random.key(SEED + 1)
     acceptance = max(PILOT_ACCEPTANCE, (sampler_class.target_acceptance or 0.0) + PILOT_MARGIN)
-    first = sampler_class(density)
+    first = make_sampler(sampler_class, density)
     start, inputs = first.unknowns(first.init(position, key)), first.draw_inputs(key, PILOT_STEPS, position)
 
     def step(carry, element):
         unknowns, log_step_size = carry
         number, input = element
-        sampler = sampler_class(density, jnp.exp(log_step_size))
+        sampler = make_sampler(sampler_class, density, jnp.exp(log_step_size))
         state, info = sampler.transition.step(unknowns, input)
         log_step_size += (info.acceptance_rate - acceptance) / jnp.sqrt(1 + number / 4)
         return (sampler.unknowns(state), log_step_size), density.vector(state.position)
