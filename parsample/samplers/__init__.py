@@ -5,6 +5,7 @@ from parsample.samplers.base import Sampler
 from parsample.samplers.gibbs import Gibbs
 from parsample.samplers.mala import MALA
 from parsample.samplers.sgld import SGHMC, SGLD
+from parsample.samplers.tempering import Tempering
 from parsample.samplers.ula import ULA
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -12,9 +13,10 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "mala": MALA,
     "gibbs": Gibbs,
     "sgld": SGLD,
+    "tempering": Tempering,
 }
 
-__all__ = ["MALA", "SAMPLERS", "SGHMC", "SGLD", "ULA", "Gibbs", "Sampler", "find"]
+__all__ = ["MALA", "SAMPLERS", "SGHMC", "SGLD", "ULA", "Gibbs", "Sampler", "Tempering", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

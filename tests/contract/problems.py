@@ -35,6 +35,8 @@ SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     "": ("picard", "quasi_newton", "newton"),
     # A random walk's Jacobian is the identity: picard has it for nothing, and quasi_newton knows it.
     "gibbs": ("picard", "quasi_newton"),
+    # The Jacobian of a swap is a permutation of replicas.
+    "tempering": ("newton", "permutation"),
 }
 FEW_TARGETS = ("multivariate_normal", "log_gamma", "banana", "eight_schools")
 # Residual and correction of every step, in standard deviations of the posterior.

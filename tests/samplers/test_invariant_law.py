@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import MALA, Gibbs, Sampler
+from parsample.samplers import MALA, Gibbs, Sampler, Tempering
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -110,6 +110,9 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "gibbs": ("correlated", lambda density: Gibbs(density, 0.7), 20_000),
     "gibbs, skewed": ("skewed", lambda density: Gibbs(density, 1.5), 20_000),
     "gibbs, two wells": ("two wells", lambda density: Gibbs(density, 1.5), 20_000),
+    "tempering": ("correlated", lambda density: Tempering(density, 0.06, num_temperatures=3, hottest=0.2), 20_000),
+    "tempering, skewed": ("skewed", lambda density: Tempering(density, 0.2, num_temperatures=3, hottest=0.3), 20_000),
+    "tempering, two wells": ("two wells", lambda density: Tempering(density, 0.4, num_temperatures=2), 20_000),
 }
 
 
