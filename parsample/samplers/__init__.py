@@ -13,6 +13,7 @@ from parsample.samplers.mclmc import MCLMC
 from parsample.samplers.pcn import PCN
 from parsample.samplers.rwm import RWM
 from parsample.samplers.sgld import SGHMC, SGLD
+from parsample.samplers.tempering import Tempering
 from parsample.samplers.ula import ULA
 from parsample.samplers.underdamped_langevin import UnderdampedLangevin
 
@@ -28,6 +29,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "pcn": PCN,
     "gibbs": Gibbs,
     "sgld": SGLD,
+    "tempering": Tempering,
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "find",
     "from_blackjax",
 ]
+__all__ = ["MALA", "SAMPLERS", "SGHMC", "SGLD", "ULA", "Gibbs", "Sampler", "Tempering", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

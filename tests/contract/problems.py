@@ -43,6 +43,8 @@ SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     "pcn": ("jacobi", "picard", "secant", "quasi_newton"),
     # A random walk's Jacobian is the identity: picard has it for nothing, and quasi_newton knows it.
     "gibbs": ("picard", "quasi_newton"),
+    # The Jacobian of a swap is a permutation of replicas.
+    "tempering": ("newton", "permutation"),
 }
 # Eight leapfrog steps, the default, mix best and are hard to foresee: with the banana two chains part. Half as many are
 # worth evaluating in parallel.

@@ -15,6 +15,7 @@ from scipy.special import polygamma, psi
 
 import parsample
 from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, Barker, Gibbs, Sampler
+from parsample.samplers import MALA, Gibbs, Sampler, Tempering
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -126,6 +127,9 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "hmc, dense": ("correlated", lambda density: HMC(density, 0.5, DENSE, 4, step_size_jitter=0), 5_000),
     "hmc, skewed": ("skewed", lambda density: HMC(density, 0.9, None, 3, min_integration_steps=1), 5_000),
     "hmc, two wells": ("two wells", lambda density: HMC(density, 0.9, DIAGONAL, 3), 10_000),
+    "tempering": ("correlated", lambda density: Tempering(density, 0.06, num_temperatures=3, hottest=0.2), 20_000),
+    "tempering, skewed": ("skewed", lambda density: Tempering(density, 0.2, num_temperatures=3, hottest=0.3), 20_000),
+    "tempering, two wells": ("two wells", lambda density: Tempering(density, 0.4, num_temperatures=2), 20_000),
 }
 
 
