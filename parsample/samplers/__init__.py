@@ -50,11 +50,11 @@ __all__ = [
     "FromBlackJAX",
     "Gibbs",
     "Sampler",
+    "Tempering",
     "UnderdampedLangevin",
     "find",
     "from_blackjax",
 ]
-__all__ = ["MALA", "SAMPLERS", "SGHMC", "SGLD", "ULA", "Gibbs", "Sampler", "Tempering", "find"]
 
 
 def find(sampler: str | type[Sampler]) -> type[Sampler]:

@@ -215,20 +215,18 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("surrogate", "ula", "log_gamma"): SURROGATE,
 }
 
-# Rows that claim to have converged and differ from the loop, in states or in decisions. Meant to stay empty.
 AMPLIFIED = "mclmc has no friction: two chains part, and residuals within the tolerance grow beyond it along the chain"
+
+# Rows that claim to have converged and differ from the loop, in states or in decisions. Meant to stay empty, but for
+# chains on which the loop itself differs from one rounding to the next.
 KNOWN_OVERCLAIMING: dict[Row, str] = {
     ("block_quasi_newton", "mclmc", "banana"): AMPLIFIED,
     ("newton", "mclmc", "banana"): AMPLIFIED,
     ("newton", "mclmc", "log_gamma"): AMPLIFIED,
+    ("newton", "tempering", "banana"): CHAOTIC,
+    ("permutation", "tempering", "banana"): CHAOTIC,
     ("quasi_newton", "mclmc", "banana"): AMPLIFIED,
 }
 
 # Of these, the rows whose error is within ten times the tolerance: on another processor they may pass.
 NEAR_THE_LINE: set[Row] = {("newton", "mclmc", "log_gamma")}
-# Rows that claim to have converged and differ from the loop, in states or in decisions. Meant to stay empty, but for
-# chains on which the loop itself differs from one rounding to the next.
-KNOWN_OVERCLAIMING: dict[Row, str] = {
-    ("newton", "tempering", "banana"): CHAOTIC,
-    ("permutation", "tempering", "banana"): CHAOTIC,
-}

@@ -14,8 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, Barker, Gibbs, Sampler
-from parsample.samplers import MALA, Gibbs, Sampler, Tempering
+from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, Barker, Gibbs, Sampler, Tempering
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
