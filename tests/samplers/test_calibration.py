@@ -20,7 +20,7 @@ from jaxtyping import Array, Key
 from scipy import stats
 
 import parsample
-from parsample.samplers import MALA, Sampler
+from parsample.samplers import HMC, MALA, RWM, Sampler
 
 LENGTH = 31
 REPLICATES = 2048
@@ -66,6 +66,8 @@ MODELS = {
 # Reversible samplers, with steps that accept and reject often.
 SAMPLERS: dict[str, Callable[[Callable], Sampler]] = {
     "mala": lambda density: MALA(density, 0.03),
+    "hmc": lambda density: HMC(density, 0.2, num_integration_steps=3),
+    "rwm": lambda density: RWM(density, 0.3),
 }
 
 
