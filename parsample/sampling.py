@@ -22,10 +22,12 @@ from parsample.samplers.base import BLOCK, Sampler, check_step_size
 from parsample.targets import TARGETS
 from parsample.targets.base import Target
 from parsample.targets.density import LogDensity, check_scalar
-from parsample.trace import STATISTICS, build_trace
+from parsample.trace import build_trace
 from parsample.verdict import Verdict
 from parsample.warmup import Adaptation, adapt
 
+# Diagnostics of a step whose name in ArviZ's schema is another than BlackJAX's, which the samplers use.
+STATISTICS = {"is_divergent": "diverging", "num_integration_steps": "n_steps"}
 # Steps of a segment: what is on the device at a time, and how often the progress bar moves.
 SEGMENT = 1024
 # Window by device: on a CPU evaluations are what costs, and short windows waste fewest of them; on an accelerator

@@ -30,8 +30,6 @@ Trace = Any
 """What ArviZ works on: `arviz.InferenceData` under ArviZ 0.x, `xarray.DataTree` from ArviZ 1 on."""
 
 SAMPLE_DIMS = ("chain", "draw")
-# Diagnostics of a step whose name in ArviZ's schema is another than BlackJAX's, which the samplers use.
-STATISTICS = {"is_divergent": "diverging", "num_integration_steps": "n_steps"}
 UNSAMPLED_GROUPS = frozenset({"observed_data", "constant_data", "predictions_constant_data"})
 
 

@@ -1,7 +1,7 @@
 """Gibbs sampling: one block after the other, each from its conditional distribution or by a random-walk step."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from parsample.engine.names import unknown
 from parsample.engine.transition import floating_dtype
 from parsample.samplers import metropolis
 from parsample.samplers.base import PositionSampler, Sampler, check_step_size, draw_normal
-from parsample.samplers.metropolis import MetropolisInfo, MetropolisInput
+from parsample.samplers.metropolis import MetropolisInfo, MetropolisInput, MetropolisState
 
 
 class Conditional(eqx.Module):
@@ -119,13 +119,6 @@ def sweep(updates: tuple[Conditional, ...], position: PyTree, inputs: tuple) -> 
     return position
 
 
-class GibbsState(NamedTuple):
-    """A position and its log density, which is NaN where no log density was given."""
-
-    position: PyTree
-    logdensity: Float[Array, ""]
-
-
 class Gibbs(PositionSampler):
     """Gibbs sampling: a sweep over conditional updates, or over the coordinates by random-walk Metropolis steps.
 
@@ -175,10 +168,10 @@ class Gibbs(PositionSampler):
         """Whether the step size changes anything: not with conditional updates."""
         return self.updates is None
 
-    def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> GibbsState:
-        """Return the state at a position, with its log density."""
+    def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> MetropolisState:
+        """Return the state at a position, with its log density: NaN where none was given."""
         self._check(position)
-        return GibbsState(position, self.logdensity_fn(position))
+        return MetropolisState(position, self.logdensity_fn(position))
 
     def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: Any) -> MetropolisInput | tuple:
         """Draw the inputs of every update, or noise and uniform numbers for every coordinate, of `num_steps` steps."""
@@ -189,24 +182,26 @@ class Gibbs(PositionSampler):
         return MetropolisInput(noise, metropolis.draw_log_uniform(key_uniform, noise.size, dtype).reshape(noise.shape))
 
     def step(
-        self, state: GibbsState, input: MetropolisInput | tuple, gate: str = "frozen"
-    ) -> tuple[GibbsState, MetropolisInfo]:
+        self, state: MetropolisState, input: MetropolisInput | tuple, gate: str = "frozen"
+    ) -> tuple[MetropolisState, MetropolisInfo]:
         """Make one sweep. `gate` concerns the random walks only."""
         if self.updates is None:
             return self._walk(state, MetropolisInput(*input), gate)
         state = self.init(sweep(self.updates, state.position, input))
         return state, MetropolisInfo(jnp.ones((), floating_dtype(state.position)), jnp.asarray(True))
 
-    def _walk(self, state: GibbsState, input: MetropolisInput, gate: str) -> tuple[GibbsState, MetropolisInfo]:
+    def _walk(
+        self, state: MetropolisState, input: MetropolisInput, gate: str
+    ) -> tuple[MetropolisState, MetropolisInfo]:
         vector, unravel = ravel_pytree(state.position)
         coordinates = jnp.arange(vector.size)
 
-        def move(flat: GibbsState, element: tuple) -> tuple[GibbsState, MetropolisInfo]:
+        def move(flat: MetropolisState, element: tuple) -> tuple[MetropolisState, MetropolisInfo]:
             number, noise, log_uniform = element
             moved = (flat.position + self.step_size * noise).astype(vector.dtype)
             # A select, because under `vmap` writing to one coordinate would be a scatter.
             moved = jnp.where(coordinates == number, moved, flat.position)
-            proposal = GibbsState(moved, self.logdensity_fn(unravel(moved)))
+            proposal = MetropolisState(moved, self.logdensity_fn(unravel(moved)))
             return metropolis.decide(gate, log_uniform, proposal.logdensity - flat.logdensity, proposal, flat)
 
         flat, infos = jax.lax.scan(move, state._replace(position=vector), (coordinates, *input))

@@ -141,13 +141,6 @@ class LogisticRegression(AbstractLogistic):
             ValueError: only one of features and labels is given, their sizes differ, a value is not finite, a label is
                 neither 0 nor 1, a column to standardise is constant, or the prior's scale is not above 0.
         """
-        if (features is None) != (labels is None):
-            missing = "labels" if labels is None else "features"
-            raise ValueError(
-                f"{missing} is None, expected features and labels together, or neither for synthetic data."
-            )
-        if features is None:
-            features, labels = synthetic_data()
         self.signed_features, self.prior_scale, self.feature_names = prepare(
             features, labels, prior_scale, intercept, standardize, feature_names
         )
@@ -169,6 +162,11 @@ def prepare(
     Raises:
         ValueError: see `LogisticRegression`.
     """
+    if (features is None) != (labels is None):
+        missing = "labels" if labels is None else "features"
+        raise ValueError(f"{missing} is None, expected features and labels together, or neither for synthetic data.")
+    if features is None:
+        features, labels = synthetic_data()
     if feature_names is None:
         feature_names = getattr(features, "columns", None)
     dtype = checks.float_dtype(features)

@@ -12,7 +12,7 @@ from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float, Key
 
 from parsample.targets.base import Position
-from parsample.targets.logistic_regression import AbstractBinaryRegression, prepare, synthetic_data
+from parsample.targets.logistic_regression import AbstractBinaryRegression, prepare
 from parsample.targets.truncated_normal import positive_normal
 
 
@@ -50,13 +50,6 @@ class ProbitRegression(AbstractBinaryRegression):
         feature_names: Sequence[str] | None = None,
     ) -> None:
         """Prepare the data. Arguments and errors are those of `LogisticRegression`."""
-        if (features is None) != (labels is None):
-            missing = "labels" if labels is None else "features"
-            raise ValueError(
-                f"{missing} is None, expected features and labels together, or neither for synthetic data."
-            )
-        if features is None:
-            features, labels = synthetic_data()
         self.signed_features, self.prior_scale, self.feature_names = prepare(
             features, labels, prior_scale, intercept, standardize, feature_names
         )
