@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from parsample.samplers.base import PositionSampler, Sampler, check_step_size, draw_normal
 from parsample.samplers.langevin import LangevinState, drift_diagonal, propose
 from parsample.samplers.mass import Mass
+from parsample.samplers.metropolis import MetropolisState
 from parsample.samplers.ula import ULAInfo
 
 # The default batch is one in so many of the data. In standardised coordinates the variance of a stochastic gradient is
@@ -80,13 +81,6 @@ class Minibatches(eqx.Module):
         return ravel_pytree(jax.grad(estimate)(position))[0]
 
 
-class SGLDState(NamedTuple):
-    """A position and its log density, of all the data."""
-
-    position: PyTree
-    logdensity: Float[Array, ""]
-
-
 class SGLD(PositionSampler):
     """Stochastic-gradient Langevin dynamics: ULA with the gradient estimated from a minibatch in every step.
 
@@ -136,15 +130,17 @@ class SGLD(PositionSampler):
         """The log density and how many of its data are taken at a time."""
         return Minibatches(self.logdensity_fn, self.batch_size)
 
-    def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> SGLDState:
+    def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> MetropolisState:
         """Return the state at a position, with its log density."""
-        return SGLDState(position, self.logdensity_fn(position))
+        return MetropolisState(position, self.logdensity_fn(position))
 
     def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> StochasticInput:
         """Draw the noise and the minibatches of `num_steps` steps."""
         return self.minibatches.draw(rng_key, num_steps, dim, dtype)
 
-    def step(self, state: SGLDState, input: StochasticInput, gate: str = "frozen") -> tuple[SGLDState, ULAInfo]:
+    def step(
+        self, state: MetropolisState, input: StochasticInput, gate: str = "frozen"
+    ) -> tuple[MetropolisState, ULAInfo]:
         """Make one step. There is no decision, so `gate` changes nothing."""
         at = LangevinState(state.position, state.logdensity, self.minibatches.gradient(state.position, input.indices))
         state = self.init(propose(at, input.noise, self.step_size, self.mass))
