@@ -4,6 +4,7 @@ With as many iterations as the chain has steps this holds for every row. A row t
 fewer than two steps an iteration, and stands in `KNOWN_NOT_CONVERGING`.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -35,10 +36,20 @@ class Evaluated(NamedTuple):
     is_accepted: np.ndarray
 
 
+@functools.lru_cache(maxsize=1)
+def forget_programs_of_another(sampler: str) -> None:
+    """Drop compiled programs when rows of another sampler begin.
+
+    A program takes some hundred memory mappings, of which Linux grants a process 65,530: one too many ends it.
+    """
+    jax.clear_caches()
+
+
 # Of the module, so that the tests of a row follow each other and the row is solved once.
 @pytest.fixture(scope="module", params=ROWS, ids="-".join)
 def evaluated(request):
     method, sampler, target = request.param
+    forget_programs_of_another(sampler)
     data = request.getfixturevalue("shared_data") if target in problems.ARGUMENTS else None
     with jax.enable_x64(True):
         problem = problems.problem(sampler, target, data)
