@@ -10,71 +10,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import parsample as ps
+from benchmarks.chains import HEADER, PUBLISHED, SEEDS, eigenbasis_at_mode, measure
 from benchmarks.device import write_table
-from parsample.coordinates import Standardised, plain
+from parsample.coordinates import plain
 from parsample.engine.methods import Newton, QuasiNewton
-
-SEEDS = (0, 1, 2)
-HEADER = (
-    "target", "steps", "method", "window", "iterations", "evaluations a step", "difference",
-    "decisions that differ", "goal",
-)  # fmt: skip
-
-# The published configuration (Zoltowski et al. 2025, and the repository parallel-mcmc): Hutchinson's diagonal with the
-# straight-through gate, its entries clipped to 1, over the full window.
-PUBLISHED: dict[str, Any] = {
-    "method": QuasiNewton("hutchinson", 2, "straight_through"),
-    "projection": False,
-    "clip": 1.0,
-}
-
-
-def eigenbasis_at_mode(target: ps.targets.Target) -> tuple[Standardised, jax.Array]:
-    """Return the target in the eigenbasis of its Hessian at the mode (rotated, not scaled), and the mode in it."""
-    density = plain(target)
-    mode = jnp.zeros_like(density.center)
-    for _ in range(20):
-        mode = mode - jnp.linalg.solve(jax.hessian(density)(mode), jax.grad(density)(mode))
-    basis = jnp.linalg.eigh(-jax.hessian(density)(mode))[1]
-    return Standardised(target, density.center, basis, density.unravel), basis.T @ mode
-
-
-def measure(density: Standardised, start: jax.Array, step_size: float, steps: int, **options: Any) -> list[Any]:
-    """Evaluate one chain a seed, and compare each with the sequential loop."""
-    sampler = ps.samplers.MALA(density, step_size)
-    found = []
-
-    @jax.jit
-    def decisions(states: jax.Array, inputs: Any) -> jax.Array:
-        before = jnp.concatenate([start[None], states[:-1]])
-        return jax.vmap(sampler.transition.step)(before, inputs)[1].is_accepted
-
-    for seed in SEEDS:
-        inputs = sampler.draw_inputs(jax.random.key(seed), steps, start)
-        loop = ps.evaluate_sequential(sampler.transition, start, inputs)
-        parallel = ps.evaluate(sampler.transition, start, inputs, throw=False, **options)
-        found.append(
-            (
-                int(parallel.iterations),
-                int(parallel.evaluations) / steps,
-                float(jnp.abs(parallel.states - loop.states).max()),
-                int(jnp.sum(decisions(parallel.states, inputs) != decisions(loop.states, inputs))),
-                bool(parallel.converged),
-            )
-        )
-    iterations, work, difference, differ, converged = zip(*found, strict=True)
-    return [
-        " ".join(f"{n}{'' if ok else ' (not converged)'}" for n, ok in zip(iterations, converged, strict=True)),
-        f"{np.mean(work):.1f}",
-        f"{max(difference):.1g}",
-        sum(differ),
-    ]
 
 
 def german_credit(path: Path) -> list[list[Any]]:
@@ -91,7 +34,7 @@ def german_credit(path: Path) -> list[list[Any]]:
     ]
     rows = []
     for name, options, goal in cases:
-        row = measure(density, mode, 0.0015, 4096, **options)
+        row = measure(ps.samplers.MALA(density, 0.0015), mode, 4096, **options)
         rows.append(["German credit, D=25", 4096, name, options.get("window", "full"), *row, goal])
     return rows
 
@@ -109,7 +52,7 @@ def mixture_of_four(steps: int) -> list[list[Any]]:
     ]
     rows = []
     for name, options, goal in cases:
-        row = measure(density, start, 0.5, steps, **options)
+        row = measure(ps.samplers.MALA(density, 0.5), start, steps, **options)
         rows.append(["mixture of 4, D=2", f"{steps:,}", name, options.get("window", "full"), *row, goal])
     return rows
 

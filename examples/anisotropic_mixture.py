@@ -12,11 +12,14 @@ and the transition nearly linear. It pays with matrices of D x D.
 
 Source: Gonzalez et al. 2025, "A unifying framework for parallelizing sequential models with linear dynamical systems",
 figure 3: step 1e-5, D from 32 to 256, 1,000 to 30,000 steps, batches of 16, stopped at a merit of 5e-4, seconds and
-memory on a GPU. Here one chain, the driver's tolerance on every step, and iterations, with the step size varied as
-well. Ends in a figure and a table.
+memory on a GPU. Here one chain is run, with the driver's tolerance on every step, and the step size is varied as well;
+the memory is that of the compiled program for a batch, and where it is too much for one chain nothing is run. Ends in
+a figure and a table.
 """
 
 import argparse
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +27,7 @@ import jax
 import matplotlib.figure
 import numpy as np
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 import parsample as ps
@@ -38,43 +42,65 @@ METHODS: dict[str, Any] = {
 
 
 class Row(NamedTuple):
-    """What a method made of a chain."""
+    """What a method made of a chain; None where it was not run."""
 
     dim: int
+    steps: int
     step_size: float
     method: str
-    iterations: int
-    converged: bool
-    residual: float
-    difference: float
+    bytes: int
+    iterations: int | None = None
+    converged: bool = False
+    residual: float = 0.0
+    difference: float = 0.0
 
 
-def solve(dims: list[int], components: int, steps: int, step_sizes: list[float], cap: int) -> list[Row]:
-    """Evaluate chains of several dimensions and step sizes by every method."""
-    rows = []
-    for dim in dims:
-        target = ps.targets.GaussianMixture.anisotropic(jax.random.key(dim), components, dim)
-        start = {"x": target.means[0]}
-        for step_size in step_sizes:
-            ula = ps.samplers.ULA(target.logdensity, step_size)
-            inputs = ula.draw_inputs(jax.random.key(1), steps, start)
-            loop = ps.evaluate_sequential(ula.transition, start, inputs, throw=False)
-            if not bool(loop.converged):
-                print(f"D = {dim}, step size {step_size:g}: the chain itself is not stable, and left out")
-                continue
-            for name, method in METHODS.items():
-                if name == "newton" and dim > 64:
-                    continue  # a singular value decomposition of D x D at every step, for the projection
-                options = {"method": method, "max_iterations": min(cap, steps), "throw": False}
-                solution = ps.evaluate(ula.transition, start, inputs, **options)
-                difference = float(np.max(np.abs(solution.states["x"] - loop.states["x"])))
-                verdict = int(solution.iterations), bool(solution.converged), float(solution.residual.max())
-                rows.append(Row(dim, step_size, name, *verdict, difference))
+def memory(transition: Callable, start: Any, inputs: Any, batch: int, **options: Any) -> int:
+    """Return the bytes that the evaluation of a batch takes beside its arguments, as compiled; nothing is run."""
+    solve = jax.vmap(lambda start, inputs: ps.evaluate(transition, start, inputs, throw=False, **options).states)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), (start, inputs))
+    analysis = jax.jit(solve).lower(*shapes).compile().memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+
+def solve(target: Any, steps: int, step_size: float, options: argparse.Namespace, sizes: dict) -> list[Row]:
+    """Evaluate a chain by every method; `sizes` keeps the memory, which the step size does not change."""
+    rows: list[Row] = []
+    start = {"x": target.means[0]}
+    ula = ps.samplers.ULA(target.logdensity, step_size)
+    inputs = ula.draw_inputs(jax.random.key(1), steps, start)
+    loop = ps.evaluate_sequential(ula.transition, start, inputs, throw=False)
+    dim = start["x"].size
+    if not bool(loop.converged):
+        print(f"D = {dim}, step size {step_size:g}: the chain itself is not stable, and left out")
+        return rows
+    for name, method in METHODS.items():
+        # Newton without its projection, which is a singular value decomposition of D x D at every step. At these step
+        # sizes it is not needed.
+        chosen = {"method": method, "max_iterations": min(options.cap, steps)}
+        chosen |= {"projection": False} if name == "newton" else {}
+        if (dim, steps, name) not in sizes:
+            sizes[dim, steps, name] = memory(ula.transition, start, inputs, options.batch, **chosen)
+        row = Row(dim, steps, step_size, name, sizes[dim, steps, name])
+        if row.bytes > options.batch * options.largest_bytes:
+            rows.append(row)
+            continue
+        solution = ps.evaluate(ula.transition, start, inputs, throw=False, **chosen)
+        rows.append(
+            row._replace(
+                iterations=int(solution.iterations),
+                converged=bool(solution.converged),
+                residual=float(solution.residual.max()),
+                difference=float(np.max(np.abs(solution.states["x"] - loop.states["x"]))),
+            )
+        )
     return rows
 
 
 def draw(rows: list[Row], path: Path, steps: int) -> None:
     """Plot the iterations against the step size, a panel for each dimension; open markers did not converge."""
+    rows = [row for row in rows if row.steps == steps and row.iterations is not None]
     dims = sorted({row.dim for row in rows})
     figure = matplotlib.figure.Figure(figsize=(4.2 * len(dims) + 2.2, 4), layout="constrained")
     panels = figure.subplots(1, len(dims), sharey=True, squeeze=False)[0]
@@ -99,19 +125,33 @@ def main(arguments: list[str] | None = None) -> Table:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dims", type=int, nargs="+", default=[32], help="the paper's are 32 to 256")
     parser.add_argument("--components", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1000], help="the figure shows the first")
     parser.add_argument("--step-sizes", type=float, nargs="+", default=[1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3])
     parser.add_argument("--cap", type=int, default=200, help="most iterations")
+    parser.add_argument("--batch", type=int, default=16, help="chains whose memory is given; one is run")
+    parser.add_argument("--largest-bytes", type=int, default=5 * 10**9, help="for one chain; above it nothing is run")
     parser.add_argument("--output", type=Path, default=Path("anisotropic_mixture.png"))
     options = parser.parse_args(arguments)
-    rows = solve(options.dims, options.components, options.steps, options.step_sizes, options.cap)
-    table = Table("D", "step size", "method", "iterations", "largest residual", "difference from the loop", box=None)
+    rows: list[Row] = []
+    sizes: dict[tuple[int, int, str], int] = {}
+    for dim in options.dims:
+        target = ps.targets.GaussianMixture.anisotropic(jax.random.key(dim), options.components, dim)
+        for steps, step_size in itertools.product(options.steps, options.step_sizes):
+            rows += solve(target, steps, step_size, options, sizes)
+            print(f"D = {dim}, {steps} steps, step size {step_size:g} done", flush=True)
+    header = "D", "steps", "step size", "method", "iterations", "largest residual", "difference from the loop"
+    table = Table(*header, f"memory, batch of {options.batch}", box=None)
     for row in rows:
+        where = f"{row.dim}", f"{row.steps}", f"{row.step_size:g}", row.method
+        if row.iterations is None:
+            table.add_row(*where, "not run", "", "", decimal(row.bytes))
+            continue
         iterations = f"{row.iterations}" if row.converged else f"{row.iterations}, not converged"
-        numbers = f"{row.residual:.1g}", f"{row.difference:.1g}"
-        table.add_row(f"{row.dim}", f"{row.step_size:g}", row.method, iterations, *numbers)
-    Console(width=110).print(table)
-    draw(rows, options.output, options.steps)
+        table.add_row(*where, iterations, f"{row.residual:.1g}", f"{row.difference:.1g}", decimal(row.bytes))
+    Console(width=130).print(table)
+    worst = max((row.residual for row in rows if row.converged), default=0.0)
+    print(f"largest residual of what converged {worst:.1g}")
+    draw(rows, options.output, options.steps[0])
     print(f"figure: {options.output}")
     return table
 

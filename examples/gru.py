@@ -7,11 +7,12 @@ quasi-Newton their exact diagonals; both settle in a few iterations whatever the
 from the Jacobian of a unit that forgets, and gains about a step an iteration. Jacobi, which takes 0, is nearer here.
 
 Source: Gonzalez et al. 2025, "A unifying framework for parallelizing sequential models with linear dynamical systems",
-figure 2, which times the methods on a GPU; here iterations are counted, at smaller sizes, and Picard is capped.
-Ends in a figure and a table.
+figure 2, which times the methods on a GPU; here iterations are counted, at smaller sizes, and Picard is capped. The
+memory is that of the compiled program for a batch of sequences. Ends in a figure and a table.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import matplotlib.figure
 import numpy as np
 from jaxtyping import Array, Float
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 import parsample as ps
@@ -43,9 +45,19 @@ class Row(NamedTuple):
     converged: bool
     residual: float
     difference: float
+    bytes: int
 
 
-def solve(dims: list[int], lengths: list[int], cap: int) -> list[Row]:
+def memory(transition: Callable, start: Any, inputs: Any, batch: int, **options: Any) -> int:
+    """Return the bytes that the evaluation of a batch takes beside its arguments, as compiled; nothing is run."""
+    solve = jax.vmap(lambda start, inputs: ps.evaluate(transition, start, inputs, throw=False, **options).states)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), (start, inputs))
+    analysis = jax.jit(solve).lower(*shapes).compile().memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+
+def solve(dims: list[int], lengths: list[int], cap: int, batch: int) -> list[Row]:
     """Run random units over sequences of several lengths, by every method."""
     rows = []
     for dim in dims:
@@ -59,11 +71,12 @@ def solve(dims: list[int], lengths: list[int], cap: int) -> list[Row]:
         for steps in lengths:
             loop = ps.evaluate_sequential(transition, start, sequence[:steps])
             for name, method in METHODS.items():
-                options = {"method": method, "max_iterations": min(cap, steps), "throw": False}
-                solution = ps.evaluate(transition, start, sequence[:steps], **options)
+                options = {"method": method, "max_iterations": min(cap, steps)}
+                solution = ps.evaluate(transition, start, sequence[:steps], throw=False, **options)
                 difference = float(np.max(np.abs(solution.states - loop.states)))
                 verdict = int(solution.iterations), bool(solution.converged), float(solution.residual.max())
-                rows.append(Row(dim, steps, name, *verdict, difference))
+                size = memory(transition, start, sequence[:steps], batch, **options)
+                rows.append(Row(dim, steps, name, *verdict, difference, size))
     return rows
 
 
@@ -95,15 +108,16 @@ def main(arguments: list[str] | None = None) -> Table:
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 300, 1000, 3000])
     parser.add_argument("--cap", type=int, default=1000, help="most iterations")
+    parser.add_argument("--batch", type=int, default=16, help="sequences whose memory is given; one is run")
     parser.add_argument("--output", type=Path, default=Path("gru.png"))
     options = parser.parse_args(arguments)
-    rows = solve(options.dims, options.steps, options.cap)
-    table = Table("D", "steps", "method", "iterations", "largest residual", "difference from the loop", box=None)
+    rows = solve(options.dims, options.steps, options.cap, options.batch)
+    header = "D", "steps", "method", "iterations", "largest residual", "difference from the loop"
+    table = Table(*header, f"memory, batch of {options.batch}", box=None)
     for row in rows:
         iterations = f"{row.iterations}" if row.converged else f"{row.iterations}, not converged"
-        table.add_row(
-            f"{row.dim}", f"{row.steps}", row.method, iterations, f"{row.residual:.1g}", f"{row.difference:.1g}"
-        )
+        numbers = f"{row.residual:.1g}", f"{row.difference:.1g}", decimal(row.bytes)
+        table.add_row(f"{row.dim}", f"{row.steps}", row.method, iterations, *numbers)
     Console(width=110).print(table)
     draw(rows, options.output)
     print(f"figure: {options.output}")

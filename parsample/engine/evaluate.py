@@ -267,14 +267,16 @@ def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, mismatch
     # A guess that is not finite would be within a tolerance that is not finite either.
     finite = jnp.isfinite(values) & jnp.isfinite(states)
     good = finite & (jnp.abs(residual) <= around.tolerance) & (jnp.abs(update.correction) <= around.tolerance)
-    verified = count_leading(around.inside & good.all(1))
+    known = jnp.ones(length, bool) if update.waiting is None else ~update.waiting
+    verified = count_leading(around.inside & known & good.all(1))
     row = jnp.arange(length)
-    # The first row that is not verified has an accepted state before it, so the transition's value there is exact.
-    accepted = jnp.where((row == verified)[:, None], values, states)
-    stuck = jnp.any((row == verified) & around.inside & ~jnp.isfinite(values).all(1))
-    # Where the whole window is verified there is no such row: the step after the window has not been evaluated.
+    # The first row that is not verified has an accepted state before it, so the transition's value there is exact,
+    # unless it waits for its evaluation. Where the whole window is verified there is no such row.
+    exact = (row == verified) & known
+    accepted = jnp.where(exact[:, None], values, states)
+    stuck = jnp.any(exact & around.inside & ~jnp.isfinite(values).all(1))
     room = jnp.minimum(length, chain.steps - window.first_step)
-    advance = jnp.minimum(jnp.where(stuck, verified, verified + 1), room)
+    advance = jnp.minimum(jnp.where(exact.any() & ~stuck, verified + 1, verified), room)
     if mismatch:
         fits = (finite & (jnp.abs(residual) <= around.tolerance)).all(1)
         passable = around.inside & jnp.isfinite(values).all(1)
@@ -283,14 +285,14 @@ def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, mismatch
         accepted = jnp.where(farther > advance, update.guesses, accepted)
         advance = jnp.maximum(advance, farther)
 
-    size = jnp.where(row < verified, jnp.abs(residual).max(1), jnp.where(row == verified, 0, jnp.inf))
+    size = jnp.where(row < verified, jnp.abs(residual).max(1), jnp.where(exact, 0, jnp.inf))
     put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=window.first_step, axis=0)
     incoming = None
     if chain.guesses is not None:
         incoming = jax.lax.dynamic_slice_in_dim(chain.guesses, window.first_step + length, length)
     history = loop.history
     if history is not None:
-        left = jnp.where((around.inside & (row >= verified))[:, None], residual, 0)
+        left = jnp.where((around.inside & known & (row >= verified))[:, None], residual, 0)
         seen = (window.first_step, jnp.abs(left).max(), 0.5 * jnp.sum(left**2))
         history = History(*(old.at[loop.iterations].set(new) for old, new in zip(history, seen, strict=True)))
     return _Loop(
@@ -299,7 +301,7 @@ def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, mismatch
         iterations=loop.iterations + 1,
         evaluations=add_counts(loop.evaluations, update.evaluations),
         stuck=stuck,
-        states=put(loop.states, jnp.where((row <= verified)[:, None], accepted, update.guesses)),
+        states=put(loop.states, jnp.where(((row < verified) | exact)[:, None], accepted, update.guesses)),
         residual=put(loop.residual, size),
         history=history,
     )

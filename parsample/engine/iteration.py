@@ -103,6 +103,8 @@ class Update(NamedTuple):
         guesses: the next trajectory.
         evaluations: calls of the transition.
         memory: for the next iteration.
+        waiting: rows whose value is not the transition's there, because their evaluation was put off: they are not
+            accepted. None where there are none; never the first row.
     """
 
     states: Float[Array, "window dim"]
@@ -111,6 +113,7 @@ class Update(NamedTuple):
     guesses: Float[Array, "window dim"]
     evaluations: Int[Array, ""]
     memory: Memory
+    waiting: Bool[Array, " window"] | None = None
 
 
 def update_of(
@@ -131,9 +134,11 @@ def shift(boundary: Float[Array, " dim"], rows: Float[Array, "window dim"]) -> F
 
 
 def solve(
-    around: Around, values: Float[Array, "window dim"], matrices: Matrix
+    around: Around, values: Float[Array, "window dim"], matrices: Matrix, at: Float[Array, "window dim"] | None = None
 ) -> tuple[Float[Array, "window dim"], Float[Array, "window dim"]]:
     """Solve x_new[t] = f(x[t-1]) + A[t] (x_new[t-1] - x[t-1]), with A conditioned.
+
+    Where the values are those at other states `at`, each is first moved to the present one: f(at[t]) + A (x[t-1] - at).
 
     The system is solved for the correction: it is small near convergence, so its rounding errors are too, and its size
     estimates the error of the trajectory where the residual is only the error of one step. A step whose value or
@@ -144,6 +149,8 @@ def solve(
     """
     usable = jnp.isfinite(values).all(1) & matrices.isfinite()
     matrices = around.conditioning.apply(matrices.where(usable))
+    if at is not None:
+        values = values + matrices.apply(jnp.where(jnp.isfinite(at), around.previous() - at, 0))
     targets = jnp.where(usable[:, None], values, around.boundary)
     nothing = jnp.zeros_like(around.boundary)
     correction = solve_lds(matrices, targets - around.guesses, nothing)

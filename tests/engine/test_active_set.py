@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parsample.engine import methods
+from parsample.engine import active, methods
 from parsample.engine.evaluate import evaluate
+from parsample.engine.iteration import Around, Conditioning, Memory, Update, update_of
+from parsample.engine.matrices import Zero
+from parsample.engine.methods.base import Prepared
 from parsample.engine.solution import Status
 from tests.engine import recursions
 from tests.engine.recursions import STEPS, TIGHT, residuals, scan, tanh_step
@@ -123,6 +126,92 @@ def test_an_unfinished_trajectory_is_judged_by_its_own_states() -> None:
     assert solution.status == Status.MAX_ITERATIONS
     true = residuals(problem.initial_state, solution.states, problem.inputs)
     np.testing.assert_allclose(solution.residual, true.max(1), rtol=0, atol=ROUNDING)
+
+
+def bistable(state: Any, noise: Any) -> Any:
+    """A recursion that jumps between two states, so that a wrong guess has to be mended step by step."""
+    return jnp.tanh(2 * state) + 0.5 * noise
+
+
+def bistable_problem(steps: int = 300) -> recursions.Problem:
+    noise = np.random.default_rng(3).normal(size=(steps, 2)).astype(np.float32)
+    return recursions.Problem(bistable, jnp.zeros(2), jnp.asarray(noise))
+
+
+def test_waiting_saves_evaluations_and_changes_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = bistable_problem()
+    found = evaluate(*problem, method="newton", active_set=1)
+    step = lambda state, noise: np.tanh(2 * state) + 0.5 * noise  # noqa: E731
+    true = residuals(problem.initial_state, found.states, problem.inputs, step)
+    np.testing.assert_allclose(found.residual, true.max(1), rtol=0, atol=ROUNDING)
+    assert np.all(true <= 1e-4 + 1e-3 * np.abs(found.states) + ROUNDING)
+    monkeypatch.setattr(active, "MUCH", 0.0)
+    patient = evaluate(lambda *step: bistable(*step), *problem[1:], method="newton", active_set=1)
+    assert found.evaluations < 0.8 * patient.evaluations
+
+
+def test_which_steps_wait() -> None:
+    """Against a loop: a step waits while one of the steps before it has moved much further, in tolerances."""
+    rows, rng = 150, np.random.default_rng(0)
+    before = rng.normal(size=(rows + 1, 2))
+    tolerance = 0.1 + rng.random((rows, 2))
+    moves = 10.0 ** rng.uniform(-4, 1, size=(rows, 1)) * np.array([1.0, 0.3])
+    moves[rng.random(rows) < 0.3] = 0
+    at = before[:-1] - moves
+    at[[5, 90]] = np.nan
+    around = Around(
+        jnp.asarray(before[0]), jnp.asarray(before[1:]), jnp.ones(rows, bool), None, None, jnp.asarray(tolerance),
+        jax.random.key(0), Conditioning(), 1,
+    )  # fmt: skip
+    found = active.waits(around, active.Evaluated(jnp.asarray(at), jnp.zeros((rows, 2)), Zero()))
+    sizes = (moves / np.concatenate([tolerance[:1], tolerance[:-1]])).max(1)
+    sizes[[5, 90]] = 0
+    most = [max(sizes[max(0, row - active.SHADOW) : row], default=0) for row in range(rows)]
+    expected = (sizes < active.MUCH * np.array(most)) & ~np.isin(np.arange(rows), [5, 90])
+    np.testing.assert_array_equal(found, expected)
+    assert 0 < expected.sum() < rows
+    assert not found[0]
+
+
+class Delayed(methods.Method):
+    """Jacobi's iteration that knows only every third row of the window, and says so."""
+
+    def prepare(self, transition: Any, initial_state: Any, inputs: Any) -> Prepared:
+        return Prepared()
+
+    def start(self, transition: Any, around: Around) -> Memory:
+        return Memory()
+
+    def iterate(self, transition: Any, around: Around, memory: Memory) -> Update:
+        steps = around.steps()
+        waiting = around.inside & (jnp.arange(around.guesses.shape[0]) % 3 != 0)
+        values = jax.vmap(transition)(steps.previous, steps.inputs)
+        # What a row that waits has for a value looks perfect, and is not the transition's.
+        values = jnp.where(waiting[:, None], around.guesses, values)
+        return update_of(around, values, values - around.guesses, values)._replace(waiting=waiting)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_a_row_that_waits_is_not_accepted(window: int | None) -> None:
+    problem = recursions.tanh_problem()
+    solution = evaluate(*problem, method=Delayed(), window=window)
+    assert bool(solution.converged)
+    SAME_COMPUTATION.check(solution.states, scan(*problem))
+    stopped = evaluate(*problem, method=Delayed(), window=window, max_iterations=4, throw=False)
+    assert stopped.first_bad_step <= 4
+    true = residuals(problem.initial_state, stopped.states, problem.inputs)
+    np.testing.assert_allclose(stopped.residual, true.max(1), rtol=0, atol=ROUNDING)
+
+
+def test_a_state_with_a_wide_tolerance_before_one_with_a_narrow_one() -> None:
+    """What a large state may leave undone is too much for a small one after it; it must not be left undone for good."""
+    inputs = jnp.asarray(np.tile([100.0, -50.0], 100), jnp.float32)
+    problem = recursions.Problem(lambda state, input: 0.5 * state + input, jnp.zeros(()), inputs)
+    method = methods.ScaledIdentity(0.45)
+    whole = evaluate(*problem, method=method, projection=False)
+    chosen = evaluate(*problem, method=method, projection=False, active_set=1)
+    assert chosen.iterations <= whole.iterations + 5
+    CONVERGED.check(chosen.states, scan(*problem))
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,11 @@ class PreparedMethod(Method):
         if around.capacity is None:
             values, matrices = jax.lax.stop_gradient(self.linearise(transition, around.steps()))
             return update_of(around, values, *solve(around, values, matrices))
-        last, evaluations = linearise_active(self.linearise, transition, around, memory.rows, around.capacity)
-        correction, guesses = solve(around, last.values, last.matrices)
-        guesses = jnp.where(stay(around, correction)[:, None], around.guesses, guesses)
-        return update_of(around, last.values, correction, guesses, Memory(last))._replace(evaluations=evaluations)
+        last, waiting, evaluations = linearise_active(self.linearise, transition, around, memory.rows, around.capacity)
+        correction, guesses = solve(around, last.values, last.matrices, last.at)
+        guesses = jnp.where(stay(around, last.values, correction)[:, None], around.guesses, guesses)
+        update = update_of(around, last.values, correction, guesses, Memory(last))
+        return update._replace(evaluations=evaluations, waiting=waiting)
 
 
 class LinearMethod(PreparedMethod):

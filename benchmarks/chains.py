@@ -1,0 +1,69 @@
+"""Chains evaluated in parallel and by the loop: what both benchmarks of iterations count, and how."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import parsample as ps
+from parsample.coordinates import Standardised, plain
+from parsample.engine.methods import QuasiNewton
+
+SEEDS = (0, 1, 2)
+HEADER = (
+    "target", "steps", "method", "window", "iterations", "evaluations a step", "difference",
+    "decisions that differ", "goal",
+)  # fmt: skip
+
+# The published configuration (Zoltowski et al. 2025, and the repository parallel-mcmc): Hutchinson's diagonal with the
+# straight-through gate, its entries clipped to 1, over the full window.
+PUBLISHED: dict[str, Any] = {
+    "method": QuasiNewton("hutchinson", 2, "straight_through"),
+    "projection": False,
+    "clip": 1.0,
+}
+
+
+def eigenbasis_at_mode(target: ps.targets.Target) -> tuple[Standardised, jax.Array]:
+    """Return the target in the eigenbasis of its Hessian at the mode (rotated, not scaled), and the mode in it."""
+    density = plain(target)
+    mode = jnp.zeros_like(density.center)
+    for _ in range(20):
+        mode = mode - jnp.linalg.solve(jax.hessian(density)(mode), jax.grad(density)(mode))
+    basis = jnp.linalg.eigh(-jax.hessian(density)(mode))[1]
+    return Standardised(target, density.center, basis, density.unravel), basis.T @ mode
+
+
+def measure(
+    sampler: ps.samplers.Sampler, start: jax.Array, steps: int, seeds: Sequence[int] = SEEDS, **options: Any
+) -> list[Any]:
+    """Evaluate one chain a seed, compare each with the sequential loop, and return the cells of a row."""
+    found = []
+
+    @jax.jit
+    def decisions(states: jax.Array, inputs: Any) -> jax.Array:
+        before = jnp.concatenate([start[None], states[:-1]])
+        return jax.vmap(sampler.transition.step)(before, inputs)[1].is_accepted
+
+    for seed in seeds:
+        inputs = sampler.draw_inputs(jax.random.key(seed), steps, start)
+        loop = ps.evaluate_sequential(sampler.transition, start, inputs)
+        parallel = ps.evaluate(sampler.transition, start, inputs, throw=False, **options)
+        found.append(
+            (
+                int(parallel.iterations),
+                int(parallel.evaluations) / steps,
+                float(jnp.abs(parallel.states - loop.states).max()),
+                int(jnp.sum(decisions(parallel.states, inputs) != decisions(loop.states, inputs))),
+                bool(parallel.converged),
+            )
+        )
+    iterations, work, difference, differ, converged = zip(*found, strict=True)
+    return [
+        " ".join(f"{n}{'' if ok else ' (not converged)'}" for n, ok in zip(iterations, converged, strict=True)),
+        f"{np.mean(work):.1f}",
+        f"{max(difference):.1g}",
+        sum(differ),
+    ]
