@@ -1,5 +1,6 @@
 """The command line: `parsample sample`, `targets`, `samplers`, `methods`."""
 
+import ast
 import inspect
 import os
 from pathlib import Path
@@ -62,6 +63,10 @@ def _options(
 def sample(
     target: Annotated[str, typer.Argument(help="What to sample; see [bold]parsample targets[/bold].")],
     sampler: Annotated[str, typer.Option(help="See [bold]parsample samplers[/bold].")] = "mala",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Of the sampler: num_integration_steps=4, say; repeatable."),
+    ] = None,
     method: Annotated[
         str, typer.Option(help="See [bold]parsample methods[/bold]; 'auto' times the candidates on this device.")
     ] = "quasi_newton",
@@ -88,6 +93,7 @@ def sample(
 
     try:
         chosen = _make_target(target, data)
+        sampler_options = _parse_options(option) if option else None
         new_folder = not output.exists()
         _make_folder(output)
         trace_path = check_writable(output / f"{target}.nc")
@@ -98,6 +104,7 @@ def sample(
         trace = parsample.sample(
             chosen,
             sampler,
+            sampler_options=sampler_options,
             method=method,
             window=window,
             num_warmup=warmup,
@@ -126,6 +133,20 @@ def _make_folder(output: Path) -> None:
         raise ValueError(
             f"--output is '{output}', which is no folder and cannot become one ({error.strerror}); give another one."
         ) from error
+
+
+def _parse_options(given: list[str]) -> dict[str, Any]:
+    """Read NAME=VALUE, the value as Python writes numbers, lists, True, False and None, or else as text."""
+    found = {}
+    for text in given:
+        name, is_there, value = text.partition("=")
+        if not (name and is_there):
+            raise ValueError(f"--option is {text!r}, expected NAME=VALUE, such as num_integration_steps=4.")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
 
 
 def _make_target(name: str, data: Path | None) -> Any:

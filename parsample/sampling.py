@@ -1,7 +1,7 @@
 """The front door: from a model to a trace."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,13 +12,14 @@ from jaxtyping import PyTree
 
 from parsample import progress as progress_bar
 from parsample.chains import Plan, Segment, begin, draw, run_segment, start_keys
-from parsample.coordinates import starts, to_standardised
+from parsample.coordinates import plain, starts, to_standardised
 from parsample.engine import methods, options, planner
 from parsample.engine.names import unknown
 from parsample.engine.solution import Status
 from parsample.samplers import SAMPLERS
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK, Sampler, check_step_size
+from parsample.samplers.configured import Configured
 from parsample.targets import TARGETS
 from parsample.targets.base import Target
 from parsample.targets.density import LogDensity, check_scalar
@@ -41,6 +42,7 @@ def sample(
     target: str | Target | Callable[[PyTree], Any],
     sampler: str | type[Sampler] = "mala",
     *,
+    sampler_options: Mapping[str, Any] | None = None,
     num_warmup: int = 2000,
     num_samples: int = 5000,
     num_chains: int = 4,
@@ -67,6 +69,7 @@ def sample(
     Args:
         target: a name in `TARGETS`, a target, or a plain log density, which needs an `initial_position`.
         sampler: a name in `SAMPLERS`, or a sampler's class.
+        sampler_options: arguments of the sampler by name, such as {"num_integration_steps": 4} for "hmc".
         num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
         num_samples: draws a chain.
         num_chains: chains.
@@ -99,7 +102,7 @@ def sample(
         parallel over the window. Device memory O(num_chains * 1024 * dim).
     """
     target = _target(target, initial_position)
-    sampler_class = find_sampler(sampler)
+    make = Configured(find_sampler(sampler), sampler_options)
     num_samples = options.whole("num_samples", num_samples, "each chain needs a draw")
     num_chains = options.whole("num_chains", num_chains, "one chain is enough to sample, four to judge")
     num_warmup = 0 if _is_zero(num_warmup) else options.whole("num_warmup", num_warmup, "0 leaves warm-up out")
@@ -108,6 +111,7 @@ def sample(
     if not (hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= seed < 2**32):
         # In 32-bit mode JAX drops the upper half of longer seeds, and different ones would give the same chains.
         raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**32 - 1.")
+    make(plain(target), 0.1 if step_size is None else step_size)  # refuses what no run could use, before warm-up
     plan = _plan(target, method, window, num_samples, max_iterations, atol, rtol)
 
     key_start, key_warmup, key_chain = jax.random.split(jax.random.key(seed), 3)
@@ -117,7 +121,7 @@ def sample(
         vectors = starts(target, _keys(key_start, num_chains))
         adaptation = adapt(
             target,
-            sampler_class,
+            make,
             vectors,
             _keys(key_warmup, num_chains),
             num_warmup,
@@ -126,13 +130,13 @@ def sample(
             report=lambda steps: report("warm-up", steps),
         )
         warmup_seconds = time.perf_counter() - began
-        run = _Run(sampler_class, adaptation, _keys(key_chain, num_chains))
+        run = _Run(make, adaptation, _keys(key_chain, num_chains))
         if method == "auto":
             plan = run.choose(plan)
         segments = run.all_segments(plan, num_samples, report)
         comparison = run.compare(plan, segments[0]) if compare else _NOT_COMPARED
     verdict = _verdict(plan, num_samples, segments, run, comparison)
-    return _trace(target, sampler_class, adaptation, num_samples, segments, verdict, seed, num_warmup, warmup_seconds)
+    return _trace(target, make, adaptation, num_samples, segments, verdict, seed, num_warmup, warmup_seconds)
 
 
 def _is_zero(value: Any) -> bool:
@@ -215,10 +219,10 @@ _NOT_COMPARED = _Comparison(0, 0.0, 0.0, 0.0, 0)
 class _Run:
     """Chains after warm-up, and the time that compiling and running them took."""
 
-    def __init__(self, sampler_class: type[Sampler], adaptation: Adaptation, rng_keys: jax.Array):
+    def __init__(self, make: Configured, adaptation: Adaptation, rng_keys: jax.Array):
         """Put the chains where warm-up left them."""
         self.density = adaptation.density
-        self.sampler = sampler_class(self.density, jnp.asarray(adaptation.step_size, adaptation.last.dtype))
+        self.sampler = make(self.density, jnp.asarray(adaptation.step_size, adaptation.last.dtype))
         self.positions = to_standardised(self.density, adaptation.last)
         self.rng_keys = rng_keys
         self.first = begin(self.sampler, self.positions, start_keys(rng_keys))
@@ -333,7 +337,7 @@ def _verdict(plan: Plan, num_samples: int, segments: list[Segment], run: _Run, c
 
 def _trace(
     target: Target,
-    sampler_class: type[Sampler],
+    make: Configured,
     adaptation: Adaptation,
     num_samples: int,
     segments: list[Segment],
@@ -356,10 +360,11 @@ def _trace(
     if adaptation.draws.shape[1]:
         constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
         groups["warmup_posterior"] = jax.device_get(constrain(jnp.asarray(adaptation.draws)))
-    device = jax.devices()[0]
+    device, used = jax.devices()[0], make.sampler_class
     attributes = {
         "target": target.name,
-        "sampler": next((name for name, row in SAMPLERS.items() if row is sampler_class), sampler_class.__name__),
+        "sampler": next((name for name, row in SAMPLERS.items() if row is used), used.__name__),
+        "sampler_options": make.sampler_options,
         "seed": int(seed),
         "num_warmup": num_warmup,
         "dtype": str(adaptation.last.dtype),

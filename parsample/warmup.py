@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from parsample.chains import draw, start_keys
 from parsample.coordinates import LARGEST_DENSE, Standardised, StandardNormal, plain
 from parsample.samplers.base import Sampler
+from parsample.samplers.configured import Configured
 from parsample.samplers.mala import MALA
 from parsample.targets.base import Target
 
@@ -76,7 +77,7 @@ class DualAveraging:
 
 @eqx.filter_jit
 def _run_segment(
-    sampler_class: type[Sampler],
+    make: Configured,
     density: Standardised,
     step_size: Array,
     vectors: Array,
@@ -84,7 +85,7 @@ def _run_segment(
     inputs: PyTree,
 ) -> tuple[Array, Array]:
     """Run all chains for a segment: positions after every step (chain, steps, dim), and the mean acceptance."""
-    sampler = sampler_class(density, step_size)
+    sampler = make(density, step_size)
 
     def chain(vector: Array, rng_key: Array, inputs: PyTree) -> tuple[Array, Array]:
         def step(state, input):
@@ -99,7 +100,7 @@ def _run_segment(
 
 def adapt(
     target: Target,
-    sampler_class: type[Sampler],
+    sampler: type[Sampler] | Configured,
     vectors: Float[Array, "chain dim"],
     rng_keys: Array,
     num_warmup: int,
@@ -116,9 +117,10 @@ def adapt(
 
     Args:
         target: to sample.
-        sampler_class: its target acceptance steers the step size. A sampler without accept/reject is warmed up by
-            MALA, and gets the step size that it asks for beside MALA's (`Sampler.beside_mala`). For one without a
-            gradient (`Sampler.warm_up_by_mala`) MALA finds the covariance, and it only tunes its step size.
+        sampler: its class, with options or without. Its target acceptance steers the step size. A sampler without
+            accept/reject is warmed up by MALA, and gets the step size that it asks for beside MALA's
+            (`Sampler.beside_mala`). For one without a gradient (`Sampler.warm_up_by_mala`) MALA finds the covariance,
+            and it only tunes its step size.
         vectors: starts, flat positions.
         rng_keys: one a chain.
         num_warmup: steps a chain. 0 leaves the target's own coordinates and, if it is not given, a step size of 0.1.
@@ -131,11 +133,12 @@ def adapt(
     Source: Stan's windowed adaptation (Stan reference manual, "HMC algorithm parameters"); here chains share what they
     learn, parameters change only between segments, and the covariance is regularised without a unit.
     """
+    make = sampler if isinstance(sampler, Configured) else Configured(sampler)
     density = plain(target)
     if num_warmup == 0:
         return Adaptation(density, step_size or 0.1, vectors, np.empty((len(vectors), 0, vectors.shape[1])))
-    adjusts = sampler_class.target_acceptance is not None
-    warmer = sampler_class if adjusts and not sampler_class.warm_up_by_mala else MALA
+    adjusts = make.target_acceptance is not None
+    warmer = make if adjusts and not make.warm_up_by_mala else Configured(MALA)
     run = _Warmup(warmer, density, vectors, rng_keys, num_warmup, keep_draws, report)
     run.find_step_size()
     for _ in range(FIRST):
@@ -147,14 +150,14 @@ def adapt(
             run.find_step_size()
         for _ in range(TUNING):
             run.segment(1)
-    if adjusts and warmer is not sampler_class:
-        run.begin(sampler_class)
+    if adjusts and warmer is not make:
+        run.begin(make)
         run.find_step_size()
     while run.done < num_warmup:
         run.segment(1)
     found = math.exp(run.averaging.log_average)
     if not adjusts:
-        share, power, power_of_dim = sampler_class.beside_mala
+        share, power, power_of_dim = make.beside_mala
         found = share * found**power * vectors.shape[1] ** power_of_dim
     return Adaptation(run.density, step_size or found, run.vectors, np.concatenate(run.kept, 1))
 
@@ -164,7 +167,7 @@ class _Warmup:
 
     def __init__(
         self,
-        sampler_class: type[Sampler],
+        make: Configured,
         density: Standardised,
         vectors: Array,
         rng_keys: Array,
@@ -177,13 +180,13 @@ class _Warmup:
         self.rng_keys, self.keep_draws, self.report = rng_keys, keep_draws, report
         self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
         self.kept = [np.empty((len(vectors), 0, vectors.shape[1]), vectors.dtype)]
-        self.begin(sampler_class)
+        self.begin(make)
 
-    def begin(self, sampler_class: type[Sampler]) -> None:
+    def begin(self, make: Configured) -> None:
         """Go on with this sampler from where the chains stand, and draw its inputs of all steps."""
-        self.sampler_class = sampler_class
-        self.averaging = DualAveraging(1.0, sampler_class.target_acceptance or 0.0)
-        first = sampler_class(self.density, jnp.ones((), self.vectors.dtype))
+        self.make = make
+        self.averaging = DualAveraging(1.0, make.target_acceptance or 0.0)
+        first = make(self.density, jnp.ones((), self.vectors.dtype))
         self.has_step_size = first.has_step_size
         self.inputs = draw(first, self.rng_keys, self.vectors, 0, self.num_warmup)
 
@@ -193,7 +196,7 @@ class _Warmup:
         size = jnp.asarray(step_size, self.vectors.dtype)
         # Only positions go on from unit to unit; what else is unknown is drawn anew.
         keys = start_keys(self.rng_keys, start)
-        draws, acceptance = _run_segment(self.sampler_class, self.density, size, self.vectors, keys, inputs)
+        draws, acceptance = _run_segment(self.make, self.density, size, self.vectors, keys, inputs)
         return draws, float(acceptance)
 
     def segment(self, units: int) -> Float[Array, "chain steps dim"]:

@@ -86,12 +86,14 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
     options = {"sampler": "ula", "method": "newton", "window": "7", "warmup": "11", "samples": "12", "chains": "3"}
     options |= {"seed": "5", "step-size": "0.25", "atol": "1e-3", "rtol": "1e-2", "output": str(tmp_path)}
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    arguments += ["--option", "n=4", "--option", "ladder=[1.0, 0.5]", "--option", "scheme=baoab"]
     found = invoke("sample", "banana", *arguments, "--no-progress")
     assert found.exit_code == 2
     assert found.stderr == "parsample: enough is known\n"
     assert type(asked.pop("target")).name == "banana"
     assert asked == {
         "sampler": "ula",
+        "sampler_options": {"n": 4, "ladder": [1.0, 0.5], "scheme": "baoab"},
         "method": "newton",
         "window": 7,
         "num_warmup": 11,
@@ -131,6 +133,7 @@ def test_a_target_reads_its_data(asked: dict[str, Any], tmp_path: Path) -> None:
         (["german_credit", "--data", "nowhere.data"], "data is 'nowhere.data', which cannot be read"),
         (["garch"], "data is None, expected a mapping or a JSON file with the data of posteriordb's.*--data PATH"),
         (["garch", "--data", "nowhere.json"], "data is 'nowhere.json', which cannot be read"),
+        (["banana", "--option", "alpha"], "--option is 'alpha', expected NAME=VALUE, such as num_integration_steps=4"),
         (["banana", "--data", "x"], "--data is x, but the target banana brings its own data; leave --data out"),
         (["banana", "--output", "file"], "--output is 'file', which is no folder and cannot become one"),
         (["banana", "--output", "file/below"], "--output is 'file/below', which is no folder and cannot become one"),

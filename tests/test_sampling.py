@@ -318,3 +318,18 @@ def test_german_credit_is_right(shared_data: Path) -> None:
     table = np.loadtxt(file)
     found = good_summary(ps.sample(GermanCredit(data=file), method="sequential", progress=False))
     check_same_means(found, nuts(table[:, :-1], (table[:, -1] == 2).astype(int)))
+
+
+def test_options_of_the_sampler_reach_warm_up_and_chain() -> None:
+    settings: dict[str, Any] = {"num_warmup": 80, "step_size": None, "num_samples": 128}
+    trace = run("banana", "hmc", sampler_options={"num_integration_steps": 3, "step_size_jitter": 0}, **settings)
+    assert np.all(trace["sample_stats"]["n_steps"] == 3)
+    assert json.loads(trace.attrs["sampler_options"]) == {"num_integration_steps": 3, "step_size_jitter": 0}
+    # Twice as many leapfrog steps leave another chain, from the warm-up on.
+    longer = run("banana", "hmc", sampler_options={"num_integration_steps": 6}, **settings)
+    assert longer["sample_stats"]["step_size"].values[0, 0] != trace["sample_stats"]["step_size"].values[0, 0]
+
+
+def test_a_ladder_as_an_array_is_an_option() -> None:
+    trace = run("banana", "tempering", sampler_options={"inverse_temperatures": np.array([1.0, 0.5])}, num_samples=128)
+    assert json.loads(trace.attrs["sampler_options"]) == {"inverse_temperatures": [1.0, 0.5]}

@@ -3,6 +3,7 @@
 from parsample.engine.names import unknown
 from parsample.samplers.barker import Barker
 from parsample.samplers.base import Chain, Sampler
+from parsample.samplers.configured import Configured
 from parsample.samplers.elliptical import EllipticalSlice
 from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
 from parsample.samplers.ghmc import GHMC
@@ -46,6 +47,7 @@ __all__ = [
     "Barker",
     "Chain",
     "Conditional",
+    "Configured",
     "EllipticalSlice",
     "FromBlackJAX",
     "Gibbs",

@@ -1,0 +1,61 @@
+"""A sampler with its options chosen, before there are coordinates and a step size to run it with."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+
+from parsample.engine.names import unknown
+from parsample.samplers.base import Sampler
+
+# What a run decides itself.
+OF_THE_RUN = {
+    "logdensity_fn": "it comes from the target; leave it out",
+    "step_size": "it is an argument of its own; leave it out here",
+}
+
+
+class Configured(eqx.Module):
+    """A sampler's class and the options that it is to be made with.
+
+    Args:
+        sampler_class: the class.
+        sampler_options: arguments of its constructor by name, all but the log density and the step size.
+
+    Raises:
+        ValueError: the sampler has no such option, or the run sets it. What an option's value may be the sampler
+            itself says, when it is made.
+    """
+
+    sampler_class: type[Sampler] = eqx.field(static=True)
+    sampler_options: dict[str, Any]
+
+    def __init__(self, sampler_class: type[Sampler], sampler_options: Mapping[str, Any] | None = None):
+        """Check the names of the options."""
+        self.sampler_class, self.sampler_options = sampler_class, dict(sampler_options or {})
+        known = [name for name in inspect.signature(sampler_class).parameters if name not in OF_THE_RUN]
+        for name in self.sampler_options:
+            if name in OF_THE_RUN:
+                raise ValueError(f"sampler_options has {name!r}, which the run sets: {OF_THE_RUN[name]}.")
+            if name not in known:
+                raise unknown(f"a name in sampler_options of {sampler_class.__name__}", name, known)
+
+    def __call__(self, logdensity_fn: Callable, step_size: Any = 0.1) -> Sampler:
+        """Return the sampler on a log density."""
+        return self.sampler_class(logdensity_fn, step_size, **self.sampler_options)
+
+    @property
+    def target_acceptance(self) -> float | None:
+        """That of the class."""
+        return self.sampler_class.target_acceptance
+
+    @property
+    def beside_mala(self) -> tuple[float, float, float]:
+        """That of the class."""
+        return self.sampler_class.beside_mala
+
+    @property
+    def warm_up_by_mala(self) -> bool:
+        """That of the class."""
+        return self.sampler_class.warm_up_by_mala
