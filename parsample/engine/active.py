@@ -95,7 +95,7 @@ def waits(around: Around, last: Evaluated) -> Bool[Array, " window"]:
     moved = (jnp.abs(around.previous() - last.at) / shift(around.tolerance[0], around.tolerance)).max(1)
     # A step that was never evaluated does not wait, nor do others wait for it.
     known = jnp.isfinite(moved)
-    before = shift(jnp.zeros((), moved.dtype), jnp.where(known, moved, 0))
+    before = jnp.concatenate([jnp.zeros(1, moved.dtype), jnp.where(known, moved, 0)[:-1]])
     most = jax.lax.reduce_window(before, -jnp.inf, jax.lax.max, (SHADOW,), (1,), ((SHADOW - 1, 0),))
     return known & (moved < MUCH * most)
 

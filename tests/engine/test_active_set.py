@@ -194,9 +194,9 @@ class Delayed(methods.Method):
 @pytest.mark.parametrize("window", [None, 7])
 def test_a_row_that_waits_is_not_accepted(window: int | None) -> None:
     problem = recursions.tanh_problem()
-    solution = evaluate(*problem, method=Delayed(), window=window)
+    solution = evaluate(*problem, method=Delayed(), window=window, **TIGHT[np.dtype(np.float32)])
     assert bool(solution.converged)
-    SAME_COMPUTATION.check(solution.states, scan(*problem))
+    CONVERGED.check(solution.states, scan(*problem))
     stopped = evaluate(*problem, method=Delayed(), window=window, max_iterations=4, throw=False)
     assert stopped.first_bad_step <= 4
     true = residuals(problem.initial_state, stopped.states, problem.inputs)
@@ -210,8 +210,9 @@ def test_a_state_with_a_wide_tolerance_before_one_with_a_narrow_one() -> None:
     method = methods.ScaledIdentity(0.45)
     whole = evaluate(*problem, method=method, projection=False)
     chosen = evaluate(*problem, method=method, projection=False, active_set=1)
-    assert chosen.iterations <= whole.iterations + 5
-    CONVERGED.check(chosen.states, scan(*problem))
+    assert chosen.iterations <= 2 * whole.iterations
+    true = residuals(problem.initial_state, chosen.states, inputs, lambda state, input: 0.5 * state + input)
+    assert np.all(true <= 1e-4 + 1e-3 * np.abs(chosen.states) + ROUNDING)
 
 
 @pytest.mark.parametrize(
