@@ -1,7 +1,8 @@
 """The front door: from a model to a trace."""
 
+import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,6 +17,7 @@ from parsample.coordinates import plain, starts, to_standardised
 from parsample.engine import methods, options, planner
 from parsample.engine.names import unknown
 from parsample.engine.solution import Status
+from parsample.groups import check_requests, extra_groups
 from parsample.samplers import SAMPLERS
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK, Sampler, check_step_size
@@ -23,6 +25,7 @@ from parsample.samplers.configured import Configured
 from parsample.targets import TARGETS
 from parsample.targets.base import Target
 from parsample.targets.density import LogDensity, check_scalar
+from parsample.targets.numpyro_model import NumPyroModel
 from parsample.trace import build_trace
 from parsample.verdict import Verdict
 from parsample.warmup import Adaptation, adapt
@@ -39,9 +42,9 @@ SLOWEST_ADVANCE = 2
 
 
 def sample(
-    target: str | Target | Callable[[PyTree], Any],
+    target: str | Target | Callable[..., Any],
+    *args: Any,
     sampler: str | type[Sampler] = "mala",
-    *,
     sampler_options: Mapping[str, Any] | None = None,
     num_warmup: int = 2000,
     num_samples: int = 5000,
@@ -56,7 +59,9 @@ def sample(
     max_iterations: int | None = None,
     compare: bool = True,
     keep_warmup: bool = False,
+    groups: Sequence[str] = (),
     progress: bool = True,
+    **kwargs: Any,
 ) -> Any:
     """Sample a posterior, each chain evaluated in parallel over its steps.
 
@@ -67,7 +72,9 @@ def sample(
     took, and how many steps are not within tolerance.
 
     Args:
-        target: a name in `TARGETS`, a target, or a plain log density, which needs an `initial_position`.
+        target: a name in `TARGETS`, a target, a NumPyro model, or a plain log density, which needs an
+            `initial_position`.
+        *args: of a NumPyro model; with any other target the only one is the sampler.
         sampler: a name in `SAMPLERS`, or a sampler's class.
         sampler_options: arguments of the sampler by name, such as {"num_integration_steps": 4} for "hmc".
         num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
@@ -87,12 +94,17 @@ def sample(
         compare: run the first segment by the sequential loop as well, for the verdict: its wall time, the largest
             difference and the accept decisions that differ.
         keep_warmup: keep the warm-up draws as `warmup_posterior`.
+        groups: further groups of the trace, where the target can make them, as a NumPyro model can:
+            "log_likelihood", "posterior_predictive", "prior".
         progress: show a progress bar if the output is a terminal.
+        **kwargs: of a NumPyro model. (Where one has the name of an argument above, `parsample.targets.NumPyroModel`
+            takes it.)
 
     Returns:
         The ArviZ object of the installed ArviZ (0.x: InferenceData, 1.x: xarray.DataTree) with the groups `posterior`
         and `sample_stats`: `lp`, `acceptance_rate`, `is_accepted`, `step_size`, `residual` (of each draw, in posterior
-        standard deviations) and `iterations` (of each chain). Its attributes hold the settings and the verdict.
+        standard deviations) and `iterations` (of each chain); `observed_data` and `constant_data` where the target has
+        data of its own, and the groups that were asked for. Its attributes hold the settings and the verdict.
 
     Raises:
         ValueError: an argument is not what it should be; the sentence says which and how to mend it.
@@ -101,7 +113,10 @@ def sample(
     Cost: one gradient a warm-up step; then evaluations_per_step (see the verdict) times two gradients a step, in
         parallel over the window. Device memory O(num_chains * 1024 * dim).
     """
-    target = _target(target, initial_position)
+    target, args = _target(target, initial_position, args, kwargs)
+    if args:
+        (sampler,) = args
+    check_requests(groups, target)
     make = Configured(find_sampler(sampler), sampler_options)
     num_samples = options.whole("num_samples", num_samples, "each chain needs a draw")
     num_chains = options.whole("num_chains", num_chains, "one chain is enough to sample, four to judge")
@@ -136,7 +151,8 @@ def sample(
         segments = run.all_segments(plan, num_samples, report)
         comparison = run.compare(plan, segments[0]) if compare else _NOT_COMPARED
     verdict = _verdict(plan, num_samples, segments, run, comparison)
-    return _trace(target, make, adaptation, num_samples, segments, verdict, seed, num_warmup, warmup_seconds)
+    settings = {"seed": int(seed), "num_warmup": num_warmup, "warmup_seconds": warmup_seconds}
+    return _trace(target, make, adaptation, num_samples, segments, verdict, groups, settings)
 
 
 def _is_zero(value: Any) -> bool:
@@ -150,10 +166,11 @@ def _keys(rng_key: jax.Array, num_chains: int) -> jax.Array:
     return _fold_in(rng_key, jnp.arange(num_chains))
 
 
-def _target(target: Any, initial_position: PyTree | None) -> Target:
+def _target(target: Any, initial_position: PyTree | None, args: tuple, kwargs: dict[str, Any]) -> tuple[Target, tuple]:
+    """Return the target, and what of the positional arguments is not its own: at most the sampler."""
     if isinstance(target, str):
         if target not in TARGETS:
-            raise unknown("target", target, TARGETS, "a Target, or a log density")
+            raise unknown("target", target, TARGETS, "a Target, a NumPyro model, or a log density")
         target = TARGETS[target]()
     elif isinstance(target, type):
         raise ValueError(
@@ -161,21 +178,23 @@ def _target(target: Any, initial_position: PyTree | None) -> Target:
         )
     elif not isinstance(target, Target) and callable(target):
         if initial_position is None:
-            raise ValueError(
-                "initial_position is missing, expected any pytree of floating-point arrays to start around, because "
-                "target is a plain log density; for example initial_position=jnp.zeros(3)."
-            )
-        return LogDensity(target, initial_position)
+            return NumPyroModel(target, *args, **kwargs), ()
+        target, initial_position = LogDensity(target, initial_position), None
     if not isinstance(target, Target):
         raise ValueError(
-            f"target is a {type(target).__name__}, expected the name of a target, a Target or a log density."
+            f"target is a {type(target).__name__}, expected the name of a target, a Target, a NumPyro model or a log "
+            "density."
         )
+    if kwargs:
+        raise unknown("an argument", next(iter(kwargs)), OPTIONS)
+    if len(args) > 1:
+        raise ValueError(f"{len(args)} arguments follow the target {target.name}, expected at most the sampler.")
     if initial_position is not None:
         raise ValueError(
             f"initial_position was given, but the target {target.name} draws its own starts; leave it out."
         )
     check_scalar(jax.eval_shape(target.logdensity, target.position_template()))
-    return target
+    return target, args
 
 
 def _plan(
@@ -342,9 +361,8 @@ def _trace(
     num_samples: int,
     segments: list[Segment],
     verdict: Verdict,
-    seed: int,
-    num_warmup: int,
-    warmup_seconds: float,
+    requests: Sequence[str],
+    settings: dict[str, Any],
 ) -> Any:
     def join(rows: list[Any]) -> np.ndarray:
         return np.concatenate(rows, 1)[:, :num_samples]
@@ -365,12 +383,17 @@ def _trace(
         "target": target.name,
         "sampler": next((name for name, row in SAMPLERS.items() if row is used), used.__name__),
         "sampler_options": make.sampler_options,
-        "seed": int(seed),
-        "num_warmup": num_warmup,
+        **settings,
         "dtype": str(adaptation.last.dtype),
         "device": f"{device.platform} {device.device_kind}",
         "jax_version": jax.__version__,
-        "warmup_seconds": warmup_seconds,
         **verdict.attributes(),
     }
-    return build_trace(groups, dims=target.dims, coords=target.coords, attrs=attributes)
+    groups |= extra_groups(target, requests, posterior, jax.random.fold_in(jax.random.key(settings["seed"]), 1))
+    named = {name for variables in groups.values() for name in variables}
+    dims = {name: dims for name, dims in target.dims.items() if name in named}
+    return build_trace(groups, dims=dims, coords=target.coords, attrs=attributes)
+
+
+# The arguments by name, for the hint where one is misspelt.
+OPTIONS = [name for name, row in inspect.signature(sample).parameters.items() if row.kind is row.KEYWORD_ONLY]

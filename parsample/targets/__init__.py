@@ -22,6 +22,7 @@ from parsample.targets.log_gamma import LogGamma
 from parsample.targets.logistic_regression import LogisticRegression
 from parsample.targets.lotka_volterra import LotkaVolterra
 from parsample.targets.multivariate_normal import MultivariateNormal
+from parsample.targets.numpyro_model import NumPyroModel
 from parsample.targets.probit_regression import ProbitRegression
 from parsample.targets.two_wells import TwoWells
 
@@ -66,6 +67,7 @@ __all__ = [
     "LogisticRegression",
     "LotkaVolterra",
     "MultivariateNormal",
+    "NumPyroModel",
     "ProbitRegression",
     "Target",
     "TwoWells",

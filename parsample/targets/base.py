@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -20,7 +21,9 @@ class Target(eqx.Module):
     the Hessian of the log density in the coordinates that `jax.flatten_util.ravel_pytree` makes of a position, and the
     columns of `basis`, shape (dim, k), are directions in those coordinates. For Gibbs sampling it may have
     `conditional_updates`, tuples (block, update, draw) as `parsample.samplers.gibbs.Conditional` has them; for samplers
-    on minibatches `num_data` and `minibatch(position, indices)`, as `parsample.samplers.sgld.Minibatches` has them.
+    on minibatches `num_data` and `minibatch(position, indices)`, as `parsample.samplers.sgld.Minibatches` has them; for
+    the groups of a trace that are made on request `log_likelihood`, `posterior_predictive` and `prior`, as
+    `parsample.targets.NumPyroModel` has them.
 
     Arguments of constructors are concrete numbers. A target is a pytree of its parameters: to differentiate in one,
     differentiate in the target.
@@ -54,6 +57,16 @@ class Target(eqx.Module):
     @property
     def coords(self) -> dict[str, Sequence]:
         """Label the entries of the dimensions that have labels."""
+        return {}
+
+    @property
+    def observed_data(self) -> dict[str, Any]:
+        """The data that the likelihood is about, by name, for the group of that name."""
+        return {}
+
+    @property
+    def constant_data(self) -> dict[str, Any]:
+        """The data that it is given, covariates say, by name, for the group of that name."""
         return {}
 
     def moments(self) -> dict[str, tuple[Array, Array]] | None:

@@ -1,6 +1,6 @@
 """Every method on every sampler on every target that `problems` enrols: the parallel chain is the chain of the loop.
 
-With as many iterations as the chain has steps this holds for every row. A row that needs more than half as many gains
+Those on the diagonal are always run, all of them with `make test-grid`. With as many iterations as the chain has steps this holds for every row. A row that needs more than half as many gains
 fewer than two steps an iteration, and stands in `KNOWN_NOT_CONVERGING`.
 """
 
@@ -25,6 +25,7 @@ SLOW = STEPS // 2 + 4
 MARGIN = 8
 
 ROWS = problems.rows()
+PARAMETERS = [row if problems.is_diagonal(*row) else pytest.param(row, marks=pytest.mark.grid) for row in ROWS]
 
 
 class Evaluated(NamedTuple):
@@ -46,7 +47,7 @@ def forget_programs_of_another(sampler: str) -> None:
 
 
 # Of the module, so that the tests of a row follow each other and the row is solved once.
-@pytest.fixture(scope="module", params=ROWS, ids="-".join)
+@pytest.fixture(scope="module", params=PARAMETERS, ids="-".join)
 def evaluated(request):
     method, sampler, target = request.param
     forget_programs_of_another(sampler)

@@ -1,0 +1,276 @@
+"""A NumPyro model with its data as a target."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from parsample.targets.base import Position, Target
+
+# What NumPyro's own functions raise of a model that cannot be called as it was.
+CALL_ERRORS = (TypeError, ValueError, AttributeError, KeyError, IndexError)
+
+
+class NumPyroModel(Target):
+    """The posterior of a NumPyro model, given its arguments.
+
+    The position holds the latent sites in unconstrained coordinates, as NumPyro's own samplers have them; the trace has
+    the latent sites in theirs, and the deterministic ones. The dims of a site are the plates around it, and then those
+    that its `infer={"event_dims": [...]}` names.
+
+    Args:
+        model: a Python function with NumPyro's primitives.
+        *args: of the model, data among them; they are constants of the compiled programs, as in NumPyro.
+        **kwargs: of the model.
+
+    Raises:
+        ValueError: the function is no model, cannot be called with these arguments, has no latent sites or discrete
+            ones, or subsamples; or its log density is not finite where NumPyro would start, with NaN in the data.
+
+    Source: transforms and log density are those of `numpyro.infer.initialize_model`.
+    """
+
+    name: ClassVar[str] = "numpyro_model"
+
+    model: Callable = eqx.field(static=True)
+    args: tuple = eqx.field(static=True)
+    kwargs: dict[str, Any] = eqx.field(static=True)
+    _potential: Callable = eqx.field(static=True)
+    _postprocess: Callable = eqx.field(static=True)
+    _sites: dict[str, dict[str, Any]] = eqx.field(static=True)
+    _zeros: Position
+
+    def __init__(self, model: Callable, *args: Any, **kwargs: Any):
+        """Run the model once, look at its sites, and find its log density."""
+        from numpyro.infer import initialize_model
+        from numpyro.infer.initialization import init_to_uniform
+
+        self.model, self.args, self.kwargs = model, args, kwargs
+        sites = _trace(model, args, kwargs)
+        _check_sites(model, sites)
+        try:
+            found = initialize_model(
+                jax.random.key(0),
+                model,
+                init_strategy=init_to_uniform,
+                model_args=args,
+                model_kwargs=kwargs,
+                validate_grad=False,
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"the model {_name(model)} has no finite log density where it could start{self._suspects(sites)}; "
+                "look for data outside a distribution's support, NaN in the data, and scales that vanish."
+            ) from error
+        self._potential, self._postprocess = found.potential_fn, found.postprocess_fn
+        self._sites = {name: _description(site) for name, site in sites.items() if site["type"] in KEPT}
+        self._zeros = jax.tree.map(jnp.zeros_like, dict(found.param_info.z))
+
+    def logdensity(self, position: Position) -> Float[Array, ""]:
+        """Return the log density of latent sites and data, with the log-Jacobians of the transforms."""
+        return -self._potential(position)
+
+    def position_template(self) -> Position:
+        """Return zeros in place of the latent sites."""
+        return self._zeros
+
+    def constrain(self, position: Position) -> dict[str, Array]:
+        """Return the latent sites in their own coordinates, and the deterministic ones."""
+        return self._postprocess(position)
+
+    @property
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """The plates around each site, and the dims of its events that have names."""
+        return {name: site["dims"] for name, site in self._sites.items() if site["dims"]}
+
+    @property
+    def observed_data(self) -> dict[str, np.ndarray]:
+        """The values of the observed sites."""
+        return {name: site["value"] for name, site in self._sites.items() if site["value"] is not None}
+
+    @property
+    def constant_data(self) -> dict[str, np.ndarray]:
+        """The arguments of the model that are numbers or arrays of them, by name, without those that it observes."""
+        observed = list(self.observed_data.values())
+        found = {name: np.asarray(value) for name, value in _arguments(self.model, self.args, self.kwargs).items()}
+        return {
+            name: value
+            for name, value in found.items()
+            if value.size and not any(np.array_equal(value, other, equal_nan=_is_float(value)) for other in observed)
+        }
+
+    def log_likelihood(self, draws: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the log likelihood of each observation.
+
+        Args:
+            draws: the variables of the trace, leading axes (chain, draw).
+
+        Returns:
+            Observed site -> values, leading axes (chain, draw), then the axes of the site.
+        """
+        from numpyro.infer import log_likelihood
+
+        return log_likelihood(self.model, self._latent(draws), *self.args, batch_ndims=2, **self.kwargs)
+
+    def posterior_predictive(self, rng_key: Key[Array, ""], draws: Mapping[str, Array]) -> dict[str, Array]:
+        """Draw the observed sites anew from every draw of the posterior; shapes as those of `log_likelihood`."""
+        from numpyro.infer import Predictive
+
+        draw = Predictive(self._without_data(), dict(self._latent(draws)), batch_ndims=2)
+        return self._observed_of(draw(rng_key, *self.args, **self.kwargs))
+
+    def prior(self, rng_key: Key[Array, ""], num_draws: int) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Draw from the prior: the variables of the trace, and the observed sites, leading axes (1, draw).
+
+        Raises:
+            ValueError: a prior is improper, so that nothing can be drawn from it.
+        """
+        from numpyro.infer import Predictive
+
+        try:
+            drawn = Predictive(self._without_data(), num_samples=num_draws)(rng_key, *self.args, **self.kwargs)
+        except NotImplementedError as error:
+            improper = ", ".join(name for name, site in self._sites.items() if site["improper"])
+            raise ValueError(
+                f"groups asks for the prior, but the prior of {improper} is improper and has no draws; give it a "
+                "proper one, or leave 'prior' out."
+            ) from error
+        rows = {name: value[None] for name, value in drawn.items()}
+        observed = self._observed_of(rows)
+        return {name: rows[name] for name in self._sites if name in rows and name not in observed}, observed
+
+    def _without_data(self) -> Callable:
+        from numpyro import handlers
+
+        return handlers.uncondition(self.model)
+
+    def _latent(self, draws: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: jnp.asarray(draws[name]) for name, site in self._sites.items() if site["latent"]}
+
+    def _observed_of(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: values[name] for name in self.observed_data}
+
+    def _suspects(self, sites: Mapping[str, Any]) -> str:
+        """Name the data that hold NaN, with their columns."""
+        data = {name: np.asarray(site["value"]) for name, site in sites.items() if site.get("is_observed")}
+        data |= {name: np.asarray(value) for name, value in _arguments(self.model, self.args, self.kwargs).items()}
+        found = []
+        for name, value in data.items():
+            if _is_float(value) and np.isnan(value).any():
+                columns = np.unique(np.argwhere(np.isnan(value))[:, -1]) if value.ndim > 1 else []
+                found.append(name + (f" (column {', '.join(map(str, columns))})" if len(columns) else ""))
+        return f", and there is NaN in {', '.join(found)}" if found else ""
+
+
+# The kinds of site that have a value in the trace.
+KEPT = ("sample", "deterministic")
+
+
+def _name(model: Callable) -> str:
+    return getattr(model, "__name__", type(model).__name__)
+
+
+def _is_float(value: np.ndarray) -> bool:
+    return np.issubdtype(value.dtype, np.floating)
+
+
+def _trace(model: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Run a model once, and return what NumPyro's handlers saw of each site."""
+    from numpyro import handlers
+    from numpyro.infer.initialization import init_to_uniform
+
+    seeded = handlers.substitute(handlers.seed(model, jax.random.key(0)), substitute_fn=init_to_uniform)
+    try:
+        return handlers.trace(seeded).get_trace(*args, **kwargs)
+    except CALL_ERRORS as error:
+        raise ValueError(
+            f"target {_name(model)} cannot be called as a NumPyro model with the arguments given ({error}); give the "
+            "model's arguments after it, or, if it is a plain log density, the position to start around, for example "
+            "initial_position=jnp.zeros(3)."
+        ) from error
+
+
+def _check_sites(model: Callable, sites: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ValueError where a model cannot be sampled."""
+    latent = {name: site for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]}
+    if not latent:
+        raise ValueError(
+            f"target {_name(model)} has no latent sample sites, expected a NumPyro model with at least one; if it is a "
+            "plain log density, give the position to start around, for example initial_position=jnp.zeros(3)."
+        )
+    subsampling = [name for name, site in sites.items() if site["type"] == "plate" and _subsamples(site)]
+    if subsampling:
+        raise ValueError(
+            f"the model {_name(model)} subsamples in {', '.join(subsampling)}: each step would have another density, "
+            "and the chain no posterior; leave subsample_size out, or give sgld a target with minibatches."
+        )
+    discrete = [name for name, site in latent.items() if site["fn"].support.is_discrete]
+    if discrete:
+        raise ValueError(
+            f"the model {_name(model)} has discrete latent sites: {', '.join(discrete)}; sum them out of the model, "
+            "for example with numpyro.distributions.MixtureSameFamily, or give them values with obs=."
+        )
+
+
+def _subsamples(plate: Mapping[str, Any]) -> bool:
+    size, subsample_size = plate["args"]
+    return subsample_size not in (None, size)
+
+
+def _description(site: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is needed later of a site of the model's trace."""
+    from numpyro.distributions import ImproperUniform
+
+    is_sample = site["type"] == "sample"
+    is_observed = is_sample and site["is_observed"]
+    return {
+        "latent": is_sample and not is_observed,
+        "improper": is_sample and isinstance(getattr(site["fn"], "base_dist", site["fn"]), ImproperUniform),
+        "value": np.asarray(site["value"]) if is_observed else None,
+        "dims": _dims(site),
+    }
+
+
+def _dims(site: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the axes of a site: plates by their frames, events as the site says; others as ArviZ would."""
+    shape = jnp.shape(site["value"])
+    frames = sorted(site.get("cond_indep_stack") or (), key=lambda frame: frame.dim)
+    named = list((site.get("infer") or {}).get("event_dims", ()))
+    known_events = site["fn"].event_dim if site["type"] == "sample" else len(shape) - len(frames)
+    axes: list[str | None] = [None] * len(shape)
+    for frame in frames:
+        axis = len(shape) - known_events + frame.dim
+        if 0 <= axis < len(shape) and shape[axis] == frame.size:
+            axes[axis] = frame.name
+    if len(named) <= known_events:
+        for axis, name in zip(range(len(shape) - len(named), len(shape)), named, strict=True):
+            axes[axis] = name
+    if all(axis is None for axis in axes):
+        return ()
+    numbers = iter(range(len(axes)))
+    return tuple(axis or f"{site['name']}_dim_{next(numbers)}" for axis in axes)
+
+
+def _arguments(model: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a model that are numbers or arrays of numbers, by the names of its parameters."""
+    try:
+        bound: Mapping[str, Any] = inspect.signature(model).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        bound = {**{f"argument_{number}": value for number, value in enumerate(args)}, **kwargs}
+    found: dict[str, Any] = {}
+    for name, value in bound.items():
+        entries = value if isinstance(value, Mapping) else {name: value}
+        found |= {str(key): entry for key, entry in entries.items() if _is_numeric(entry)}
+    return found
+
+
+def _is_numeric(value: Any) -> bool:
+    try:
+        return np.asarray(value).dtype.kind in "biuf"
+    except ValueError:  # rows of different lengths
+        return False
