@@ -1,6 +1,7 @@
 """A NumPyro model with its data as a target."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -37,74 +38,48 @@ class NumPyroModel(Target):
 
     name: ClassVar[str] = "numpyro_model"
 
-    model: Callable = eqx.field(static=True)
-    args: tuple = eqx.field(static=True)
-    kwargs: dict[str, Any] = eqx.field(static=True)
-    _potential: Callable = eqx.field(static=True)
-    _postprocess: Callable = eqx.field(static=True)
-    _sites: dict[str, dict[str, Any]] = eqx.field(static=True)
-    _zeros: Position
+    built: "Built" = eqx.field(static=True)
+    zeros: Position
 
     def __init__(self, model: Callable, *args: Any, **kwargs: Any):
         """Run the model once, look at its sites, and find its log density."""
-        from numpyro.infer import initialize_model
-        from numpyro.infer.initialization import init_to_uniform
-
-        self.model, self.args, self.kwargs = model, args, kwargs
-        sites = _trace(model, args, kwargs)
-        _check_sites(model, sites)
-        try:
-            found = initialize_model(
-                jax.random.key(0),
-                model,
-                init_strategy=init_to_uniform,
-                model_args=args,
-                model_kwargs=kwargs,
-                validate_grad=False,
-            )
-        except RuntimeError as error:
-            raise ValueError(
-                f"the model {_name(model)} has no finite log density where it could start{self._suspects(sites)}; "
-                "look for data outside a distribution's support, NaN in the data, and scales that vanish."
-            ) from error
-        self._potential, self._postprocess = found.potential_fn, found.postprocess_fn
-        self._sites = {name: _description(site) for name, site in sites.items() if site["type"] in KEPT}
-        self._zeros = jax.tree.map(jnp.zeros_like, dict(found.param_info.z))
+        self.built = Built(model, args, kwargs)
+        self.zeros = jax.tree.map(jnp.zeros_like, self.built.start)
 
     def logdensity(self, position: Position) -> Float[Array, ""]:
         """Return the log density of latent sites and data, with the log-Jacobians of the transforms."""
-        return -self._potential(position)
+        return -self.built.potential(position)
 
     def position_template(self) -> Position:
         """Return zeros in place of the latent sites."""
-        return self._zeros
+        return self.zeros
 
     def constrain(self, position: Position) -> dict[str, Array]:
         """Return the latent sites in their own coordinates, and the deterministic ones."""
-        return self._postprocess(position)
+        return self.built.postprocess(position)
 
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
         """The plates around each site, and the dims of its events that have names."""
-        return {name: site["dims"] for name, site in self._sites.items() if site["dims"]}
+        return {name: site["dims"] for name, site in self.built.sites.items() if site["dims"]}
 
     @property
     def observed_data(self) -> dict[str, np.ndarray]:
         """The values of the observed sites."""
-        return {name: site["value"] for name, site in self._sites.items() if site["value"] is not None}
+        return {name: site["value"] for name, site in self.built.sites.items() if site["value"] is not None}
 
     @property
     def constant_data(self) -> dict[str, np.ndarray]:
         """The arguments of the model that are numbers or arrays of them, by name, without those that it observes."""
         observed = list(self.observed_data.values())
-        found = {name: np.asarray(value) for name, value in _arguments(self.model, self.args, self.kwargs).items()}
+        found = {name: np.asarray(value) for name, value in self.built.arguments().items()}
         return {
             name: value
             for name, value in found.items()
             if value.size and not any(np.array_equal(value, other, equal_nan=_is_float(value)) for other in observed)
         }
 
-    def log_likelihood(self, draws: Mapping[str, Array]) -> dict[str, Array]:
+    def log_likelihood(self, draws: Mapping[str, Any]) -> dict[str, Array]:
         """Return the log likelihood of each observation.
 
         Args:
@@ -115,14 +90,16 @@ class NumPyroModel(Target):
         """
         from numpyro.infer import log_likelihood
 
-        return log_likelihood(self.model, self._latent(draws), *self.args, batch_ndims=2, **self.kwargs)
+        return log_likelihood(
+            self.built.model, self._latent(draws), *self.built.args, batch_ndims=2, **self.built.kwargs
+        )
 
-    def posterior_predictive(self, rng_key: Key[Array, ""], draws: Mapping[str, Array]) -> dict[str, Array]:
+    def posterior_predictive(self, rng_key: Key[Array, ""], draws: Mapping[str, Any]) -> dict[str, Array]:
         """Draw the observed sites anew from every draw of the posterior; shapes as those of `log_likelihood`."""
         from numpyro.infer import Predictive
 
         draw = Predictive(self._without_data(), dict(self._latent(draws)), batch_ndims=2)
-        return self._observed_of(draw(rng_key, *self.args, **self.kwargs))
+        return self._observed_of(draw(rng_key, *self.built.args, **self.built.kwargs))
 
     def prior(self, rng_key: Key[Array, ""], num_draws: int) -> tuple[dict[str, Array], dict[str, Array]]:
         """Draw from the prior: the variables of the trace, and the observed sites, leading axes (1, draw).
@@ -133,42 +110,96 @@ class NumPyroModel(Target):
         from numpyro.infer import Predictive
 
         try:
-            drawn = Predictive(self._without_data(), num_samples=num_draws)(rng_key, *self.args, **self.kwargs)
+            drawn = Predictive(self._without_data(), num_samples=num_draws)(
+                rng_key, *self.built.args, **self.built.kwargs
+            )
         except NotImplementedError as error:
-            improper = ", ".join(name for name, site in self._sites.items() if site["improper"])
+            improper = ", ".join(name for name, site in self.built.sites.items() if site["improper"])
             raise ValueError(
                 f"groups asks for the prior, but the prior of {improper} is improper and has no draws; give it a "
                 "proper one, or leave 'prior' out."
             ) from error
         rows = {name: value[None] for name, value in drawn.items()}
         observed = self._observed_of(rows)
-        return {name: rows[name] for name in self._sites if name in rows and name not in observed}, observed
+        return {name: rows[name] for name in self.built.sites if name in rows and name not in observed}, observed
 
     def _without_data(self) -> Callable:
         from numpyro import handlers
 
-        return handlers.uncondition(self.model)
+        return handlers.uncondition(self.built.model)
 
-    def _latent(self, draws: Mapping[str, Array]) -> dict[str, Array]:
-        return {name: jnp.asarray(draws[name]) for name, site in self._sites.items() if site["latent"]}
+    def _latent(self, draws: Mapping[str, Any]) -> dict[str, Array]:
+        return {name: jnp.asarray(draws[name]) for name, site in self.built.sites.items() if site["latent"]}
 
-    def _observed_of(self, values: Mapping[str, Array]) -> dict[str, Array]:
+    def _observed_of(self, values: Mapping[str, Any]) -> dict[str, Array]:
         return {name: values[name] for name in self.observed_data}
-
-    def _suspects(self, sites: Mapping[str, Any]) -> str:
-        """Name the data that hold NaN, with their columns."""
-        data = {name: np.asarray(site["value"]) for name, site in sites.items() if site.get("is_observed")}
-        data |= {name: np.asarray(value) for name, value in _arguments(self.model, self.args, self.kwargs).items()}
-        found = []
-        for name, value in data.items():
-            if _is_float(value) and np.isnan(value).any():
-                columns = np.unique(np.argwhere(np.isnan(value))[:, -1]) if value.ndim > 1 else []
-                found.append(name + (f" (column {', '.join(map(str, columns))})" if len(columns) else ""))
-        return f", and there is NaN in {', '.join(found)}" if found else ""
 
 
 # The kinds of site that have a value in the trace.
 KEPT = ("sample", "deterministic")
+
+
+class Built:
+    """A model, its arguments, and what NumPyro makes of them. Not a pytree: its arrays are constants of programs."""
+
+    def __init__(self, model: Callable, args: tuple, kwargs: dict[str, Any]):
+        """Run the model once, look at its sites, and find its log density."""
+        from numpyro.infer import initialize_model
+
+        self.model, self.args, self.kwargs = model, args, kwargs
+        sites = self._trace()
+        _check_sites(model, sites)
+        options: dict[str, Any] = {"model_args": args, "model_kwargs": kwargs, "validate_grad": False}
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Out-of-support")  # where that matters, the error below follows
+                found = initialize_model(jax.random.key(0), model, **options)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the model {_name(model)} has no finite log density where it could start{self._suspects(sites)}; "
+                "look for data outside a distribution's support, NaN in the data, and scales that vanish."
+            ) from error
+        self.potential, self.postprocess = found.potential_fn, found.postprocess_fn
+        self.start = dict(found.param_info.z)
+        self.sites = {name: _description(site) for name, site in sites.items() if site["type"] in KEPT}
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that are numbers or arrays of numbers, by the names of the model's parameters."""
+        try:
+            bound: Mapping[str, Any] = inspect.signature(self.model).bind(*self.args, **self.kwargs).arguments
+        except (TypeError, ValueError):
+            bound = {**{f"argument_{number}": value for number, value in enumerate(self.args)}, **self.kwargs}
+        found: dict[str, Any] = {}
+        for name, value in bound.items():
+            entries = value if isinstance(value, Mapping) else {name: value}
+            found |= {str(key): entry for key, entry in entries.items() if _is_numeric(entry)}
+        return found
+
+    def _trace(self) -> dict[str, dict[str, Any]]:
+        """Run the model, and return what NumPyro's handlers saw of each site."""
+        from numpyro import handlers
+        from numpyro.infer.initialization import init_to_uniform
+
+        seeded = handlers.substitute(handlers.seed(self.model, jax.random.key(0)), substitute_fn=init_to_uniform)
+        try:
+            return handlers.trace(seeded).get_trace(*self.args, **self.kwargs)
+        except CALL_ERRORS as error:
+            raise ValueError(
+                f"target {_name(self.model)} cannot be run as a NumPyro model with the arguments given "
+                f"({error}{self._suspects({})}); give the model's arguments after it, or, if it is a plain log "
+                "density, the position to start around, for example initial_position=jnp.zeros(3)."
+            ) from error
+
+    def _suspects(self, sites: Mapping[str, Any]) -> str:
+        """Name the data that hold NaN, with their columns."""
+        data = {name: np.asarray(site["value"]) for name, site in sites.items() if site.get("is_observed")}
+        data |= {name: np.asarray(value) for name, value in self.arguments().items()}
+        found = []
+        for name, value in data.items():
+            if _is_float(value) and np.isnan(value).any():
+                columns: Any = np.unique(np.argwhere(np.isnan(value))[:, -1]) if value.ndim > 1 else []
+                found.append(name + (f" (column {', '.join(map(str, columns))})" if len(columns) else ""))
+        return f", and there is NaN in {', '.join(found)}" if found else ""
 
 
 def _name(model: Callable) -> str:
@@ -177,22 +208,6 @@ def _name(model: Callable) -> str:
 
 def _is_float(value: np.ndarray) -> bool:
     return np.issubdtype(value.dtype, np.floating)
-
-
-def _trace(model: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Run a model once, and return what NumPyro's handlers saw of each site."""
-    from numpyro import handlers
-    from numpyro.infer.initialization import init_to_uniform
-
-    seeded = handlers.substitute(handlers.seed(model, jax.random.key(0)), substitute_fn=init_to_uniform)
-    try:
-        return handlers.trace(seeded).get_trace(*args, **kwargs)
-    except CALL_ERRORS as error:
-        raise ValueError(
-            f"target {_name(model)} cannot be called as a NumPyro model with the arguments given ({error}); give the "
-            "model's arguments after it, or, if it is a plain log density, the position to start around, for example "
-            "initial_position=jnp.zeros(3)."
-        ) from error
 
 
 def _check_sites(model: Callable, sites: Mapping[str, Mapping[str, Any]]) -> None:
@@ -254,19 +269,6 @@ def _dims(site: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     numbers = iter(range(len(axes)))
     return tuple(axis or f"{site['name']}_dim_{next(numbers)}" for axis in axes)
-
-
-def _arguments(model: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a model that are numbers or arrays of numbers, by the names of its parameters."""
-    try:
-        bound: Mapping[str, Any] = inspect.signature(model).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):
-        bound = {**{f"argument_{number}": value for number, value in enumerate(args)}, **kwargs}
-    found: dict[str, Any] = {}
-    for name, value in bound.items():
-        entries = value if isinstance(value, Mapping) else {name: value}
-        found |= {str(key): entry for key, entry in entries.items() if _is_numeric(entry)}
-    return found
 
 
 def _is_numeric(value: Any) -> bool:

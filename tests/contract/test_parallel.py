@@ -1,7 +1,8 @@
 """Every method on every sampler on every target that `problems` enrols: the parallel chain is the chain of the loop.
 
-Those on the diagonal are always run, all of them with `make test-grid`. With as many iterations as the chain has steps this holds for every row. A row that needs more than half as many gains
-fewer than two steps an iteration, and stands in `KNOWN_NOT_CONVERGING`.
+A third of the rows are always run, all of them with `make test-grid`. With as many iterations as the chain has steps
+this holds for every row. A row that needs more than half as many gains fewer than two steps an iteration, and stands in
+`KNOWN_NOT_CONVERGING`.
 """
 
 import functools
