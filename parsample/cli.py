@@ -1,4 +1,4 @@
-"""The command line: `parsample sample`, `targets`, `samplers`, `methods`."""
+"""The command line: `parsample sample`, `targets`, `samplers`, `methods`, `version`."""
 
 import ast
 import inspect
@@ -19,7 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-BAD_INPUT = 2
+NOT_GOOD, BAD_INPUT = 1, 2
 
 
 def main() -> None:
@@ -58,10 +58,17 @@ def _options(
 
 
 @app.command(
-    epilog="Example: parsample sample german_credit --data german.data-numeric --chains 4 --output runs",
+    epilog="Examples: [bold]parsample sample german_credit --data german.data-numeric --output runs[/bold]; "
+    "[bold]parsample sample model.py:schools --data schools.json --sampler hmc[/bold]",
 )
 def sample(
-    target: Annotated[str, typer.Argument(help="What to sample; see [bold]parsample targets[/bold].")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="What to sample: a name of [bold]parsample targets[/bold], or a NumPyro model as FILE.py:NAME, whose "
+            "arguments --data holds."
+        ),
+    ],
     sampler: Annotated[str, typer.Option(help="See [bold]parsample samplers[/bold].")] = "mala",
     option: Annotated[
         list[str] | None,
@@ -83,12 +90,19 @@ def sample(
     ] = None,
     atol: Annotated[float, typer.Option(help="Tolerance of the evaluation, in posterior sd.")] = 1e-6,
     rtol: Annotated[float, typer.Option(help="Tolerance relative to the state.")] = 1e-6,
-    data: Annotated[Path | None, typer.Option(help="Data file, for the targets that need one.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data file, for the targets that need one; of a model, a JSON object.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the trace and the plots; made if missing.")] = Path("runs"),
     progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in place of the tables.")] = False,
 ) -> None:
-    """Sample a posterior, show a summary and the verdict, and save the trace and its plots."""
-    from parsample.report import show_run
+    """Sample a posterior, show a summary and the verdict, and save the trace and its plots.
+
+    Exit codes: 0 good; 1 sampled and saved, but R-hat or ESS is not good, or the chain approximate; 2 bad input;
+    130 interrupted.
+    """
+    from parsample.report import is_good, show_json, show_run
     from parsample.trace import check_writable, save_trace
 
     try:
@@ -96,8 +110,9 @@ def sample(
         sampler_options = _parse_options(option) if option else None
         new_folder = not output.exists()
         _make_folder(output)
-        trace_path = check_writable(output / f"{target}.nc")
-        plot_path = check_writable(output / f"{target}.png")
+        label = target.rpartition(":")[-1]
+        trace_path = check_writable(output / f"{label}.nc")
+        plot_path = check_writable(output / f"{label}.png")
     except ValueError as error:
         _fail(error)
     try:
@@ -114,16 +129,23 @@ def sample(
             step_size=step_size,
             atol=atol,
             rtol=rtol,
-            progress=progress,
+            progress=progress and not as_json,
         )
     except (ValueError, FloatingPointError) as error:
         if new_folder:
             output.rmdir()
         _fail(error)
+    except KeyboardInterrupt:
+        if new_folder:
+            output.rmdir()
+        raise
     save_trace(trace, trace_path)
     summary = parsample.summarize(trace)
     parsample.plot_trace_rank(trace, plot_path)
-    show_run(trace, summary, [trace_path, plot_path])
+    show = show_json if as_json else show_run
+    show(trace, summary, [trace_path, plot_path])
+    if not is_good(trace, summary):
+        raise typer.Exit(NOT_GOOD)
 
 
 def _make_folder(output: Path) -> None:
@@ -152,11 +174,21 @@ def _parse_options(given: list[str]) -> dict[str, Any]:
 def _make_target(name: str, data: Path | None) -> Any:
     from parsample import targets
 
+    if name not in targets.TARGETS and ":" in name:
+        from parsample.model_file import load_model
+
+        return load_model(name, data)
     target_class = targets.find(name)
     takes_data = "data" in inspect.signature(target_class).parameters
     if data is not None and not takes_data:
         raise ValueError(f"--data is {data}, but the target {name} brings its own data; leave --data out.")
     return target_class(data=data) if takes_data and data is not None else target_class()
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    typer.echo(f"parsample {parsample.__version__}")
 
 
 @app.command()

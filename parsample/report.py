@@ -1,6 +1,9 @@
 """What the command line prints: the summary of a run, and the tables of names."""
 
+import dataclasses
 import inspect
+import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parsample.diagnostics import worst
+from parsample.diagnostics import Worst, worst
 from parsample.verdict import read_verdict
 
 if TYPE_CHECKING:
@@ -70,13 +73,43 @@ def _summary_table(summary: "pandas.DataFrame") -> Table:
     return table
 
 
+def show_json(trace: Any, summary: "pandas.DataFrame", paths: Sequence[Path]) -> None:
+    """Print the same as one JSON object: `good`, `draws`, `evaluation`, `summary` by variable, and `saved`."""
+    found = worst(summary)
+    verdict = read_verdict(trace)
+    facts = {
+        "good": is_good(trace, summary),
+        "draws": {"good": _are_good(found), **found._asdict()},
+        "evaluation": {"converged": verdict.converged, **dataclasses.asdict(verdict)},
+        "summary": summary.to_dict("index"),
+        "saved": [str(path) for path in paths],
+    }
+    # JSON has no NaN: what is not known becomes null.
+    print(json.dumps(_without_nan(facts), indent=2))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def is_good(trace: Any, summary: "pandas.DataFrame") -> bool:
+    """Say whether a run can be trusted: the draws by R-hat and ESS, and the chain, which must not be approximate."""
+    return _are_good(worst(summary)) and read_verdict(trace).approximate_steps == 0
+
+
+def _are_good(found: Worst) -> bool:
+    return found.r_hat < GOOD_RHAT and found.ess_bulk > GOOD_ESS
+
+
 def _judge_draws(summary: "pandas.DataFrame") -> str:
     found = worst(summary)
     facts = (
         f"largest R-hat {found.r_hat:.4f} ({found.r_hat_variable}), smallest bulk ESS {found.ess_bulk:.0f} "
         f"({found.ess_bulk_variable})"
     )
-    if found.r_hat < GOOD_RHAT and found.ess_bulk > GOOD_ESS:
+    if _are_good(found):
         return f"good: {facts}"
     return f"not good enough yet: {facts}; draw more (--samples), or warm up for longer (--warmup)"
 

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and how it refuses."""
 
+import json
 import os
 import re
 import subprocess
@@ -43,7 +44,18 @@ def never_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_from_its_start_to_its_files(tmp_path: Path) -> None:
-    arguments = ["sample", "multivariate_normal", "--samples", "300", "--warmup", "100", "--chains", "2", "--seed", "3"]
+    arguments = [
+        "sample",
+        "multivariate_normal",
+        "--samples",
+        "1500",
+        "--warmup",
+        "200",
+        "--chains",
+        "2",
+        "--seed",
+        "3",
+    ]
     found = command(*arguments, "--output", "new/runs", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     # No terminal, no progress bar.
@@ -52,7 +64,7 @@ def test_a_run_from_its_start_to_its_files(tmp_path: Path) -> None:
     for expected in (
         "variable",
         "R-hat",
-        "converged yes: all 600 steps of 2 chains",
+        "converged yes: all 3,000 steps of 2 chains",
         "evaluations per step",
         "wall time",
     ):
@@ -64,7 +76,7 @@ def test_a_run_from_its_start_to_its_files(tmp_path: Path) -> None:
     ]
     assert "new/runs/multivariate_normal.nc" in found.stdout.replace("\n", "").replace(" ", "")
     trace = parsample.load_trace(tmp_path / "new" / "runs" / "multivariate_normal.nc")
-    assert trace.posterior["x"].shape == (2, 300, 2)
+    assert trace.posterior["x"].shape == (2, 1500, 2)
     assert trace.posterior.attrs["seed"] == 3
     assert (tmp_path / "new" / "runs" / "multivariate_normal.png").read_bytes().startswith(b"\x89PNG")
 
@@ -205,17 +217,90 @@ def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+MODEL = """
+import numpyro
+import numpyro.distributions as dist
+
+
+def line(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 10))
+    numpyro.sample("y", dist.Normal(slope * x, 1), obs=y)
+"""
+FEW = ["--samples", "128", "--warmup", "100", "--chains", "2"]
+
+
+def test_a_model_file_and_a_verdict_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.py").write_text(MODEL)
+    Path("data.json").write_text(json.dumps({"x": [1.0, 2.0, 3.0], "y": [2.0, 4.0, 6.5]}))
+    found = invoke("sample", "model.py:line", "--data", "data.json", "--json", *FEW)
+    # 256 draws cannot have an effective sample size of 400: sampled and saved, but not good.
+    assert found.exit_code == 1
+    told = json.loads(found.stdout)
+    assert told["good"] is False
+    assert told["draws"]["good"] is False
+    assert told["evaluation"]["converged"] is True
+    # Least squares, shrunk a little by the prior: x y / (x x + 1 / 100).
+    assert abs(told["summary"]["slope"]["mean"] - 29.5 / 14.01) < 0.2
+    trace = parsample.load_trace(told["saved"][0])
+    assert trace.observed_data["y"].shape == (3,)
+    assert trace.constant_data["x"].shape == (3,)
+
+
+def test_an_r_hat_that_is_not_known_is_null(tmp_path: Path) -> None:
+    found = invoke("sample", "banana", "--json", *FEW, "--chains", "1", "--output", str(tmp_path))
+    assert (found.exit_code, json.loads(found.stdout)["draws"]["r_hat"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "data", "message"),
+    [
+        ("nowhere.py:line", None, "target is 'nowhere.py:line', but there is no file 'nowhere.py'; give FILE.py:NAME"),
+        ("model.py:lines", None, "target is 'model.py:lines', but 'model.py' has no 'lines'; it has line."),
+        ("broken.py:line", None, "target's file 'broken.py' cannot be run: NameError: name 'nothing' is not defined"),
+        ("text.txt:line", None, "target's file 'text.txt' is no Python file"),
+        ("model.py:line", None, "target line cannot be run as a NumPyro model with the arguments given .*missing 1"),
+        ("model.py:line", "nowhere.json", "--data is 'nowhere.json', which cannot be read .*; give a JSON file"),
+        ("model.py:line", "model.py", "--data is 'model.py', which is no JSON"),
+        ("model.py:line", "list.json", "--data is 'list.json', which holds a list, expected an object"),
+        ("model.py:line", "ragged.json", "--data has rows of different lengths in 'x', expected a rectangular list"),
+        ("model.py:line", "words.json", "--data has 'x' with dtype <U1, expected numbers"),
+    ],
+)
+@pytest.mark.usefixtures("never_sampled")
+def test_a_model_file_that_cannot_be_used(
+    target: str, data: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.py").write_text(MODEL)
+    Path("broken.py").write_text("nothing")
+    Path("text.txt").write_text("nothing")
+    Path("list.json").write_text("[1]")
+    Path("ragged.json").write_text('{"x": [[1], [1, 2]]}')
+    Path("words.json").write_text('{"x": ["a"]}')
+    found = invoke("sample", target, *(["--data", data] if data else []))
+    assert found.exit_code == 2
+    assert re.search(message, found.stderr), found.stderr
+    assert not Path("runs").exists()
+
+
 OPTIONS = ["--sampler", "--method", "--window", "--warmup", "--samples", "--chains", "--seed", "--step-size", "--atol"]
-OPTIONS += ["--rtol", "--data", "--output", "--progress", "--no-progress", "--help"]
+OPTIONS += ["--rtol", "--data", "--output", "--progress", "--no-progress", "--json", "--option", "--help"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], ["sample", "targets", "samplers", "methods", "--version", "--help"]),
+        ([], ["sample", "targets", "samplers", "methods", "version", "--version", "--help"]),
         (
             ["sample"],
-            [*OPTIONS, "16 on a CPU, 256 elsewhere", "adapted by warm-up", "Example: parsample sample german"],
+            [
+                *OPTIONS,
+                "16 on a CPU, 256 elsewhere",
+                "adapted by warm-up",
+                "Examples: parsample sample german",
+                "Exit codes: 0 good",
+            ],
         ),
         (["targets"], ["List the targets.", "--help"]),
         (["samplers"], ["List the samplers.", "--help"]),
@@ -238,8 +323,9 @@ def test_without_a_command_there_is_help() -> None:
 
 
 def test_the_version() -> None:
-    found = invoke("--version")
-    assert (found.exit_code, found.stdout) == (0, f"parsample {parsample.__version__}\n")
+    for word in ("--version", "version"):
+        found = invoke(word)
+        assert (found.exit_code, found.stdout) == (0, f"parsample {parsample.__version__}\n")
 
 
 @pytest.mark.parametrize(

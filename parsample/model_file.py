@@ -1,0 +1,78 @@
+"""A NumPyro model from a Python file, with its data from a JSON file, for the command line."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parsample.targets.numpyro_model import NumPyroModel
+
+
+def load_model(place: str, data: Path | None) -> NumPyroModel:
+    """Return the target of a model file.
+
+    The file is run, as `python FILE` would run it, so only trusted files should be given.
+
+    Args:
+        place: FILE.py:NAME, the name of a function with NumPyro's primitives.
+        data: a JSON file with an object: the model's arguments by name; lists become arrays. None for no arguments.
+
+    Raises:
+        ValueError: a file cannot be read or run, holds no such function or no object, or the model cannot be sampled.
+    """
+    file, _, name = place.rpartition(":")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ValueError(
+            f"target is {place!r}, but there is no file '{file}'; give FILE.py:NAME, such as model.py:model."
+        )
+    module = _run(path)
+    if not hasattr(module, name):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ValueError(
+            f"target is {place!r}, but '{file}' has no {name!r}; it has {', '.join(functions) or 'nothing'}."
+        )
+    return NumPyroModel(getattr(module, name), **_arguments(data))
+
+
+def _run(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"target's file '{path}' is no Python file; give FILE.py:NAME.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"target's file '{path}' cannot be run: {type(error).__name__}: {error}.") from error
+    return module
+
+
+def _arguments(data: Path | None) -> dict[str, Any]:
+    if data is None:
+        return {}
+    try:
+        found = json.loads(data.expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"--data is '{data}', which cannot be read ({error.strerror}); give a JSON file.") from error
+    except ValueError as error:
+        raise ValueError(f"--data is '{data}', which is no JSON ({error}).") from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"--data is '{data}', which holds a {type(found).__name__}, expected an object: the model's arguments by "
+            "name."
+        )
+    return {name: _array(name, value) for name, value in found.items()}
+
+
+def _array(name: str, value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"--data has rows of different lengths in {name!r}, expected a rectangular list.") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"--data has {name!r} with dtype {array.dtype}, expected numbers; write NaN for missing ones.")
+    return array
