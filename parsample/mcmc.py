@@ -136,7 +136,7 @@ class MCMC(numpyro.infer.MCMC):
         for field in ("diverging", *extra_fields):
             name = FIELDS.get(field, field)
             if name not in stats:
-                known = ", ".join(stats)
+                known = ", ".join(map(str, stats))
                 raise ValueError(f"extra_fields has {field!r}, expected statistics of the sampler: {known}.")
             kept[field] = stats[name]
         self._states, self._states_flat = {self._sample_field: draws, **kept}, None
