@@ -70,7 +70,8 @@ def test_the_loop_is_the_sampler_s_own_steps(loop: Segment) -> None:
             state, info = step(state, jax.tree.map(lambda leaf, chain=chain, t=t: leaf[chain, t], inputs))
             SAME_COMPUTATION.check(loop.states[chain, t], state.position)
             SAME_COMPUTATION.check(loop.lp[chain, t], state.logdensity)
-            SAME_COMPUTATION.check(loop.info["acceptance_rate"][chain, t], info.acceptance_rate)
+            # The exponential of a difference of log densities: it has their absolute errors as its relative one.
+            CONVERGED.check(loop.info["acceptance_rate"][chain, t], info.acceptance_rate)
             assert bool(loop.info["is_accepted"][chain, t]) == bool(info.is_accepted)
 
 
