@@ -10,9 +10,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from parsample.engine import options
 from parsample.samplers.base import Sampler, check_step_size, draw_normal, value_and_gradient
-
-# McLachlan's two-stage integrator: kicks of B, 1 - 2 B and B of a step, with half a drift before and after the middle.
-B = 0.1931833275037836
+from parsample.samplers.isokinetic import Isokinetic, advance, check_dim, unit
 
 
 class MCLMCUnknowns(NamedTuple):
@@ -127,12 +125,8 @@ class MCLMC(Sampler):
             ValueError: the position holds a single number.
         """
         position, direction = unknowns
-        if direction.size < 2:
-            raise ValueError(
-                f"the position holds {direction.size} number, but mclmc needs at least 2, between which it can turn; "
-                "underdamped_langevin is the like for one."
-            )
-        return MCLMCState(position, _unit(direction)[0], *value_and_gradient(self.logdensity_fn, position))
+        check_dim(direction.size, "mclmc", "underdamped_langevin")
+        return MCLMCState(position, unit(direction)[0], *value_and_gradient(self.logdensity_fn, position))
 
     def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> MCLMCInput:
         """Draw the noise of `num_steps` steps."""
@@ -145,43 +139,13 @@ class MCLMC(Sampler):
         length = jnp.asarray(vector.size**0.5 if self.L is None else self.L, vector.dtype)
         spread = jnp.sqrt(jnp.expm1(step_size / length) / vector.size)
 
-        direction, _ = _unit(state.direction + spread * input.noise[0])
-        direction, kinetic = kick(direction, state.gradient, B * step_size)
-        vector = vector + step_size / 2 * direction
-        direction, more = kick(
-            direction, value_and_gradient(self.logdensity_fn, unravel(vector))[1], (1 - 2 * B) * step_size
-        )
-        vector = vector + step_size / 2 * direction
-        position = unravel(vector)
-        value, gradient = value_and_gradient(self.logdensity_fn, position)
-        direction, last = kick(direction, gradient, B * step_size)
-        direction, _ = _unit(direction + spread * input.noise[1])
-        energy_change = kinetic + more + last - (value - state.logdensity)
-        info = MCLMCInfo(jnp.ones_like(value), jnp.asarray(True), energy_change)
-        return MCLMCState(position, direction, value, gradient), info
+        direction, _ = unit(state.direction + spread * input.noise[0])
+        before = Isokinetic(vector, direction, state.logdensity, state.gradient)
+        after, energy_change = advance(lambda x: value_and_gradient(self.logdensity_fn, unravel(x)), before, step_size)
+        direction, _ = unit(after.direction + spread * input.noise[1])
+        info = MCLMCInfo(jnp.ones_like(energy_change), jnp.asarray(True), energy_change)
+        return MCLMCState(unravel(after.vector), direction, after.logdensity, after.gradient), info
 
     def with_diagonal(self, unknowns: MCLMCUnknowns, input: MCLMCInput) -> None:
         """Return None: length 1 couples all coordinates of the direction."""
         return None
-
-
-def kick(direction: Float[Array, " dim"], gradient: Float[Array, " dim"], time: Array) -> tuple[Array, Array]:
-    """Turn a direction by a constant gradient for a time, exactly.
-
-    Returns:
-        The direction after it, and the change of the kinetic energy, which makes up for that of the log density.
-    """
-    toward, norm = _unit(gradient)
-    delta = time * norm / (direction.size - 1)
-    # In exp(-delta), which cannot overflow where the gradient is large.
-    zeta, along = jnp.exp(-delta), jnp.vdot(direction, toward)
-    turned, _ = _unit(toward * (1 - zeta) * (1 + zeta + along * (1 - zeta)) + 2 * zeta * direction)
-    growth = delta + jnp.log(((1 + along) * (1 - zeta**2) + 2 * zeta**2) / 2)
-    return turned, (direction.size - 1) * growth
-
-
-def _unit(vector: Float[Array, " dim"]) -> tuple[Array, Array]:
-    """Return a vector at length 1, and its length. At 0 there is no direction: 0, with derivatives that are finite."""
-    square = jnp.vdot(vector, vector)
-    length = jnp.sqrt(jnp.where(square > 0, square, 1))
-    return vector / length, jnp.where(square > 0, length, 0)

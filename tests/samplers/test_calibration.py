@@ -20,7 +20,7 @@ from jaxtyping import Array, Key
 from scipy import stats
 
 import parsample
-from parsample.samplers import HMC, MALA, RWM, Sampler
+from parsample.samplers import HMC, MALA, RWM, Barker, Sampler
 
 LENGTH = 31
 REPLICATES = 2048
@@ -68,6 +68,7 @@ SAMPLERS: dict[str, Callable[[Callable], Sampler]] = {
     "mala": lambda density: MALA(density, 0.03),
     "hmc": lambda density: HMC(density, 0.2, num_integration_steps=3),
     "rwm": lambda density: RWM(density, 0.3),
+    "barker": lambda density: Barker(density, 0.3),
 }
 
 

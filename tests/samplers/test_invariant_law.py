@@ -14,7 +14,7 @@ import pytest
 from scipy.special import polygamma, psi
 
 import parsample
-from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, Barker, Gibbs, Sampler, Tempering
+from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, AdjustedMCLMC, Barker, Gibbs, Sampler, Tempering
 from parsample.targets import LogGamma, MultivariateNormal, Target, TwoWells
 from tests.samplers.moments import check_moments
 
@@ -126,6 +126,9 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "hmc, dense": ("correlated", lambda density: HMC(density, 0.5, DENSE, 4, step_size_jitter=0), 5_000),
     "hmc, skewed": ("skewed", lambda density: HMC(density, 0.9, None, 3, min_integration_steps=1), 5_000),
     "hmc, two wells": ("two wells", lambda density: HMC(density, 0.9, DIAGONAL, 3), 10_000),
+    "adjusted mclmc": ("correlated", lambda density: AdjustedMCLMC(density, 0.5, 5), 5_000),
+    "adjusted mclmc, skewed": ("skewed", lambda density: AdjustedMCLMC(density, 2.0, 3), 5_000),
+    "adjusted mclmc, two wells": ("two wells", lambda density: AdjustedMCLMC(density, 1.5, 3), 10_000),
     "tempering": ("correlated", lambda density: Tempering(density, 0.06, num_temperatures=3, hottest=0.2), 20_000),
     "tempering, skewed": ("skewed", lambda density: Tempering(density, 0.2, num_temperatures=3, hottest=0.3), 20_000),
     "tempering, two wells": ("two wells", lambda density: Tempering(density, 0.4, num_temperatures=2), 20_000),
@@ -164,6 +167,7 @@ REVERSIBLE: dict[str, Make] = {
     "barker, dense": lambda density: Barker(density, 1.2, SKEWED_DENSE),
     "rwm, dense": lambda density: RWM(density, 1.2, SKEWED_DENSE),
     "pcn, dense": lambda density: PCN(density, 0.3, 0.2, SKEWED_DENSE),
+    "adjusted mclmc": lambda density: AdjustedMCLMC(density, 2.0, 3),
     "hmc": lambda density: HMC(density, 1.0, None, 3, min_integration_steps=1),
     "hmc, dense": lambda density: HMC(density, 0.7, np.diag([1.0, 2.0, 0.5]).astype(np.float32), 3),
 }

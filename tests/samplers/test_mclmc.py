@@ -8,7 +8,8 @@ from scipy.integrate import solve_ivp
 
 import parsample
 from parsample.samplers import MCLMC
-from parsample.samplers.mclmc import MCLMCInput, MCLMCState, MCLMCUnknowns, kick
+from parsample.samplers.isokinetic import kick
+from parsample.samplers.mclmc import MCLMCInput, MCLMCState, MCLMCUnknowns
 from tests.samplers import textbook
 from tests.samplers.densities import counted
 from tests.samplers.moments import check_moments
