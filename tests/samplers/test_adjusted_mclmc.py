@@ -1,5 +1,7 @@
 """Adjusted MCLMC against BlackJAX's trajectory, and in parallel over the chain."""
 
+from typing import Any
+
 import blackjax.mcmc.adjusted_mclmc as theirs
 import blackjax.mcmc.integrators as integrators
 import jax
@@ -61,7 +63,13 @@ def test_the_chain_in_parallel_is_that_of_the_loop(method):
 
 
 def test_at_the_front_door():
-    settings = {"num_warmup": 500, "num_samples": 1000, "progress": False, "compare": False, "method": "sequential"}
+    settings: dict[str, Any] = {
+        "num_warmup": 500,
+        "num_samples": 1000,
+        "progress": False,
+        "compare": False,
+        "method": "sequential",
+    }
     trace = as_datatree(ps.sample("eight_schools", AdjustedMCLMC, **settings))
     assert trace.attrs["sampler"] == "AdjustedMCLMC"
     assert 0.8 < float(trace["sample_stats"]["acceptance_rate"].mean()) < 0.97
