@@ -83,6 +83,10 @@ def sample(
     warmup: Annotated[int, typer.Option(help="Warm-up steps a chain.")] = 2000,
     samples: Annotated[int, typer.Option(help="Draws a chain.")] = 5000,
     chains: Annotated[int, typer.Option(help="Chains.")] = 4,
+    until: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="End when good: ess=400, rhat=1.01, seconds=60; repeatable."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same trace.")] = 0,
     step_size: Annotated[
         float | None,
@@ -107,7 +111,8 @@ def sample(
 
     try:
         chosen = _make_target(target, data)
-        sampler_options = _parse_options(option) if option else None
+        sampler_options = _parse_options("--option", option, "num_integration_steps=4")
+        good = _parse_options("--until", until, "ess=400")
         new_folder = not output.exists()
         _make_folder(output)
         label = target.rpartition(":")[-1]
@@ -125,6 +130,7 @@ def sample(
             num_warmup=warmup,
             num_samples=samples,
             num_chains=chains,
+            until=good,
             seed=seed,
             step_size=step_size,
             atol=atol,
@@ -157,13 +163,15 @@ def _make_folder(output: Path) -> None:
         ) from error
 
 
-def _parse_options(given: list[str]) -> dict[str, Any]:
+def _parse_options(flag: str, given: list[str] | None, example: str) -> dict[str, Any] | None:
     """Read NAME=VALUE, the value as Python writes numbers, lists, True, False and None, or else as text."""
+    if not given:
+        return None
     found = {}
     for text in given:
         name, is_there, value = text.partition("=")
         if not (name and is_there):
-            raise ValueError(f"--option is {text!r}, expected NAME=VALUE, such as num_integration_steps=4.")
+            raise ValueError(f"{flag} is {text!r}, expected NAME=VALUE, such as {example}.")
         try:
             found[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

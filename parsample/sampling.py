@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from parsample import progress as progress_bar
+from parsample import stopping
 from parsample.chains import Plan, Segment, begin, draw, run_segment, start_keys
 from parsample.coordinates import plain, starts, to_standardised
 from parsample.engine import methods, options, planner
@@ -22,10 +23,9 @@ from parsample.samplers import SAMPLERS
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK, Sampler, check_step_size
 from parsample.samplers.configured import Configured
-from parsample.targets import TARGETS
+from parsample.stopping import Until
 from parsample.targets.base import Target
-from parsample.targets.density import LogDensity, check_scalar
-from parsample.targets.numpyro_model import NumPyroModel
+from parsample.targets.given import as_target
 from parsample.trace import build_trace
 from parsample.verdict import Verdict
 from parsample.warmup import Adaptation, adapt
@@ -42,17 +42,19 @@ SLOWEST_ADVANCE = 2
 
 
 def sample(
-    target: str | Target | Callable[..., Any],
+    target: Any,
     *args: Any,
     sampler: str | type[Sampler] = "mala",
     sampler_options: Mapping[str, Any] | None = None,
     num_warmup: int = 2000,
     num_samples: int = 5000,
     num_chains: int = 4,
+    until: Mapping[str, Any] | None = None,
     seed: int = 0,
     method: str | methods.Method = "quasi_newton",
     window: int | None = None,
     initial_position: PyTree | None = None,
+    bijectors: Mapping[str, Any] | None = None,
     step_size: float | None = None,
     atol: float = 1e-6,
     rtol: float = 1e-6,
@@ -72,20 +74,27 @@ def sample(
     took, and how many steps are not within tolerance.
 
     Args:
-        target: a name in `TARGETS`, a target, a NumPyro model, or a plain log density, which needs an
-            `initial_position`.
+        target: a name in `TARGETS`, a target, a NumPyro model, a distrax distribution, or a plain log density, which
+            needs an `initial_position`.
         *args: of a NumPyro model; with any other target the only one is the sampler.
         sampler: a name in `SAMPLERS`, or a sampler's class.
         sampler_options: arguments of the sampler by name, such as {"num_integration_steps": 4} for "hmc".
         num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
-        num_samples: draws a chain.
+        num_samples: draws a chain, at most those where there is `until`.
         num_chains: chains.
+        until: end after the segment of at most 1,024 draws in which every variable has a bulk effective sample size of
+            at least "ess" and an R-hat of at most "rhat", or "seconds" of sampling are over; the attribute `until_met`
+            of the trace says whether. A rule that looks at the draws favours lucky chains a little: ask for more than
+            you need.
         seed: a whole number. The same seed gives the same trace on the same machine and versions.
         method: a name in `METHODS`, an instance with its options, or "auto": time the candidates on the first
             segment and take the fastest.
         window: steps solved at a time; None for the device's default, 16 on a CPU and 256 elsewhere.
         initial_position: for a plain log density: any pytree of floating-point arrays, in unconstrained numbers.
             Chains start at it plus uniform noise on (-1, 1).
+        bijectors: for a plain log density over constrained variables: by the variable's name in the trace "positive",
+            "unit_interval", "simplex", "ordered", or a distrax bijector (see `parsample.targets.LogDensity`); for a
+            distrax distribution of one array the same for "x".
         step_size: in standardised coordinates, dimensionless; None to let warm-up find it.
         atol: tolerance of the evaluation, in posterior standard deviations. An accept decision that hangs on less may
             fall otherwise than in the loop: the tighter, the rarer. In single precision 1e-6 is near what can be had.
@@ -113,9 +122,12 @@ def sample(
     Cost: one gradient a warm-up step; then evaluations_per_step (see the verdict) times two gradients a step, in
         parallel over the window. Device memory O(num_chains * 1024 * dim).
     """
-    target, args = _target(target, initial_position, args, kwargs)
-    if args:
-        (sampler,) = args
+    target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)
+    if kwargs:
+        raise unknown("an argument", next(iter(kwargs)), OPTIONS)
+    if len(args) > 1:
+        raise ValueError(f"{len(args)} arguments follow the target {target.name}, expected at most the sampler.")
+    sampler = args[0] if args else sampler
     check_requests(groups, target)
     make = Configured(find_sampler(sampler), sampler_options)
     num_samples = options.whole("num_samples", num_samples, "each chain needs a draw")
@@ -126,6 +138,7 @@ def sample(
     if not (hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= seed < 2**32):
         # In 32-bit mode JAX drops the upper half of longer seeds, and different ones would give the same chains.
         raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**32 - 1.")
+    good = stopping.check(until, num_chains)
     make(plain(target), 0.1 if step_size is None else step_size)  # refuses what no run could use, before warm-up
     plan = _plan(target, method, window, num_samples, max_iterations, atol, rtol)
 
@@ -148,10 +161,12 @@ def sample(
         run = _Run(make, adaptation, _keys(key_chain, num_chains))
         if method == "auto":
             plan = run.choose(plan)
-        segments = run.all_segments(plan, num_samples, report)
+        segments, met = run.all_segments(plan, num_samples, report, good)
+        num_samples = min(num_samples, plan.steps * len(segments))
         comparison = run.compare(plan, segments[0]) if compare else _NOT_COMPARED
     verdict = _verdict(plan, num_samples, segments, run, comparison)
-    settings = {"seed": int(seed), "num_warmup": num_warmup, "warmup_seconds": warmup_seconds}
+    settings: dict[str, Any] = {"seed": int(seed), "num_warmup": num_warmup, "warmup_seconds": warmup_seconds}
+    settings |= {"until": dict(until), "until_met": met} if until else {}
     return _trace(target, make, adaptation, num_samples, segments, verdict, groups, settings)
 
 
@@ -164,37 +179,6 @@ _fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
 
 def _keys(rng_key: jax.Array, num_chains: int) -> jax.Array:
     return _fold_in(rng_key, jnp.arange(num_chains))
-
-
-def _target(target: Any, initial_position: PyTree | None, args: tuple, kwargs: dict[str, Any]) -> tuple[Target, tuple]:
-    """Return the target, and what of the positional arguments is not its own: at most the sampler."""
-    if isinstance(target, str):
-        if target not in TARGETS:
-            raise unknown("target", target, TARGETS, "a Target, a NumPyro model, or a log density")
-        target = TARGETS[target]()
-    elif isinstance(target, type):
-        raise ValueError(
-            f"target is the class {target.__name__}, expected a target of that class; write {target.__name__}()."
-        )
-    elif not isinstance(target, Target) and callable(target):
-        if initial_position is None:
-            return NumPyroModel(target, *args, **kwargs), ()
-        target, initial_position = LogDensity(target, initial_position), None
-    if not isinstance(target, Target):
-        raise ValueError(
-            f"target is a {type(target).__name__}, expected the name of a target, a Target, a NumPyro model or a log "
-            "density."
-        )
-    if kwargs:
-        raise unknown("an argument", next(iter(kwargs)), OPTIONS)
-    if len(args) > 1:
-        raise ValueError(f"{len(args)} arguments follow the target {target.name}, expected at most the sampler.")
-    if initial_position is not None:
-        raise ValueError(
-            f"initial_position was given, but the target {target.name} draws its own starts; leave it out."
-        )
-    check_scalar(jax.eval_shape(target.logdensity, target.position_template()))
-    return target, args
 
 
 def _plan(
@@ -269,9 +253,14 @@ class _Run:
         self.programs.append((plan, compiled))
         return compiled
 
-    def all_segments(self, plan: Plan, num_samples: int, report: Callable) -> list[Segment]:
-        """Run the chains to their end; what each segment gave moves to the host."""
-        segments, states, done = [], self.first, 0
+    def all_segments(self, plan: Plan, num_samples: int, report: Callable, good: Until) -> tuple[list[Segment], bool]:
+        """Run the chains to their end, or until they are good; what each segment gave moves to the host.
+
+        Returns:
+            The segments, and whether they are good.
+        """
+        segments: list[Segment] = []
+        states, done, began = self.first, 0, time.perf_counter()
         while done < num_samples:
             segment, seconds = self.segment(plan, states, done)
             states = jax.tree.map(lambda leaf: leaf[:, -1], segment.states)
@@ -283,7 +272,9 @@ class _Run:
             work = float(np.mean(segment.evaluations)) / plan.steps
             report("sampling", min(plan.steps, num_samples - done), f"{work:.1f} evaluations a step")
             done += plan.steps
-        return segments
+            if good.is_given and good.is_met([part.draws for part in segments], time.perf_counter() - began):
+                return segments, True
+        return segments, False
 
     def choose(self, plan: Plan) -> Plan:
         """Time the candidates on the first segment, and return the plan of the fastest."""

@@ -98,6 +98,7 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
     options = {"sampler": "ula", "method": "newton", "window": "7", "warmup": "11", "samples": "12", "chains": "3"}
     options |= {"seed": "5", "step-size": "0.25", "atol": "1e-3", "rtol": "1e-2", "output": str(tmp_path)}
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+    arguments += ["--until", "ess=400", "--until", "rhat=1.01"]
     arguments += ["--option", "n=4", "--option", "ladder=[1.0, 0.5]", "--option", "scheme=baoab"]
     found = invoke("sample", "banana", *arguments, "--no-progress")
     assert found.exit_code == 2
@@ -111,6 +112,7 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
         "num_warmup": 11,
         "num_samples": 12,
         "num_chains": 3,
+        "until": {"ess": 400, "rhat": 1.01},
         "seed": 5,
         "step_size": 0.25,
         "atol": 1e-3,
@@ -285,7 +287,7 @@ def test_a_model_file_that_cannot_be_used(
 
 
 OPTIONS = ["--sampler", "--method", "--window", "--warmup", "--samples", "--chains", "--seed", "--step-size", "--atol"]
-OPTIONS += ["--rtol", "--data", "--output", "--progress", "--no-progress", "--json", "--option", "--help"]
+OPTIONS += ["--rtol", "--data", "--output", "--progress", "--no-progress", "--json", "--option", "--until", "--help"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,94 @@
+"""Stop when the draws are good: effective sample size and R-hat of the worst variable, or a time."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from parsample.engine import options
+from parsample.engine.names import unknown
+
+# Fewer draws than this tell nothing of R-hat and effective sample size.
+FEWEST_DRAWS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Until:
+    """When a run is good, and ends before its last draw.
+
+    Attributes:
+        ess: the smallest bulk effective sample size that is enough, in draws; None to leave it out.
+        rhat: the largest R-hat that is small enough, dimensionless; None to leave it out.
+        seconds: wall time after which no further segment is begun; None for any.
+    """
+
+    ess: float | None = None
+    rhat: float | None = None
+    seconds: float | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the run may end early."""
+        return any(value is not None for value in dataclasses.astuple(self))
+
+    def is_met(self, segments: Sequence[Mapping[str, Any]], seconds: float) -> bool:
+        """Say whether the draws so far are good enough, or the time is over.
+
+        Args:
+            segments: the variables of each segment, shape (chain, draw, ...).
+            seconds: since the first of them began.
+        """
+        if self.seconds is not None and seconds >= self.seconds:
+            return True
+        if self.ess is None and self.rhat is None:
+            return False
+        draws = {name: np.concatenate([part[name] for part in segments], 1) for name in segments[0]}
+        if next(iter(draws.values())).shape[1] < FEWEST_DRAWS:
+            return False
+        ess, rhat = smallest_ess(draws), largest_rhat(draws)
+        # A comparison with NaN is False: what is not known is not good.
+        return (self.ess is None or ess >= self.ess) and (self.rhat is None or rhat <= self.rhat)
+
+
+def check(until: Mapping[str, Any] | None, num_chains: int) -> Until:
+    """Return the condition of a mapping.
+
+    Raises:
+        ValueError: a name is unknown, a value out of its range, or R-hat is asked of one chain.
+    """
+    names = [field.name for field in dataclasses.fields(Until)]
+    for name, value in (until or {}).items():
+        if name not in names:
+            raise unknown("a name in until", name, names)
+        above = 1 if name == "rhat" else 0
+        if not (options.is_number(value) and above < value < math.inf):
+            raise ValueError(f"until has {name} = {value!r}, expected a finite number above {above}.")
+    found = Until(**{name: float(value) for name, value in (until or {}).items()})
+    if found.rhat is not None and num_chains < 2:
+        raise ValueError("until asks for rhat, but num_chains is 1, expected at least 2, for it compares chains.")
+    return found
+
+
+def smallest_ess(draws: Mapping[str, np.ndarray]) -> float:
+    """Return the smallest bulk effective sample size of the variables that move, NaN where one is not known."""
+    from parsample.trace import import_arviz
+
+    return _extreme(import_arviz().ess, draws, np.min)
+
+
+def largest_rhat(draws: Mapping[str, np.ndarray]) -> float:
+    """Return the largest R-hat of the variables that move, NaN where one is not known."""
+    from parsample.trace import import_arviz
+
+    return _extreme(import_arviz().rhat, draws, np.max)
+
+
+def _extreme(statistic: Any, draws: Mapping[str, np.ndarray], extreme: Any) -> float:
+    found = []
+    for values in draws.values():
+        rows = np.moveaxis(np.asarray(values, np.float64).reshape(*values.shape[:2], -1), -1, 0)
+        # What never moves, such as the diagonal of a correlation matrix, has neither.
+        found += [float(statistic(row)) for row in rows if np.ptp(row) > 0]
+    return float(extreme(found)) if found else math.nan
