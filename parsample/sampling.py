@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from parsample import progress as progress_bar
 from parsample import stopping
 from parsample.chains import Plan, Segment, begin, draw, run_segment, start_keys
 from parsample.coordinates import plain, starts, to_standardised
@@ -19,6 +18,7 @@ from parsample.engine import methods, options, planner
 from parsample.engine.names import unknown
 from parsample.engine.solution import Status
 from parsample.groups import check_requests, extra_groups
+from parsample.progress import Event, reporting
 from parsample.samplers import SAMPLERS
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK, Sampler, check_step_size
@@ -62,7 +62,7 @@ def sample(
     compare: bool = True,
     keep_warmup: bool = False,
     groups: Sequence[str] = (),
-    progress: bool = True,
+    progress: bool | Callable[[Event], Any] = True,
     **kwargs: Any,
 ) -> Any:
     """Sample a posterior, each chain evaluated in parallel over its steps.
@@ -105,7 +105,8 @@ def sample(
         keep_warmup: keep the warm-up draws as `warmup_posterior`.
         groups: further groups of the trace, where the target can make them, as a NumPyro model can:
             "log_likelihood", "posterior_predictive", "prior".
-        progress: show a progress bar if the output is a terminal.
+        progress: show a progress bar on a terminal, and elsewhere a line a minute; or a function that is called with
+            every `parsample.progress.Event`, for notebooks and other programs.
         **kwargs: of a NumPyro model. (Where one has the name of an argument above, `parsample.targets.NumPyroModel`
             takes it.)
 
@@ -144,7 +145,7 @@ def sample(
 
     key_start, key_warmup, key_chain = jax.random.split(jax.random.key(seed), 3)
     # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
-    with jax.default_matmul_precision("highest"), progress_bar.bar(progress, num_warmup, num_samples) as report:
+    with jax.default_matmul_precision("highest"), reporting(progress, num_warmup, num_samples) as report:
         began = time.perf_counter()
         vectors = starts(target, _keys(key_start, num_chains))
         adaptation = adapt(
@@ -260,7 +261,7 @@ class _Run:
             The segments, and whether they are good.
         """
         segments: list[Segment] = []
-        states, done, began = self.first, 0, time.perf_counter()
+        states, done, divergences, began = self.first, 0, 0, time.perf_counter()
         while done < num_samples:
             segment, seconds = self.segment(plan, states, done)
             states = jax.tree.map(lambda leaf: leaf[:, -1], segment.states)
@@ -269,8 +270,16 @@ class _Run:
             self.run_seconds += seconds
             self.first_seconds = self.first_seconds or seconds
             segments.append(segment)
-            work = float(np.mean(segment.evaluations)) / plan.steps
-            report("sampling", min(plan.steps, num_samples - done), f"{work:.1f} evaluations a step")
+            kept = min(plan.steps, num_samples - done)
+            divergences += int(np.sum(segment.info.get("is_divergent", np.zeros((1, 1)))[:, :kept]))
+            report(
+                "sampling",
+                kept,
+                acceptance_rate=float(np.mean(segment.info["acceptance_rate"])),
+                divergences=divergences,
+                evaluations_per_step=float(np.mean(segment.evaluations)) / plan.steps,
+                iterations=int(np.max(segment.iterations)),
+            )
             done += plan.steps
             if good.is_given and good.is_met([part.draws for part in segments], time.perf_counter() - began):
                 return segments, True
