@@ -1,4 +1,4 @@
-"""The command line: `parsample sample`, `targets`, `samplers`, `methods`, `version`."""
+"""The command line: `parsample sample`, `diagnose`, `targets`, `samplers`, `methods`, `version`."""
 
 import ast
 import inspect
@@ -191,6 +191,36 @@ def _make_target(name: str, data: Path | None) -> Any:
     if data is not None and not takes_data:
         raise ValueError(f"--data is {data}, but the target {name} brings its own data; leave --data out.")
     return target_class(data=data) if takes_data and data is not None else target_class()
+
+
+@app.command(epilog="Example: [bold]parsample diagnose eight_schools --sampler hmc[/bold]")
+def diagnose(
+    target: Annotated[str, typer.Argument(help="As for [bold]parsample sample[/bold].")],
+    sampler: Annotated[str, typer.Option(help="See [bold]parsample samplers[/bold].")] = "mala",
+    option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the sampler; repeatable.")] = None,
+    warmup: Annotated[int, typer.Option(help="Warm-up steps.")] = 1000,
+    steps: Annotated[int, typer.Option(help="Steps of the chain that is looked at.")] = 512,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same chain.")] = 0,
+    step_size: Annotated[
+        float | None,
+        typer.Option(help="In units of the posterior's scale.", show_default="adapted by warm-up"),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data file, for the targets that need one.")] = None,
+) -> None:
+    """Foresee how many iterations each method would need, from a short run."""
+    try:
+        found = parsample.forecast(
+            _make_target(target, data),
+            sampler,
+            sampler_options=_parse_options("--option", option, "num_integration_steps=4"),
+            num_warmup=warmup,
+            num_steps=steps,
+            step_size=step_size,
+            seed=seed,
+        )
+    except (ValueError, parsample.ConvergenceError) as error:
+        _fail(error)
+    typer.echo(found.text())
 
 
 @app.command()

@@ -293,7 +293,7 @@ OPTIONS += ["--rtol", "--data", "--output", "--progress", "--no-progress", "--js
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], ["sample", "targets", "samplers", "methods", "version", "--version", "--help"]),
+        ([], ["sample", "diagnose", "targets", "samplers", "methods", "version", "--version", "--help"]),
         (
             ["sample"],
             [
@@ -304,6 +304,7 @@ OPTIONS += ["--rtol", "--data", "--output", "--progress", "--no-progress", "--js
                 "Exit codes: 0 good",
             ],
         ),
+        (["diagnose"], ["--sampler", "--steps", "Foresee how many iterations", "--help"]),
         (["targets"], ["List the targets.", "--help"]),
         (["samplers"], ["List the samplers.", "--help"]),
         (["methods"], ["List the methods of evaluation.", "--help"]),
@@ -318,6 +319,16 @@ def test_help_reads_well_at_80_columns(arguments: list[str], expected: list[str]
         assert max(map(len, found.stdout.splitlines())) <= 80
         for text in expected:
             assert text in words(found.stdout)
+
+
+def test_a_diagnosis() -> None:
+    few = ["--warmup", "160", "--steps", "64"]
+    found = invoke("diagnose", "multivariate_normal", *few, columns=100)
+    assert found.exit_code == 0, found.output
+    for expected in ("exponent", "quasi_newton", "picard", "newton"):
+        assert expected in found.stdout
+    refused = invoke("diagnose", "eight_school")
+    assert (refused.exit_code, refused.stderr[:36]) == (2, "parsample: target is 'eight_school',")
 
 
 def test_without_a_command_there_is_help() -> None:
