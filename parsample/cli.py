@@ -103,8 +103,7 @@ def sample(
 ) -> None:
     """Sample a posterior, show a summary and the verdict, and save the trace and its plots.
 
-    Exit codes: 0 good; 1 sampled and saved, but R-hat or ESS is not good, or the chain approximate; 2 bad input;
-    130 interrupted.
+    Exit codes: 0 good; 1 sampled and saved, but R-hat or ESS is not good; 2 bad input; 130 interrupted.
     """
     from parsample.report import is_good, show_json, show_run
     from parsample.trace import check_writable, save_trace

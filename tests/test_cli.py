@@ -196,6 +196,15 @@ def test_what_the_front_door_refuses_leaves_no_file(arguments: list[str], messag
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_an_interrupt_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parsample, "sample", interrupted)
+    assert invoke("sample", "banana", "--output", str(tmp_path / "runs")).exit_code == 130
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_chain_that_diverges_is_an_error_that_leaves_no_file(tmp_path: Path) -> None:
     arguments = ["--sampler", "ula", "--step-size", "50", "--warmup", "0", "--samples", "50", "--method", "sequential"]
     found = invoke("sample", "multivariate_normal", *arguments, "--output", str(tmp_path / "runs"))
