@@ -20,5 +20,5 @@ def test_bad_input_is_refused() -> None:
         ps.forecast("banana", num_warmup=0)
     with pytest.raises(ValueError, match="num_steps is 0, expected a whole number of at least 1"):
         ps.forecast("banana", num_steps=0)
-    with pytest.raises(ValueError, match="step_size is -1.0, expected one finite number above 0"):
+    with pytest.raises(ValueError, match=r"step_size is -1\.0, expected one finite number above 0"):
         ps.forecast("banana", step_size=-1.0)
