@@ -34,7 +34,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "laplace": ("parsample.surrogates", "laplace"),
     # the front door
     "sample": ("parsample.sampling", "sample"),
-    "forecast": ("parsample.forecast", "forecast"),
+    "forecast": ("parsample.forecasting", "forecast"),
     "MCMC": ("parsample.mcmc", "MCMC"),
     "Kernel": ("parsample.mcmc", "Kernel"),
     "read_verdict": ("parsample.verdict", "read_verdict"),
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from parsample.engine.predictability import lyapunov_exponent
     from parsample.engine.scan import solve_lds
     from parsample.engine.solution import ConvergenceError, Solution, Status
-    from parsample.forecast import forecast
+    from parsample.forecasting import forecast
     from parsample.mcmc import MCMC, Kernel
     from parsample.plots import plot_trace_rank
     from parsample.samplers import SAMPLERS
