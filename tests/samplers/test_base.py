@@ -61,7 +61,8 @@ def test_inputs_may_be_drawn_where_the_start_is_traced(sampler, rng_key):
     whole = draw(sampler, rng_key, 4 * BLOCK, position)
     for start in (0, 1, 105, 106, 107, BLOCK - 1, BLOCK, BLOCK + 1, 300):
         for one, other in zip(jax.tree.leaves(traced(start)), whole, strict=True):
-            np.testing.assert_array_equal(one, other[start : start + 150])
+            # Two programs may round the last bit of a normal number differently.
+            SAME_COMPUTATION.check(one, other[start : start + 150])
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
