@@ -37,17 +37,21 @@ def eigenbasis_at_mode(target: ps.targets.Target) -> tuple[Standardised, jax.Arr
 
 
 def measure(
-    sampler: ps.samplers.Sampler, start: jax.Array, steps: int, seeds: Sequence[int] = SEEDS, **options: Any
+    sampler: ps.samplers.Sampler, start: Any, steps: int, seeds: Sequence[int] = SEEDS, **options: Any
 ) -> list[Any]:
-    """Evaluate one chain a seed, compare each with the sequential loop, and return the cells of a row."""
+    """Evaluate one chain a seed, compare each with the sequential loop, and return the cells of a row.
+
+    The chains start at one position, or each at its own of a list.
+    """
     found = []
 
     @jax.jit
-    def decisions(states: jax.Array, inputs: Any) -> jax.Array:
+    def decisions(start: jax.Array, states: jax.Array, inputs: Any) -> jax.Array:
         before = jnp.concatenate([start[None], states[:-1]])
         return jax.vmap(sampler.transition.step)(before, inputs)[1].is_accepted
 
-    for seed in seeds:
+    starts = start if isinstance(start, list) else [start] * len(seeds)
+    for seed, start in zip(seeds, starts, strict=True):
         inputs = sampler.draw_inputs(jax.random.key(seed), steps, start)
         loop = ps.evaluate_sequential(sampler.transition, start, inputs)
         parallel = ps.evaluate(sampler.transition, start, inputs, throw=False, **options)
@@ -56,7 +60,7 @@ def measure(
                 int(parallel.iterations),
                 int(parallel.evaluations) / steps,
                 float(jnp.abs(parallel.states - loop.states).max()),
-                int(jnp.sum(decisions(parallel.states, inputs) != decisions(loop.states, inputs))),
+                int(jnp.sum(decisions(start, parallel.states, inputs) != decisions(start, loop.states, inputs))),
                 bool(parallel.converged),
             )
         )

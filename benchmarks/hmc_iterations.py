@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import parsample as ps
+from benchmarks.chains import HEADER, SEEDS, measure
 from benchmarks.device import write_table
 from parsample.coordinates import Standardised, plain
 from parsample.engine.methods import BlockQuasiNewton, Newton, QuasiNewton
@@ -21,11 +22,6 @@ from parsample.samplers import HMC
 from parsample.samplers.leapfrog import Leapfrog
 from parsample.samplers.mass import Mass
 
-SEEDS = (0, 1, 2)
-HEADER = (
-    "target", "steps", "method", "window", "iterations", "evaluations a step", "difference",
-    "decisions that differ", "goal",
-)  # fmt: skip
 # Beyond this many the row has made its point.
 LARGEST_COUNT = 1000
 
@@ -34,32 +30,6 @@ PUBLISHED: dict[str, Any] = {
     "method": Newton("straight_through"), "damping": 0.55, "clip": 1.0, "projection": False,
 }  # fmt: skip
 PUBLISHED_QUASI: dict[str, Any] = PUBLISHED | {"method": QuasiNewton("hutchinson", 1, "straight_through")}
-
-
-def measure(sampler: HMC, starts: list[jax.Array], steps: int, options: dict[str, Any]) -> list[Any]:
-    """Evaluate one chain a seed, and compare each with the sequential loop."""
-    found = []
-
-    @jax.jit
-    def decisions(start: jax.Array, states: jax.Array, inputs: Any) -> jax.Array:
-        before = jnp.concatenate([start[None], states[:-1]])
-        return jax.vmap(sampler.transition.step)(before, inputs)[1].is_accepted
-
-    for seed, start in zip(SEEDS, starts, strict=True):
-        inputs = sampler.draw_inputs(jax.random.key(seed), steps, start)
-        loop = ps.evaluate_sequential(sampler.transition, start, inputs).states
-        given = {"max_iterations": min(steps, LARGEST_COUNT), **options, "throw": False}
-        parallel = ps.evaluate(sampler.transition, start, inputs, **given)
-        found.append(
-            (
-                f"{int(parallel.iterations)}{'' if parallel.converged else ' (not converged)'}",
-                int(parallel.evaluations) / steps,
-                float(jnp.abs(parallel.states - loop).max()),
-                int(jnp.sum(decisions(start, parallel.states, inputs) != decisions(start, loop, inputs))),
-            )
-        )
-    iterations, work, difference, differ = zip(*found, strict=True)
-    return [" ".join(iterations), f"{np.mean(work):.1f}", f"{max(difference):.1g}", sum(differ)]
 
 
 def banana(steps: int) -> list[list[Any]]:
@@ -87,7 +57,8 @@ def banana(steps: int) -> list[list[Any]]:
     ]
     rows = []
     for name, options, wanted in cases:
-        row = measure(sampler, [exact(seed) for seed in SEEDS], steps, options)
+        given = {"max_iterations": min(steps, LARGEST_COUNT), **options}
+        row = measure(sampler, [exact(seed) for seed in SEEDS], steps, **given)
         rows.append(["banana, D=2", f"{steps:,}", name, options.get("window", "full"), *row, wanted])
     return rows
 
@@ -120,7 +91,7 @@ def eight_schools() -> list[list[Any]]:
     ]:
         sampler = HMC(density, step_size, None, length, step_size_jitter=0)
         for name, method in [("diagonal", QuasiNewton("exact")), ("Newton", Newton())]:
-            row = measure(sampler, starts, 1024, {"method": method})
+            row = measure(sampler, starts, 1024, method=method, max_iterations=LARGEST_COUNT)
             rows.append(["eight schools, D=10", "1,024", f"{name}, step {step_size}, {length}", "full", *row, goal])
     return rows
 

@@ -19,7 +19,6 @@ a figure and a table.
 
 import argparse
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +30,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 import parsample as ps
+from parsample.engine.memory import evaluation_bytes
 
 METHODS: dict[str, Any] = {
     "newton": ps.methods.Newton(),
@@ -55,15 +55,6 @@ class Row(NamedTuple):
     difference: float = 0.0
 
 
-def memory(transition: Callable, start: Any, inputs: Any, batch: int, **options: Any) -> int:
-    """Return the bytes that the evaluation of a batch takes beside its arguments, as compiled; nothing is run."""
-    solve = jax.vmap(lambda start, inputs: ps.evaluate(transition, start, inputs, throw=False, **options).states)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), (start, inputs))
-    analysis = jax.jit(solve).lower(*shapes).compile().memory_analysis()
-    assert analysis is not None
-    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-
-
 def solve(target: Any, steps: int, step_size: float, options: argparse.Namespace, sizes: dict) -> list[Row]:
     """Evaluate a chain by every method; `sizes` keeps the memory, which the step size does not change."""
     rows: list[Row] = []
@@ -81,7 +72,7 @@ def solve(target: Any, steps: int, step_size: float, options: argparse.Namespace
         chosen = {"method": method, "max_iterations": min(options.cap, steps)}
         chosen |= {"projection": False} if name == "newton" else {}
         if (dim, steps, name) not in sizes:
-            sizes[dim, steps, name] = memory(ula.transition, start, inputs, options.batch, **chosen)
+            sizes[dim, steps, name] = evaluation_bytes(ula.transition, start, inputs, options.batch, **chosen)
         row = Row(dim, steps, step_size, name, sizes[dim, steps, name])
         if row.bytes > options.batch * options.largest_bytes:
             rows.append(row)

@@ -12,7 +12,6 @@ memory is that of the compiled program for a batch of sequences. Ends in a figur
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 import parsample as ps
+from parsample.engine.memory import evaluation_bytes
 
 METHODS: dict[str, Any] = {
     "newton": ps.methods.Newton(),
@@ -48,15 +48,6 @@ class Row(NamedTuple):
     bytes: int
 
 
-def memory(transition: Callable, start: Any, inputs: Any, batch: int, **options: Any) -> int:
-    """Return the bytes that the evaluation of a batch takes beside its arguments, as compiled; nothing is run."""
-    solve = jax.vmap(lambda start, inputs: ps.evaluate(transition, start, inputs, throw=False, **options).states)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), (start, inputs))
-    analysis = jax.jit(solve).lower(*shapes).compile().memory_analysis()
-    assert analysis is not None
-    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-
-
 def solve(dims: list[int], lengths: list[int], cap: int, batch: int) -> list[Row]:
     """Run random units over sequences of several lengths, by every method."""
     rows = []
@@ -75,7 +66,7 @@ def solve(dims: list[int], lengths: list[int], cap: int, batch: int) -> list[Row
                 solution = ps.evaluate(transition, start, sequence[:steps], throw=False, **options)
                 difference = float(np.max(np.abs(solution.states - loop.states)))
                 verdict = int(solution.iterations), bool(solution.converged), float(solution.residual.max())
-                size = memory(transition, start, sequence[:steps], batch, **options)
+                size = evaluation_bytes(transition, start, sequence[:steps], batch, **options)
                 rows.append(Row(dim, steps, name, *verdict, difference, size))
     return rows
 

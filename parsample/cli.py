@@ -136,14 +136,12 @@ def sample(
             rtol=rtol,
             progress=progress and not as_json,
         )
-    except (ValueError, FloatingPointError) as error:
+    except (ValueError, FloatingPointError, KeyboardInterrupt) as error:
         if new_folder:
             output.rmdir()
+        if isinstance(error, KeyboardInterrupt):
+            raise
         _fail(error)
-    except KeyboardInterrupt:
-        if new_folder:
-            output.rmdir()
-        raise
     save_trace(trace, trace_path)
     summary = parsample.summarize(trace)
     parsample.plot_trace_rank(trace, plot_path)

@@ -25,6 +25,10 @@ def check_requests(requests: Sequence[str], target: Target) -> None:
                 f"groups asks for {name!r}, which the target {target.name} cannot make, for it is only a density; "
                 "leave it out, or give a NumPyro model."
             )
+    if "prior" in requests:
+        check: Any = getattr(target, "check_prior", None)
+        if check is not None:
+            check()
 
 
 def extra_groups(

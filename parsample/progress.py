@@ -42,16 +42,20 @@ class Event(NamedTuple):
         """At the speed so far."""
         return (self.total - self.done) / self.steps_per_second if self.done else float("inf")
 
-    def note(self) -> str:
+    def note(self, speed_first: bool = True) -> str:
         """What else there is to say, in words."""
-        parts = [f"{self.steps_per_second:,.0f} steps/s"]
+        speed = [f"{self.steps_per_second:,.0f} steps/s"]
+        return ", ".join(speed + self._facts() if speed_first else self._facts() + speed)
+
+    def _facts(self) -> list[str]:
+        parts = []
         if self.acceptance_rate is not None:
             parts.append(f"acceptance {self.acceptance_rate:.2f}")
         if self.evaluations_per_step is not None:
             parts.append(f"{self.evaluations_per_step:.1f} evaluations a step")
         if self.divergences:
             parts.append(f"{self.divergences:,} divergences")
-        return ", ".join(parts)
+        return parts
 
     def line(self) -> str:
         """The whole in one line."""
@@ -133,18 +137,25 @@ def _bars(console: Any, totals: dict[str, int]) -> Iterator[Callable[[Event], An
         MofNCompleteColumn,
         Progress,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
+    def whole(width: int) -> Column:
+        return Column(no_wrap=True, min_width=width)
+
+    # On a narrow terminal the note is cut, and nothing else.
     columns = (
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.description}", table_column=whole(8)),
+        BarColumn(bar_width=10, table_column=whole(10)),
+        MofNCompleteColumn(table_column=whole(2 * len(str(max(totals.values()))) + 1)),
+        TimeRemainingColumn(table_column=whole(8)),
+        TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
-    with Progress(*columns, console=console) as progress:
+
+    def send(event: Event) -> None:
+        progress.update(tasks[event.stage], completed=event.done, note=event.note(speed_first=False))
+
+    with Progress(*columns, console=console, expand=True) as progress:
         tasks = {stage: progress.add_task(stage, total=total, note="") for stage, total in totals.items() if total}
-        yield lambda event: progress.update(tasks[event.stage], completed=event.done, note=event.note())
+        yield send

@@ -31,8 +31,6 @@ Trace = Any
 
 SAMPLE_DIMS = ("chain", "draw")
 UNSAMPLED_GROUPS = frozenset({"observed_data", "constant_data", "predictions_constant_data"})
-# The prior has draws of its own, and chains.
-PRIOR_GROUPS = frozenset({"prior", "prior_predictive"})
 
 
 @functools.cache
@@ -325,7 +323,7 @@ def _checked_arrays(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
     chains = {
         values.shape[0]: f"groups['{group}']['{name}']"
         for group, variables in arrays.items()
-        if group not in UNSAMPLED_GROUPS | PRIOR_GROUPS
+        if group not in UNSAMPLED_GROUPS and not group.startswith("prior")  # which has chains and draws of its own
         for name, values in variables.items()
     }
     if len(chains) > 1:

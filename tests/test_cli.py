@@ -44,18 +44,7 @@ def never_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_from_its_start_to_its_files(tmp_path: Path) -> None:
-    arguments = [
-        "sample",
-        "multivariate_normal",
-        "--samples",
-        "1500",
-        "--warmup",
-        "200",
-        "--chains",
-        "2",
-        "--seed",
-        "3",
-    ]
+    arguments = "sample multivariate_normal --samples 1500 --warmup 200 --chains 2 --seed 3".split()
     found = command(*arguments, "--output", "new/runs", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     # No terminal, no progress bar.

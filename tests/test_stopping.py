@@ -33,7 +33,8 @@ def test_when_it_is_met(rng: np.random.Generator) -> None:
     ess, rhat = smallest_ess(whole), largest_rhat(whole)
     assert check({"ess": ess - 1, "rhat": rhat + 1e-6}, 2).is_met(halves, 0.0)
     assert not check({"ess": ess + 1, "rhat": rhat + 1e-6}, 2).is_met(halves, 0.0)
-    assert not check({"ess": ess - 1, "rhat": max(1.000001, rhat - 1e-4)}, 2).is_met(halves, 0.0) or rhat <= 1.000001
+    apart = [{"x": half["x"] + np.array([[0.0], [5.0]])} for half in halves]
+    assert not check({"rhat": 1.01}, 2).is_met(apart, 0.0)
     assert not check({"seconds": 3}, 2).is_met(halves, 2.9)
     assert check({"seconds": 3}, 2).is_met(halves, 3.1)
     assert not check(None, 2).is_given

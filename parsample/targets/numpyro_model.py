@@ -39,12 +39,10 @@ class NumPyroModel(Target):
     name: ClassVar[str] = "numpyro_model"
 
     built: "Built" = eqx.field(static=True)
-    zeros: Position
 
     def __init__(self, model: Callable, *args: Any, **kwargs: Any):
         """Run the model once, look at its sites, and find its log density."""
         self.built = Built(model, args, kwargs)
-        self.zeros = jax.tree.map(jnp.zeros_like, self.built.start)
 
     def logdensity(self, position: Position) -> Float[Array, ""]:
         """Return the log density of latent sites and data, with the log-Jacobians of the transforms."""
@@ -52,7 +50,7 @@ class NumPyroModel(Target):
 
     def position_template(self) -> Position:
         """Return zeros in place of the latent sites."""
-        return self.zeros
+        return jax.tree.map(jnp.zeros_like, self.built.start)
 
     def constrain(self, position: Position) -> dict[str, Array]:
         """Return the latent sites in their own coordinates, and the deterministic ones."""
@@ -109,19 +107,21 @@ class NumPyroModel(Target):
         """
         from numpyro.infer import Predictive
 
-        try:
-            drawn = Predictive(self._without_data(), num_samples=num_draws)(
-                rng_key, *self.built.args, **self.built.kwargs
-            )
-        except NotImplementedError as error:
-            improper = ", ".join(name for name, site in self.built.sites.items() if site["improper"])
-            raise ValueError(
-                f"groups asks for the prior, but the prior of {improper} is improper and has no draws; give it a "
-                "proper one, or leave 'prior' out."
-            ) from error
+        self.check_prior()
+        draw = Predictive(self._without_data(), num_samples=num_draws)
+        drawn = draw(rng_key, *self.built.args, **self.built.kwargs)
         rows = {name: value[None] for name, value in drawn.items()}
         observed = self._observed_of(rows)
         return {name: rows[name] for name in self.built.sites if name in rows and name not in observed}, observed
+
+    def check_prior(self) -> None:
+        """Raise ValueError where a prior is improper, before anything is sampled."""
+        improper = ", ".join(name for name, site in self.built.sites.items() if site["improper"])
+        if improper:
+            raise ValueError(
+                f"groups asks for the prior, but the prior of {improper} is improper and has no draws; give it a "
+                "proper one, or leave 'prior' out."
+            )
 
     def _without_data(self) -> Callable:
         from numpyro import handlers

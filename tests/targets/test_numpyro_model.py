@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 import parsample as ps
+from parsample import sampling
 from parsample.targets import NumPyroModel
 from parsample.trace import as_datatree
 from tests.tolerances import MIN_EFFECTIVE_SAMPLES, SAME_COMPUTATION, check_mean
@@ -165,10 +166,11 @@ def improper(data: Any) -> None:
     numpyro.sample("data", dist.Normal(mean, 1), obs=data)
 
 
-def test_an_improper_prior_has_a_posterior_but_no_draws() -> None:
+def test_an_improper_prior_has_a_posterior_but_no_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     data = np.array([1.0, 2.0, 6.0], np.float32)
     found = as_datatree(ps.sample(improper, data, compare=False, **SETTINGS))
     check(np.asarray(found["posterior"]["mean"], np.float64), 3.0)
+    monkeypatch.setattr(sampling, "adapt", lambda *_, **__: pytest.fail("warmed up"))
     with pytest.raises(ValueError, match="groups asks for the prior, but the prior of mean is improper and has no dra"):
         ps.sample(improper, data, groups=("prior",), compare=False, **SETTINGS)
 
