@@ -9,7 +9,9 @@ SEED = 0
 
 # JAX reads its settings when it is imported, so they come first; the processes that the tests start inherit them.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+# One cache for all clones of a user, so that a fresh clone compiles only what has changed.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parsample-tests"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "jax"))
 # With JAX's own thresholds only slow compilations are kept, and the tests have thousands of quick ones.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")

@@ -23,7 +23,7 @@ STARTS = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
-@pytest.mark.parametrize(("start", "num_steps"), [(0, BLOCK), (0, 37), (BLOCK, 200), (5 * BLOCK, 2 * BLOCK)])
+@pytest.mark.parametrize(("start", "num_steps"), [(0, 37), (BLOCK, 200)])
 def test_inputs_are_those_of_each_chain_s_sampler(name: str, start: int, num_steps: int) -> None:
     sampler = SAMPLERS[name](lambda x: -x @ x)
     found = draw(sampler, KEYS, STARTS, start, num_steps)

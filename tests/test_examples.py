@@ -20,7 +20,16 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+QUICK = ("banana_movie", "rates", "residual_network", "word_problem")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.slow)
+        for path in sorted(EXAMPLES.glob("*.py"))
+    ],
+)
 def test_it_runs(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None

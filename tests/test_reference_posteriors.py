@@ -71,7 +71,9 @@ def run_elsewhere(name: str, path: Path, folder: Path) -> Any:
     return ps.load_trace(folder / "trace.nc")
 
 
-@pytest.mark.parametrize("name", POSTERIORS)
+@pytest.mark.parametrize(
+    "name", [name if name == "eight_schools" else pytest.param(name, marks=pytest.mark.slow) for name in POSTERIORS]
+)
 def test_means_and_spreads_are_those_of_posteriordb(name, shared_data, tmp_path):
     path = shared_data / "posteriors" / f"{POSTERIORS[name]}.json"
     reference = json.loads(path.read_text())["reference"]

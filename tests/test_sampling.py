@@ -313,6 +313,7 @@ def test_breast_cancer_with_every_default_is_right() -> None:
     check_same_means(found, nuts(data.data, data.target))
 
 
+@pytest.mark.slow
 def test_german_credit_is_right(shared_data: Path) -> None:
     file = shared_data / "german.data-numeric"
     table = np.loadtxt(file)

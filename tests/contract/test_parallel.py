@@ -1,8 +1,8 @@
 """Every method on every sampler on every target that `problems` enrols: the parallel chain is the chain of the loop.
 
-A third of the rows are always run, all of them with `make test-grid`. With as many iterations as the chain has steps
-this holds for every row. A row that needs more than half as many gains fewer than two steps an iteration, and stands in
-`KNOWN_NOT_CONVERGING`.
+A ninth of the rows are always run, a third with `make test-all`, and all with `make test-grid`. With as many iterations
+as the chain has steps this holds for every row. A row that needs more than half as many gains fewer than two steps an
+iteration, and stands in `KNOWN_NOT_CONVERGING`.
 """
 
 import functools
@@ -26,7 +26,9 @@ SLOW = STEPS // 2 + 4
 MARGIN = 8
 
 ROWS = problems.rows()
-PARAMETERS = [row if problems.is_diagonal(*row) else pytest.param(row, marks=pytest.mark.grid) for row in ROWS]
+PARAMETERS = [
+    pytest.param(row, marks=getattr(pytest.mark, marker) if (marker := problems.marker(*row)) else ()) for row in ROWS
+]
 
 
 class Evaluated(NamedTuple):

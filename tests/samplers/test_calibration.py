@@ -103,6 +103,7 @@ def _rank(draws: Array, truth: Array, rng_key: Array) -> Array:
     return before + jnp.floor(jax.random.uniform(rng_key, truth.shape) * (equal.sum(0) + 1)).astype(int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_rank_of_the_truth_is_uniform(sampler: str, model: str) -> None:

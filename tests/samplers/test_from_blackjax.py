@@ -44,7 +44,9 @@ CASES = {
 START = np.array([0.1, 0.2, -0.3])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in ("mala", "rmh") else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 @pytest.mark.usefixtures("x64")
 def test_the_chain_is_blackjaxs(case: str) -> None:
     make, method, others = CASES[case]

@@ -145,7 +145,7 @@ HOLES = {
 }
 
 
-@pytest.mark.parametrize("leapfrog", [None, "block_quasi_newton"])
+@pytest.mark.parametrize("leapfrog", [None, pytest.param("block_quasi_newton", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("density", HOLES)
 def test_an_end_without_a_density_is_rejected(density, leapfrog):
     hmc = HMC(HOLES[density], 0.4, None, 4, step_size_jitter=0, leapfrog=leapfrog)

@@ -151,7 +151,8 @@ def draw(target: Target, make: Make, num_steps: int, seed: int = 0) -> np.ndarra
     return np.asarray(jax.jit(jax.vmap(chain))(keys), np.float64)[:, num_steps // 10 :]
 
 
-@pytest.mark.parametrize("case", CASES)
+# One target for every sampler; the others with `make test-all`.
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow if "," in case else ()) for case in CASES])
 def test_moments(case: str) -> None:
     law, make, num_steps = CASES[case]
     check_moments(LAWS[law].moments(draw(LAWS[law].target(), make, num_steps)))
