@@ -3,35 +3,28 @@
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
 from parsample import stopping
-from parsample.chains import Plan, Segment, begin, draw, run_segment, start_keys
-from parsample.coordinates import plain, starts, to_standardised
-from parsample.engine import methods, options, planner
+from parsample.chains import Plan
+from parsample.coordinates import plain, starts
+from parsample.engine import methods, options
 from parsample.engine.names import unknown
-from parsample.engine.solution import Status
-from parsample.groups import check_requests, extra_groups
+from parsample.groups import check_requests
+from parsample.outcome import judge, trace_of
 from parsample.progress import Event, reporting
-from parsample.samplers import SAMPLERS
+from parsample.running import NOT_COMPARED, Run
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK, Sampler, check_step_size
 from parsample.samplers.configured import Configured
-from parsample.stopping import Until
 from parsample.targets.base import Target
 from parsample.targets.given import as_target
-from parsample.trace import build_trace
-from parsample.verdict import Verdict
-from parsample.warmup import Adaptation, adapt
+from parsample.warmup import adapt
 
-# Diagnostics of a step whose name in ArviZ's schema is another than BlackJAX's, which the samplers use.
-STATISTICS = {"is_divergent": "diverging", "num_integration_steps": "n_steps"}
 # Steps of a segment: what is on the device at a time, and how often the progress bar moves.
 SEGMENT = 1024
 # Window by device: on a CPU evaluations are what costs, and short windows waste fewest of them; on an accelerator
@@ -159,16 +152,16 @@ def sample(
             report=lambda steps: report("warm-up", steps),
         )
         warmup_seconds = time.perf_counter() - began
-        run = _Run(make, adaptation, _keys(key_chain, num_chains))
+        run = Run(make, adaptation, _keys(key_chain, num_chains))
         if method == "auto":
             plan = run.choose(plan)
         segments, met = run.all_segments(plan, num_samples, report, good)
         num_samples = min(num_samples, plan.steps * len(segments))
-        comparison = run.compare(plan, segments[0]) if compare else _NOT_COMPARED
-    verdict = _verdict(plan, num_samples, segments, run, comparison)
+        comparison = run.compare(plan, segments[0]) if compare else NOT_COMPARED
+    verdict = judge(plan, num_samples, segments, run, comparison)
     settings: dict[str, Any] = {"seed": int(seed), "num_warmup": num_warmup, "warmup_seconds": warmup_seconds}
     settings |= {"until": dict(until), "until_met": met} if until else {}
-    return _trace(target, make, adaptation, num_samples, segments, verdict, groups, settings)
+    return trace_of(target, make, adaptation, num_samples, segments, verdict, groups, settings)
 
 
 def _is_zero(value: Any) -> bool:
@@ -205,194 +198,6 @@ def _plan(
     chosen = methods.QuasiNewton() if isinstance(method, str) and method == "auto" else methods.find(method)
     checked = options.check(chosen, steps, window, max_iterations, False, 0.0, None, None, False)
     return Plan(chosen, checked.window, steps, checked.max_iterations, atol, rtol)
-
-
-class _Comparison(NamedTuple):
-    """The first segment by the sequential loop."""
-
-    compared_steps: int
-    parallel_seconds: float
-    sequential_seconds: float
-    largest_difference: float
-    decisions_that_differ: int
-
-
-_NOT_COMPARED = _Comparison(0, 0.0, 0.0, 0.0, 0)
-
-
-class _Run:
-    """Chains after warm-up, and the time that compiling and running them took."""
-
-    def __init__(self, make: Configured, adaptation: Adaptation, rng_keys: jax.Array):
-        """Put the chains where warm-up left them."""
-        self.density = adaptation.density
-        self.sampler = make(self.density, jnp.asarray(adaptation.step_size, adaptation.last.dtype))
-        self.positions = to_standardised(self.density, adaptation.last)
-        self.rng_keys = rng_keys
-        self.first = begin(self.sampler, self.positions, start_keys(rng_keys))
-        self.programs: list[tuple[Plan, Callable]] = []
-        self.compile_seconds = self.run_seconds = self.first_seconds = 0.0
-
-    def segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Segment, float]:
-        """Run one segment, and say how long it took without compiling."""
-        inputs = draw(self.sampler, self.rng_keys, self.positions, start, plan.steps)
-        program = self.program(plan, states, inputs)
-        began = time.perf_counter()
-        segment = jax.block_until_ready(program(self.sampler, states, inputs, plan))
-        return segment, time.perf_counter() - began
-
-    def program(self, plan: Plan, states: PyTree, inputs: PyTree) -> Callable:
-        """Return the compiled program of a plan, compiling it if it is new."""
-        for known, program in self.programs:
-            # A method may hold arrays, which have neither a hash nor a plain equality.
-            if known[1:] == plan[1:] and bool(eqx.tree_equal(known.method, plan.method)):
-                return program
-        began = time.perf_counter()
-        run: Any = eqx.filter_jit(run_segment)
-        compiled = run.lower(self.sampler, states, inputs, plan).compile()
-        self.compile_seconds += time.perf_counter() - began
-        self.programs.append((plan, compiled))
-        return compiled
-
-    def all_segments(self, plan: Plan, num_samples: int, report: Callable, good: Until) -> tuple[list[Segment], bool]:
-        """Run the chains to their end, or until they are good; what each segment gave moves to the host.
-
-        Returns:
-            The segments, and whether they are good.
-        """
-        segments: list[Segment] = []
-        states, done, divergences, began = self.first, 0, 0, time.perf_counter()
-        while done < num_samples:
-            segment, seconds = self.segment(plan, states, done)
-            states = jax.tree.map(lambda leaf: leaf[:, -1], segment.states)
-            segment = jax.device_get(segment)
-            _check_finite(segment.states, num_samples - done, done)
-            self.run_seconds += seconds
-            self.first_seconds = self.first_seconds or seconds
-            segments.append(segment)
-            kept = min(plan.steps, num_samples - done)
-            divergences += int(np.sum(segment.info.get("is_divergent", np.zeros((1, 1)))[:, :kept]))
-            report(
-                "sampling",
-                kept,
-                acceptance_rate=float(np.mean(segment.info["acceptance_rate"])),
-                divergences=divergences,
-                evaluations_per_step=float(np.mean(segment.evaluations)) / plan.steps,
-                iterations=int(np.max(segment.iterations)),
-            )
-            done += plan.steps
-            if good.is_given and good.is_met([part.draws for part in segments], time.perf_counter() - began):
-                return segments, True
-        return segments, False
-
-    def choose(self, plan: Plan) -> Plan:
-        """Time the candidates on the first segment, and return the plan of the fastest."""
-        plans = {"sequential": plan._replace(method=methods.Sequential()), "quasi_newton": plan}
-        runs = {name: lambda plan=plan: self.segment(plan, self.first, 0)[0] for name, plan in plans.items()}
-        return plans[planner.fastest(runs, "sequential")[0]]
-
-    def compare(self, plan: Plan, parallel: Segment) -> _Comparison:
-        """Run the first segment by the sequential loop, and compare."""
-        if isinstance(plan.method, methods.Sequential):
-            return _NOT_COMPARED
-        compile_seconds = self.compile_seconds
-        sequential, seconds = self.segment(plan._replace(method=methods.Sequential()), self.first, 0)
-        self.compile_seconds = compile_seconds
-        return _Comparison(
-            plan.steps,
-            self.first_seconds,
-            seconds,
-            _largest_difference(parallel.states, sequential.states),
-            int(np.sum(parallel.info["is_accepted"] != np.asarray(sequential.info["is_accepted"]))),
-        )
-
-
-def _largest_difference(one: PyTree, other: PyTree) -> float:
-    differences = jax.tree.map(lambda a, b: float(np.max(np.abs(np.asarray(a) - np.asarray(b)))), one, other)
-    return max(jax.tree.leaves(differences))
-
-
-def _check_finite(states: PyTree, num_steps: int, start: int) -> None:
-    """Raise FloatingPointError unless the first `num_steps` states of every chain are finite; `start` is the first."""
-    leaves = [leaf[:, :num_steps].reshape(*leaf[:, :num_steps].shape[:2], -1) for leaf in jax.tree.leaves(states)]
-    finite = np.isfinite(np.concatenate(leaves, -1)).all(-1)
-    if finite.all():
-        return
-    chain, step = np.argwhere(~finite)[0]
-    raise FloatingPointError(
-        f"chain {chain} left the finite numbers at step {start + step}. {Status.NOT_FINITE.remedy}"
-    )
-
-
-def _total(segments: list[Segment], name: str) -> np.ndarray:
-    """Add a count of each chain up over the segments, in 64 bits, which the device's own counts do not have."""
-    return np.stack([getattr(segment, name) for segment in segments]).astype(np.int64).sum(0)
-
-
-def _verdict(plan: Plan, num_samples: int, segments: list[Segment], run: _Run, comparison: _Comparison) -> Verdict:
-    chains = len(run.positions)
-    run_steps = plan.steps * len(segments)
-    # The loop finishes a segment from some step to its end, and the last segment may end beyond the last draw.
-    finished_beyond = np.minimum(segments[-1].finished, run_steps - num_samples)
-    defaults = (name for name in methods.METHODS if bool(eqx.tree_equal(methods.METHODS[name](), plan.method)))
-    name = next(defaults, repr(plan.method))
-    return Verdict(
-        method=name,
-        window=1 if name == "sequential" else plan.window,
-        chains=chains,
-        steps=num_samples,
-        iterations=int(_total(segments, "iterations").max()),
-        evaluations_per_step=float(_total(segments, "evaluations").sum() / run_steps / chains),
-        largest_residual=float(max(segment.residual.max() for segment in segments)),
-        atol=float(plan.atol),
-        rtol=float(plan.rtol),
-        finished_sequentially=int((_total(segments, "finished") - finished_beyond).sum()),
-        approximate_steps=int(np.sum(~np.concatenate([segment.is_within for segment in segments], 1)[:, :num_samples])),
-        run_seconds=run.run_seconds,
-        compile_seconds=run.compile_seconds,
-        **comparison._asdict(),
-    )
-
-
-def _trace(
-    target: Target,
-    make: Configured,
-    adaptation: Adaptation,
-    num_samples: int,
-    segments: list[Segment],
-    verdict: Verdict,
-    requests: Sequence[str],
-    settings: dict[str, Any],
-) -> Any:
-    def join(rows: list[Any]) -> np.ndarray:
-        return np.concatenate(rows, 1)[:, :num_samples]
-
-    posterior = {name: join([segment.draws[name] for segment in segments]) for name in segments[0].draws}
-    stats = {"lp": join([segment.lp for segment in segments])}
-    for name in segments[0].info:
-        stats[STATISTICS.get(name, name)] = join([segment.info[name] for segment in segments])
-    stats["residual"] = join([segment.residual for segment in segments])
-    stats["step_size"] = np.full_like(stats["lp"], adaptation.step_size)
-    stats["iterations"] = _total(segments, "iterations")
-    groups = {"posterior": posterior, "sample_stats": stats}
-    if adaptation.draws.shape[1]:
-        constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
-        groups["warmup_posterior"] = jax.device_get(constrain(jnp.asarray(adaptation.draws)))
-    device, used = jax.devices()[0], make.sampler_class
-    attributes = {
-        "target": target.name,
-        "sampler": next((name for name, row in SAMPLERS.items() if row is used), used.__name__),
-        "sampler_options": make.sampler_options,
-        **settings,
-        "dtype": str(adaptation.last.dtype),
-        "device": f"{device.platform} {device.device_kind}",
-        "jax_version": jax.__version__,
-        **verdict.attributes(),
-    }
-    groups |= extra_groups(target, requests, posterior, jax.random.fold_in(jax.random.key(settings["seed"]), 1))
-    named = {name for variables in groups.values() for name in variables}
-    dims = {name: dims for name, dims in target.dims.items() if name in named}
-    return build_trace(groups, dims=dims, coords=target.coords, attrs=attributes)
 
 
 # The arguments by name, for the hint where one is misspelt.
