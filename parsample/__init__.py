@@ -34,6 +34,9 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "laplace": ("parsample.surrogates", "laplace"),
     # the front door
     "sample": ("parsample.sampling", "sample"),
+    "resume": ("parsample.resuming", "resume"),
+    "Settings": ("parsample.settings", "Settings"),
+    "read_settings": ("parsample.settings", "read_settings"),
     "forecast": ("parsample.forecasting", "forecast"),
     "MCMC": ("parsample.mcmc", "MCMC"),
     "Kernel": ("parsample.mcmc", "Kernel"),
@@ -60,8 +63,10 @@ if TYPE_CHECKING:
     from parsample.forecasting import forecast
     from parsample.mcmc import MCMC, Kernel
     from parsample.plots import plot_trace_rank
+    from parsample.resuming import resume
     from parsample.samplers import SAMPLERS
     from parsample.sampling import sample
+    from parsample.settings import Settings, read_settings
     from parsample.surrogates import Gaussian, laplace
     from parsample.targets import TARGETS
     from parsample.trace import load_trace, save_trace

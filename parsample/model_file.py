@@ -1,13 +1,34 @@
-"""A NumPyro model from a Python file, with its data from a JSON file, for the command line."""
+"""A target by its name: one of the table, or a NumPyro model from a Python file, with its data from a JSON file."""
 
 import importlib.util
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from parsample import targets
 from parsample.targets.numpyro_model import NumPyroModel
+
+
+def make_target(name: str, data: Path | None) -> Any:
+    """Return a target by its name.
+
+    Args:
+        name: in `TARGETS`, or FILE.py:NAME of a NumPyro model.
+        data: the data file, for those that need one.
+
+    Raises:
+        ValueError: there is no such target, or it cannot be made with these data.
+    """
+    if name not in targets.TARGETS and ":" in name:
+        return load_model(name, data)
+    target_class = targets.find(name)
+    takes_data = "data" in inspect.signature(target_class).parameters
+    if data is not None and not takes_data:
+        raise ValueError(f"--data is {data}, but the target {name} brings its own data; leave --data out.")
+    return target_class(data=data) if takes_data and data is not None else target_class()
 
 
 def load_model(place: str, data: Path | None) -> NumPyroModel:

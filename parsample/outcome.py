@@ -1,97 +1,175 @@
-"""What a run gave: the verdict, and the trace."""
+"""What a run gave: the verdict, the attributes and the trace; and the draws where they are kept in memory."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parsample.chains import Plan, Segment
+from parsample.chains import Plan
 from parsample.engine import methods
 from parsample.groups import extra_groups
-from parsample.running import Comparison, Run
-from parsample.samplers import SAMPLERS
-from parsample.samplers.configured import Configured
+from parsample.interrupts import Interrupted
+from parsample.running import Groups, Job
+from parsample.settings import sampler_name
+from parsample.tally import Tally
 from parsample.targets.base import Target
-from parsample.trace import build_trace
+from parsample.trace import Trace, build_trace
 from parsample.verdict import Verdict
 from parsample.warmup import Adaptation
 
-# Diagnostics of a step whose name in ArviZ's schema is another than BlackJAX's, which the samplers use.
-STATISTICS = {"is_divergent": "diverging", "num_integration_steps": "n_steps"}
+
+class Outcome(NamedTuple):
+    """What is known once warm-up is over.
+
+    Attributes:
+        job: what was asked for.
+        plan: how chains are evaluated.
+        adaptation: what warm-up found.
+        warmup_seconds: that it took.
+    """
+
+    job: Job
+    plan: Plan
+    adaptation: Adaptation
+    warmup_seconds: float
+
+    def verdict(self, tally: Tally) -> Verdict:
+        """Return the verdict about the evaluation."""
+        plan, chains = self.plan, len(tally.iterations)
+        defaults = (name for name in methods.METHODS if bool(eqx.tree_equal(methods.METHODS[name](), plan.method)))
+        name = next(defaults, repr(plan.method))
+        return Verdict(
+            method=name,
+            window=1 if name == "sequential" else plan.window,
+            chains=chains,
+            steps=min(self.job.settings.num_samples, tally.done),
+            iterations=max(tally.iterations),
+            evaluations_per_step=sum(tally.evaluations) / tally.done / chains,
+            largest_residual=tally.largest_residual,
+            atol=float(plan.atol),
+            rtol=float(plan.rtol),
+            finished_sequentially=sum(tally.finished),
+            approximate_steps=tally.approximate_steps,
+            run_seconds=tally.run_seconds,
+            compile_seconds=tally.compile_seconds,
+            **tally.comparison._asdict(),
+        )
+
+    def attributes(self, tally: Tally) -> dict[str, Any]:
+        """Return the attributes of the trace: settings and verdict."""
+        device, settings = jax.devices()[0], self.job.settings
+        ended = {"until": settings.until, "until_met": tally.is_met} if settings.until else {}
+        thinned = {"thin": settings.thin} if settings.thin > 1 else {}
+        return {
+            "target": self.job.target.name,
+            "sampler": sampler_name(self.job.make.sampler_class),
+            "sampler_options": self.job.make.sampler_options,
+            "seed": settings.seed,
+            "num_warmup": settings.num_warmup,
+            "warmup_seconds": self.warmup_seconds,
+            **ended,
+            **thinned,
+            "settings": settings.to_json(),
+            "dtype": str(self.adaptation.last.dtype),
+            "device": f"{device.platform} {device.device_kind}",
+            "jax_version": jax.__version__,
+            **self.verdict(tally).attributes(),
+        }
+
+    def build(self, groups: Groups, attributes: dict[str, Any]) -> Trace:
+        """Return a trace of these groups."""
+        target = self.job.target
+        known = {name: values for variables in groups.values() for name, values in variables.items()}
+        dims = {name: dims for name, dims in target.dims.items() if name in known}
+        if self.job.transform is not None:
+            # A transform may have made something else under the same name.
+            dims = {name: row for name, row in dims.items() if _fits(target, row, np.shape(known[name])[2:])}
+        return build_trace(groups, dims=dims, coords=target.coords, attrs=attributes)
+
+    def further(self, tally: Tally, posterior: Callable[[], Mapping[str, Any]], with_requests: bool = True) -> Groups:
+        """Return what the trace has beside the draws: what was counted, warm-up, data, and what was asked for.
+
+        Args:
+            tally: of the whole run.
+            posterior: returns all of the draws; called only if a group that was asked for needs them.
+            with_requests: False leaves the groups out that were asked for.
+        """
+        target, adaptation, settings = self.job.target, self.adaptation, self.job.settings
+        groups: Groups = {"sample_stats": {"iterations": np.asarray(tally.iterations)}}
+        if adaptation.draws.shape[1]:
+            constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
+            groups["warmup_posterior"] = jax.device_get(constrain(jnp.asarray(adaptation.draws)))
+        requests = settings.groups if with_requests else ()
+        draws = posterior() if requests else {}
+        key = jax.random.fold_in(jax.random.key(settings.seed), 1)
+        return groups | extra_groups(target, requests, draws, key)
 
 
-def _total(segments: list[Segment], name: str) -> np.ndarray:
-    """Add a count of each chain up over the segments, in 64 bits, which the device's own counts do not have."""
-    return np.stack([getattr(segment, name) for segment in segments]).astype(np.int64).sum(0)
+def _fits(target: Target, dims: tuple[str, ...], shape: tuple[int, ...]) -> bool:
+    sizes = [len(target.coords[dim]) if dim in target.coords else None for dim in dims]
+    return len(dims) == len(shape) and all(known in (None, size) for known, size in zip(sizes, shape, strict=True))
 
 
-def judge(plan: Plan, num_samples: int, segments: list[Segment], run: Run, comparison: Comparison) -> Verdict:
-    """Return the verdict about the evaluation of all segments."""
-    chains = len(run.positions)
-    run_steps = plan.steps * len(segments)
-    # The loop finishes a segment from some step to its end, and the last segment may end beyond the last draw.
-    finished_beyond = np.minimum(segments[-1].finished, run_steps - num_samples)
-    defaults = (name for name in methods.METHODS if bool(eqx.tree_equal(methods.METHODS[name](), plan.method)))
-    name = next(defaults, repr(plan.method))
-    return Verdict(
-        method=name,
-        window=1 if name == "sequential" else plan.window,
-        chains=chains,
-        steps=num_samples,
-        iterations=int(_total(segments, "iterations").max()),
-        evaluations_per_step=float(_total(segments, "evaluations").sum() / run_steps / chains),
-        largest_residual=float(max(segment.residual.max() for segment in segments)),
-        atol=float(plan.atol),
-        rtol=float(plan.rtol),
-        finished_sequentially=int((_total(segments, "finished") - finished_beyond).sum()),
-        approximate_steps=int(np.sum(~np.concatenate([segment.is_within for segment in segments], 1)[:, :num_samples])),
-        run_seconds=run.run_seconds,
-        compile_seconds=run.compile_seconds,
-        **comparison._asdict(),
-    )
+class Memory:
+    """Where a run keeps its draws that has no store.
+
+    Attributes:
+        tally: counts of the segments that are there; None before the first.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.kept: tuple[tuple[Groups, ...], Tally | None] = ((), None)
+        self.outcome: Outcome | None = None
+
+    @property
+    def tally(self) -> Tally | None:
+        """Counts of the segments that are there."""
+        return self.kept[1]
+
+    def identify(self, fingerprint: Callable[[], dict[str, Any]]) -> None:
+        """Nothing is to be compared."""
+
+    def adaptation(self, target: Target) -> tuple[Adaptation, float] | None:
+        """Return None: warm-up has still to be done."""
+        return None
+
+    def warmed_up(self, outcome: Outcome) -> None:
+        """Take what warm-up found."""
+        self.outcome = outcome
+
+    def states(self, like: Any) -> Any:
+        """Return where the chains stand: where they begin."""
+        return like
+
+    def add(self, rows: Groups, tally: Tally, states: Any) -> Callable[[], list[Mapping[str, Any]]]:
+        """Take the rows of a segment; return what gives the draws so far, in parts."""
+        # One assignment: an interrupt finds the segment either here or not.
+        self.kept = ((*self.kept[0], rows), tally)
+        return lambda: [block["posterior"] for block in self.kept[0]]
+
+    def finish(self, tally: Tally, with_requests: bool = True) -> Trace:
+        """Return the trace."""
+        assert self.outcome is not None
+        groups = joined(self.kept[0])
+        for name, variables in self.outcome.further(tally, lambda: groups["posterior"], with_requests).items():
+            groups[name] = groups.get(name, {}) | variables
+        return self.outcome.build(groups, self.outcome.attributes(tally))
+
+    def interrupted(self) -> Interrupted:
+        """Return the interrupt that takes the draws so far along."""
+        if self.tally is None or not joined(self.kept[0])["sample_stats"]["lp"].shape[1]:
+            return Interrupted("interrupted before the first draws were there; nothing is saved.")
+        note = f"interrupted after {self.tally.done:,} steps of each chain"
+        return Interrupted(note, self.finish(self.tally, with_requests=False))
 
 
-def trace_of(
-    target: Target,
-    make: Configured,
-    adaptation: Adaptation,
-    num_samples: int,
-    segments: list[Segment],
-    verdict: Verdict,
-    requests: Sequence[str],
-    settings: dict[str, Any],
-) -> Any:
-    """Return the trace, with the settings and the verdict as its attributes."""
-
-    def join(rows: list[Any]) -> np.ndarray:
-        return np.concatenate(rows, 1)[:, :num_samples]
-
-    posterior = {name: join([segment.draws[name] for segment in segments]) for name in segments[0].draws}
-    stats = {"lp": join([segment.lp for segment in segments])}
-    for name in segments[0].info:
-        stats[STATISTICS.get(name, name)] = join([segment.info[name] for segment in segments])
-    stats["residual"] = join([segment.residual for segment in segments])
-    stats["step_size"] = np.full_like(stats["lp"], adaptation.step_size)
-    stats["iterations"] = _total(segments, "iterations")
-    groups = {"posterior": posterior, "sample_stats": stats}
-    if adaptation.draws.shape[1]:
-        constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
-        groups["warmup_posterior"] = jax.device_get(constrain(jnp.asarray(adaptation.draws)))
-    device, used = jax.devices()[0], make.sampler_class
-    attributes = {
-        "target": target.name,
-        "sampler": next((name for name, row in SAMPLERS.items() if row is used), used.__name__),
-        "sampler_options": make.sampler_options,
-        **settings,
-        "dtype": str(adaptation.last.dtype),
-        "device": f"{device.platform} {device.device_kind}",
-        "jax_version": jax.__version__,
-        **verdict.attributes(),
+def joined(blocks: tuple[Groups, ...]) -> Groups:
+    """Put the rows of segments together."""
+    return {
+        group: {name: np.concatenate([block[group][name] for block in blocks], 1) for name in variables}
+        for group, variables in blocks[0].items()
     }
-    groups |= extra_groups(target, requests, posterior, jax.random.fold_in(jax.random.key(settings["seed"]), 1))
-    named = {name for variables in groups.values() for name in variables}
-    dims = {name: dims for name, dims in target.dims.items() if name in named}
-    return build_trace(groups, dims=dims, coords=target.coords, attrs=attributes)

@@ -1,5 +1,6 @@
 """Chains after warm-up: run segment by segment, and compared with the sequential loop."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,26 +11,42 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from parsample import stopping
 from parsample.chains import Plan, Segment, begin, draw, run_segment, start_keys
 from parsample.coordinates import to_standardised
 from parsample.engine import methods, planner
 from parsample.engine.solution import Status
 from parsample.samplers.configured import Configured
+from parsample.settings import Settings
 from parsample.stopping import Until
+from parsample.tally import NOT_COMPARED, Comparison, Tally
+from parsample.targets.base import Target
 from parsample.warmup import Adaptation
 
+# Diagnostics of a step whose name in ArviZ's schema is another than BlackJAX's, which the samplers use.
+STATISTICS = {"is_divergent": "diverging", "num_integration_steps": "n_steps"}
 
-class Comparison(NamedTuple):
-    """The first segment by the sequential loop."""
-
-    compared_steps: int
-    parallel_seconds: float
-    sequential_seconds: float
-    largest_difference: float
-    decisions_that_differ: int
+Groups = dict[str, dict[str, Any]]
 
 
-NOT_COMPARED = Comparison(0, 0.0, 0.0, 0.0, 0)
+class Job(NamedTuple):
+    """What a run is asked for, checked.
+
+    Attributes:
+        target: to sample.
+        make: the sampler.
+        plan: how chains are evaluated, unless that is measured.
+        settings: the plain values.
+        good: when to end early.
+        transform: of the variables of a draw; None to keep them as they are.
+    """
+
+    target: Target
+    make: Configured
+    plan: Plan
+    settings: Settings
+    good: Until
+    transform: Callable | None
 
 
 class Run:
@@ -42,8 +59,10 @@ class Run:
         self.positions = to_standardised(self.density, adaptation.last)
         self.rng_keys = rng_keys
         self.first = begin(self.sampler, self.positions, start_keys(rng_keys))
+        self.step_size = adaptation.step_size
         self.programs: list[tuple[Plan, Callable]] = []
-        self.compile_seconds = self.run_seconds = self.first_seconds = 0.0
+        self.transform: Callable | None = None
+        self.compile_seconds = 0.0
 
     def segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Segment, float]:
         """Run one segment, and say how long it took without compiling."""
@@ -66,36 +85,60 @@ class Run:
         self.programs.append((plan, compiled))
         return compiled
 
-    def all_segments(self, plan: Plan, num_samples: int, report: Callable, good: Until) -> tuple[list[Segment], bool]:
-        """Run the chains to their end, or until they are good; what each segment gave moves to the host.
+    def all_segments(
+        self, plan: Plan, tally: Tally, states: PyTree, job: Job, report: Callable, take: Callable
+    ) -> Tally:
+        """Run the chains to their end, or until they are good.
+
+        Args:
+            plan: how.
+            tally: of the segments that are there.
+            states: where the chains stand after these.
+            job: what is asked for.
+            report: progress.
+            take: called with the rows of a segment that are kept, the counts and the states after it; returns all rows
+                so far, in parts.
 
         Returns:
-            The segments, and whether they are good.
+            The counts.
         """
-        segments: list[Segment] = []
-        states, done, divergences, began = self.first, 0, 0, time.perf_counter()
-        while done < num_samples:
-            segment, seconds = self.segment(plan, states, done)
-            states = jax.tree.map(lambda leaf: leaf[:, -1], segment.states)
-            segment = jax.device_get(segment)
-            _check_finite(segment.states, num_samples - done, done)
-            self.run_seconds += seconds
-            self.first_seconds = self.first_seconds or seconds
-            segments.append(segment)
-            kept = min(plan.steps, num_samples - done)
-            divergences += int(np.sum(segment.info.get("is_divergent", np.zeros((1, 1)))[:, :kept]))
+        num_samples = job.settings.num_samples
+        began = time.perf_counter() - tally.seconds
+        while tally.done < num_samples and not tally.is_met:
+            start, kept = tally.done, min(plan.steps, num_samples - tally.done)
+            found, seconds = self.segment(plan, states, start)
+            states = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
+            if job.transform is not None:
+                found = found._replace(draws=self.transformed(job.transform, found.draws))
+            segment = jax.device_get(found)
+            _check_finite(segment.states, kept, start)
+            tally = tally.add(segment, num_samples, seconds)
+            if start == 0 and job.settings.compare:
+                now = time.perf_counter()
+                tally = dataclasses.replace(tally, comparison=self.compare(plan, segment, seconds))
+                began += time.perf_counter() - now
+            elapsed = time.perf_counter() - began
+            tally = dataclasses.replace(tally, compile_seconds=self.compile_seconds, seconds=elapsed)
+            rows = _rows(segment, start, kept, job.settings.thin, self.step_size)
+            drawn = take(rows, tally, states)
+            if job.good.is_given and (stopping.is_due(tally.done // plan.steps) or tally.done >= num_samples):
+                if job.good.is_met(drawn(), elapsed):
+                    tally = dataclasses.replace(tally, is_met=True)
             report(
                 "sampling",
                 kept,
                 acceptance_rate=float(np.mean(segment.info["acceptance_rate"])),
-                divergences=divergences,
+                divergences=tally.divergences,
                 evaluations_per_step=float(np.mean(segment.evaluations)) / plan.steps,
                 iterations=int(np.max(segment.iterations)),
             )
-            done += plan.steps
-            if good.is_given and good.is_met([part.draws for part in segments], time.perf_counter() - began):
-                return segments, True
-        return segments, False
+        return tally
+
+    def transformed(self, transform: Callable, draws: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Return what a function makes of every draw."""
+        if self.transform is None:
+            self.transform = jax.jit(jax.vmap(jax.vmap(transform)))
+        return self.transform(draws)
 
     def choose(self, plan: Plan) -> Plan:
         """Time the candidates on the first segment, and return the plan of the fastest."""
@@ -103,7 +146,7 @@ class Run:
         runs = {name: lambda plan=plan: self.segment(plan, self.first, 0)[0] for name, plan in plans.items()}
         return plans[planner.fastest(runs, "sequential")[0]]
 
-    def compare(self, plan: Plan, parallel: Segment) -> Comparison:
+    def compare(self, plan: Plan, parallel: Segment, parallel_seconds: float) -> Comparison:
         """Run the first segment by the sequential loop, and compare."""
         if isinstance(plan.method, methods.Sequential):
             return NOT_COMPARED
@@ -112,7 +155,7 @@ class Run:
         self.compile_seconds = compile_seconds
         return Comparison(
             plan.steps,
-            self.first_seconds,
+            parallel_seconds,
             seconds,
             _largest_difference(parallel.states, sequential.states),
             int(np.sum(parallel.info["is_accepted"] != np.asarray(sequential.info["is_accepted"]))),
@@ -134,3 +177,19 @@ def _check_finite(states: PyTree, num_steps: int, start: int) -> None:
     raise FloatingPointError(
         f"chain {chain} left the finite numbers at step {start + step}. {Status.NOT_FINITE.remedy}"
     )
+
+
+def _rows(segment: Segment, start: int, kept: int, thin: int, step_size: float) -> Groups:
+    """Return the rows of a segment that are kept: of its first `kept` steps every `thin`-th, counted from step 1."""
+    # The last step of every `thin`, as NumPyro has it.
+    chosen = slice((-start - 1) % thin, kept, thin)
+
+    def few(values: Any) -> np.ndarray:
+        # A copy where it is less: a view would hold on to the whole segment.
+        return values[:, :kept] if thin == 1 else values[:, chosen].copy()
+
+    stats = {"lp": few(segment.lp)}
+    stats |= {STATISTICS.get(name, name): few(values) for name, values in segment.info.items()}
+    stats["residual"] = few(segment.residual)
+    stats["step_size"] = np.full_like(stats["lp"], step_size)
+    return {"posterior": {name: few(values) for name, values in segment.draws.items()}, "sample_stats": stats}

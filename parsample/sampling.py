@@ -1,6 +1,8 @@
 """The front door: from a model to a trace."""
 
+import dataclasses
 import inspect
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,12 +17,16 @@ from parsample.coordinates import plain, starts
 from parsample.engine import methods, options
 from parsample.engine.names import unknown
 from parsample.groups import check_requests
-from parsample.outcome import judge, trace_of
+from parsample.identity import check_memory, check_transform, fingerprint, transform_name
+from parsample.outcome import Memory, Outcome
 from parsample.progress import Event, reporting
-from parsample.running import NOT_COMPARED, Run
+from parsample.running import Job, Run
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK, Sampler, check_step_size
 from parsample.samplers.configured import Configured
+from parsample.settings import Settings, method_text, sampler_name
+from parsample.store import open_store, refuse_existing
+from parsample.tally import Tally
 from parsample.targets.base import Target
 from parsample.targets.given import as_target
 from parsample.warmup import adapt
@@ -55,6 +61,10 @@ def sample(
     compare: bool = True,
     keep_warmup: bool = False,
     groups: Sequence[str] = (),
+    thin: int = 1,
+    transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    store: str | os.PathLike[str] | None = None,
+    origin: Mapping[str, str] | None = None,
     progress: bool | Callable[[Event], Any] = True,
     **kwargs: Any,
 ) -> Any:
@@ -98,6 +108,15 @@ def sample(
         keep_warmup: keep the warm-up draws as `warmup_posterior`.
         groups: further groups of the trace, where the target can make them, as a NumPyro model can:
             "log_likelihood", "posterior_predictive", "prior".
+        thin: keep the last of every so many draws; `num_samples` counts those before thinning. What is counted, such as
+            divergences and the verdict, is of all of them.
+        transform: what to keep of a draw: a function from the trace's variables of one draw, by name, to others, made
+            of JAX's functions. It stands before thinning, and `until` looks at what it returns.
+        store: a folder, such as "run.zarr", that draws are written to as they are made, so that memory does not grow
+            with their number and a run that is killed can go on (`parsample.resume`). It must not exist; two runs
+            cannot write to one. What is returned is opened from it, and read as it is asked for.
+        origin: where the target came from, "target" and "data", so that it can be made again; the command line says
+            so.
         progress: show a progress bar on a terminal, and elsewhere a line a minute; or a function that is called with
             every `parsample.progress.Event`, for notebooks and other programs.
         **kwargs: of a NumPyro model. (Where one has the name of an argument above, `parsample.targets.NumPyroModel`
@@ -112,56 +131,128 @@ def sample(
     Raises:
         ValueError: an argument is not what it should be; the sentence says which and how to mend it.
         FloatingPointError: a chain left the finite numbers, which only an unadjusted sampler can.
+        OSError: the store cannot be written any more; what it holds is safe.
+        KeyboardInterrupt: it was interrupted; its attribute `trace` holds the draws so far, or they are in the store.
 
     Cost: one gradient a warm-up step; then evaluations_per_step (see the verdict) times two gradients a step, in
-        parallel over the window. Device memory O(num_chains * 1024 * dim).
+        parallel over the window. Device memory O(num_chains * 1024 * dim); host memory that of the trace, or with a
+        store that of some of its chunks (4 MiB a variable), and of the whole posterior for what `groups` asks for.
     """
     target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)
     if kwargs:
         raise unknown("an argument", next(iter(kwargs)), OPTIONS)
     if len(args) > 1:
         raise ValueError(f"{len(args)} arguments follow the target {target.name}, expected at most the sampler.")
-    sampler = args[0] if args else sampler
+    sampler_class = find_sampler(args[0] if args else sampler)
     check_requests(groups, target)
-    make = Configured(find_sampler(sampler), sampler_options)
-    num_samples = options.whole("num_samples", num_samples, "each chain needs a draw")
-    num_chains = options.whole("num_chains", num_chains, "one chain is enough to sample, four to judge")
-    num_warmup = 0 if _is_zero(num_warmup) else options.whole("num_warmup", num_warmup, "0 leaves warm-up out")
+    settings = Settings(
+        **{"target": target.name, "data": None, **(origin or {})},
+        sampler=sampler_name(sampler_class),
+        sampler_options=dict(sampler_options or {}),
+        num_warmup=0 if _is_zero(num_warmup) else options.whole("num_warmup", num_warmup, "0 leaves warm-up out"),
+        num_samples=options.whole("num_samples", num_samples, "each chain needs a draw"),
+        num_chains=options.whole("num_chains", num_chains, "one chain is enough to sample, four to judge"),
+        until=None if until is None else dict(until),
+        seed=seed,
+        method=method_text(method),
+        window=window,
+        step_size=step_size,
+        atol=atol,
+        rtol=rtol,
+        max_iterations=max_iterations,
+        compare=bool(compare),
+        keep_warmup=bool(keep_warmup),
+        groups=tuple(groups),
+        thin=options.whole("thin", thin, "1 keeps every draw"),
+        transform=transform_name(transform),
+    )
+    job = check_job(target, sampler_class, method, transform, settings)
+    check_memory(job, store is not None)
+    if store is None:
+        return carry_out(job, Memory(), progress)
+    refuse_existing(store, settings)
+    with open_store(store, settings, is_new=True) as kept:
+        return carry_out(job, kept, progress)
+
+
+def check_job(
+    target: Target,
+    sampler_class: type[Sampler],
+    method: str | methods.Method,
+    transform: Callable | None,
+    settings: Settings,
+) -> Job:
+    """Check what remains to be checked, and work out how chains are evaluated.
+
+    Raises:
+        ValueError: an argument is not what it should be.
+    """
+    make = Configured(sampler_class, settings.sampler_options)
+    step_size, seed = settings.step_size, settings.seed
     if step_size is not None:
         check_step_size(step_size)
     if not (hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= seed < 2**32):
         # In 32-bit mode JAX drops the upper half of longer seeds, and different ones would give the same chains.
         raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**32 - 1.")
-    good = stopping.check(until, num_chains)
+    good = stopping.check(settings.until, settings.num_chains)
+    if settings.thin > settings.num_samples:
+        raise ValueError(f"thin is {settings.thin}, expected at most num_samples, which is {settings.num_samples}.")
+    if transform is not None:
+        check_transform(transform, target, settings.groups)
     make(plain(target), 0.1 if step_size is None else step_size)  # refuses what no run could use, before warm-up
-    plan = _plan(target, method, window, num_samples, max_iterations, atol, rtol)
+    plan = _plan(
+        target, method, settings.window, settings.num_samples, settings.max_iterations, settings.atol, settings.rtol
+    )
+    settings = dataclasses.replace(settings, seed=int(seed), atol=float(settings.atol), rtol=float(settings.rtol))
+    return Job(target, make, plan, settings, good, transform)
 
-    key_start, key_warmup, key_chain = jax.random.split(jax.random.key(seed), 3)
-    # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
-    with jax.default_matmul_precision("highest"), reporting(progress, num_warmup, num_samples) as report:
-        began = time.perf_counter()
-        vectors = starts(target, _keys(key_start, num_chains))
-        adaptation = adapt(
-            target,
-            make,
-            vectors,
-            _keys(key_warmup, num_chains),
-            num_warmup,
-            step_size=step_size,
-            keep_draws=keep_warmup,
-            report=lambda steps: report("warm-up", steps),
-        )
-        warmup_seconds = time.perf_counter() - began
-        run = Run(make, adaptation, _keys(key_chain, num_chains))
-        if method == "auto":
-            plan = run.choose(plan)
-        segments, met = run.all_segments(plan, num_samples, report, good)
-        num_samples = min(num_samples, plan.steps * len(segments))
-        comparison = run.compare(plan, segments[0]) if compare else NOT_COMPARED
-    verdict = judge(plan, num_samples, segments, run, comparison)
-    settings: dict[str, Any] = {"seed": int(seed), "num_warmup": num_warmup, "warmup_seconds": warmup_seconds}
-    settings |= {"until": dict(until), "until_met": met} if until else {}
-    return trace_of(target, make, adaptation, num_samples, segments, verdict, groups, settings)
+
+def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> Any:
+    """Warm up and sample, from where what is kept ends.
+
+    Args:
+        job: what to do.
+        kept: a `Memory` or a `Store`, where the draws go.
+        progress: as for `sample`.
+    """
+    target, make, plan, settings = job.target, job.make, job.plan, job.settings
+    num_warmup, num_chains = settings.num_warmup, settings.num_chains
+    key_start, key_warmup, key_chain = jax.random.split(jax.random.key(settings.seed), 3)
+    tally = kept.tally or Tally.begin(plan, num_chains)
+    found = kept.adaptation(target)
+    totals = (0 if found else num_warmup, max(0, settings.num_samples - tally.done))
+    try:
+        # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
+        with jax.default_matmul_precision("highest"), reporting(progress, *totals) as report:
+            began = time.perf_counter()
+            vectors = starts(target, _keys(key_start, num_chains))
+            kept.identify(lambda: fingerprint(target, vectors))
+            if found:
+                adaptation, warmup_seconds = found
+            else:
+                adaptation = adapt(
+                    target,
+                    make,
+                    vectors,
+                    _keys(key_warmup, num_chains),
+                    num_warmup,
+                    step_size=settings.step_size,
+                    keep_draws=settings.keep_warmup,
+                    report=lambda steps: report("warm-up", steps),
+                )
+                warmup_seconds = time.perf_counter() - began
+            run = Run(make, adaptation, _keys(key_chain, num_chains))
+            run.compile_seconds = tally.compile_seconds
+            if kept.tally is not None:
+                plan = tally.plan(plan)
+            elif settings.method == "auto":
+                plan = run.choose(plan)
+                tally = Tally.begin(plan, num_chains)
+            kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
+            tally = run.all_segments(plan, tally, kept.states(run.first), job, report, kept.add)
+        return kept.finish(tally)
+    except KeyboardInterrupt:
+        raise kept.interrupted() from None
 
 
 def _is_zero(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,12 +44,36 @@ class Until:
             return True
         if self.ess is None and self.rhat is None:
             return False
-        draws = {name: np.concatenate([part[name] for part in segments], 1) for name in segments[0]}
-        if next(iter(draws.values())).shape[1] < FEWEST_DRAWS:
+        draws = _Joined(segments)
+        if sum(next(iter(part.values())).shape[1] for part in segments) < FEWEST_DRAWS:
             return False
         ess, rhat = smallest_ess(draws), largest_rhat(draws)
         # A comparison with NaN is False: what is not known is not good.
         return (self.ess is None or ess >= self.ess) and (self.rhat is None or rhat <= self.rhat)
+
+
+class _Joined(Mapping[str, np.ndarray]):
+    """The variables of all segments, each put together when it is asked for: one at a time is held."""
+
+    def __init__(self, segments: Sequence[Mapping[str, Any]]):
+        self.segments = segments
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.concatenate([part[name] for part in self.segments], 1)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.segments[0])
+
+    def __len__(self) -> int:
+        return len(self.segments[0])
+
+
+def is_due(number: int) -> bool:
+    """Say whether to look at the draws after so many segments: after each of the first 16, then 16 to 32 a doubling.
+
+    A look costs as much as there are draws: looking every time would cost the square of a long run.
+    """
+    return number < 16 or number % (1 << (number.bit_length() - 5)) == 0
 
 
 def check(until: Mapping[str, Any] | None, num_chains: int) -> Until:
@@ -88,7 +112,7 @@ def largest_rhat(draws: Mapping[str, np.ndarray]) -> float:
 def _extreme(statistic: Any, draws: Mapping[str, np.ndarray], extreme: Any) -> float:
     found = []
     for values in draws.values():
-        rows = np.moveaxis(np.asarray(values, np.float64).reshape(*values.shape[:2], -1), -1, 0)
+        rows = np.moveaxis(values.reshape(*values.shape[:2], -1), -1, 0)
         # What never moves, such as the diagonal of a correlation matrix, has neither.
-        found += [float(statistic(row)) for row in rows if np.ptp(row) > 0]
+        found += [float(statistic(row.astype(np.float64))) for row in rows if np.max(row) > np.min(row)]
     return float(extreme(found)) if found else math.nan

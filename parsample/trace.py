@@ -7,10 +7,8 @@ a plain `xarray.DataTree`; only what users receive depends on the ArviZ they hav
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 import importlib.metadata
-import json
 import os
 import uuid
 import warnings
@@ -22,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 from jaxtyping import Shaped
+
+from parsample.attributes import standard_attributes, storable_attributes
 
 if TYPE_CHECKING:
     import xarray
@@ -80,7 +80,7 @@ def build_trace(
     dims, coords = dict(dims or {}), dict(coords or {})
     arrays = _checked_arrays(groups)
     _check_dims_known(dims, arrays)
-    attributes = _standard_attributes() | _storable_attributes(attrs or {})
+    attributes = standard_attributes() | storable_attributes(attrs or {})
     datasets = {
         group: xarray.Dataset(*_variables_and_coords(group, variables, dims, coords), attrs=attributes)
         for group, variables in arrays.items()
@@ -218,20 +218,28 @@ def save_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
 
 
 def load_trace(path: str | os.PathLike[str]) -> Trace:
-    """Load a trace that `save_trace`, or ArviZ itself, wrote. It is read into memory and the file is closed.
+    """Load a trace that `save_trace`, ArviZ itself, or `parsample.sample(store=...)` wrote.
+
+    A netCDF file is read into memory and closed. Of a store only the coordinates are read, and the draws as they are
+    asked for; of one whose run is not over there are the draws that are committed, and the attribute `store_complete`
+    is 0.
 
     Args:
-        path: a netCDF-4 file.
+        path: a netCDF-4 file, or a Zarr store (a folder).
 
     Returns:
         `arviz.InferenceData` under ArviZ 0.x, `xarray.DataTree` from ArviZ 1 on.
 
     Raises:
-        ValueError: there is no such file, or it is not netCDF-4.
+        ValueError: there is no such file, or it is not netCDF-4; or a store that no draw was committed to.
     """
     import xarray
 
     source = Path(path).expanduser()
+    if source.is_dir():
+        from parsample.store_layout import open_tree
+
+        return _for_installed_arviz(open_tree(source))
     if not source.is_file():
         raise ValueError(f"path: there is no file '{path}'; give the path of a netCDF file written by save_trace.")
     try:
@@ -260,54 +268,6 @@ def _make_temporary(target: Path) -> Path:
     # O_EXCL with the usual mode: the file gets the permissions that the user's umask gives to every other file.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     return temporary
-
-
-def _standard_attributes() -> dict[str, Any]:
-    from parsample import __version__
-
-    return {
-        "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
-        "creation_library": "parsample",
-        "creation_library_version": __version__,
-        "creation_library_language": "Python",
-        "inference_library": "parsample",
-        "inference_library_version": __version__,
-    }
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        value = np.asarray(value).tolist()
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**63 else str(value)
-    if isinstance(value, float | str):
-        return value
-    if isinstance(value, Mapping):
-        return _json(value)
-    if isinstance(value, list | tuple):
-        items = [_storable(item) for item in value]
-        same_type = all(type(item) is type(items[0]) and isinstance(item, int | float | str) for item in items)
-        # netCDF gives a list of one back as its only item, and has no empty list.
-        return items if same_type and len(items) > 1 else _json(value)
-    return str(value)
-
-
-def _storable_attributes(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    for name in attrs:
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"attrs: got the name {name!r}, expected text that is not empty; rename the attribute.")
-    return {name: _storable(value) for name, value in attrs.items()}
-
-
-def _json(value: Any) -> str:
-    try:
-        return json.dumps(value, default=_storable)
-    except TypeError:  # a key that JSON does not have, such as a tuple
-        return str(value)
 
 
 def _checked_arrays(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, np.ndarray]]:

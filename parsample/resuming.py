@@ -1,0 +1,98 @@
+"""Go on with a run that was interrupted, from its store."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import PyTree
+
+from parsample.engine import methods
+from parsample.engine.names import unknown
+from parsample.identity import transform_name
+from parsample.model_file import make_target
+from parsample.progress import Event
+from parsample.samplers import find as find_sampler
+from parsample.samplers.base import Sampler
+from parsample.sampling import carry_out, check_job
+from parsample.settings import Settings, read_method, sampler_name
+from parsample.store import open_store
+from parsample.store_layout import read_run
+from parsample.targets import TARGETS
+from parsample.targets.given import as_target
+from parsample.trace import load_trace
+
+
+def resume(
+    store: str | os.PathLike[str],
+    target: Any = None,
+    *args: Any,
+    sampler: str | type[Sampler] | None = None,
+    method: str | methods.Method | None = None,
+    transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    seed: int | None = None,
+    initial_position: PyTree | None = None,
+    bijectors: Mapping[str, Any] | None = None,
+    progress: bool | Callable[[Event], Any] = True,
+    **kwargs: Any,
+) -> Any:
+    """Go on with a run from its store, to the trace that it would have given without an interruption, bit for bit.
+
+    The settings come from the store. What is no plain value has to be passed again: a model, a log density, a
+    transform, a sampler or method of your own. A run that was killed in warm-up begins anew with the same seed; one
+    that is over is returned as it is.
+
+    Args:
+        store: the folder that was `store` of `parsample.sample`.
+        target: as it was passed to `parsample.sample`; None for a name in `TARGETS`, or if the command line began the
+            run.
+        *args: of a NumPyro model.
+        sampler: the class, if it is none in `SAMPLERS`.
+        method: the instance, if it holds arrays.
+        transform: the same function as before.
+        seed: to be sure that it is the one of the store.
+        initial_position: as it was passed.
+        bijectors: as they were passed.
+        progress: as for `parsample.sample`.
+        **kwargs: of a NumPyro model.
+
+    Returns:
+        The trace, opened from the store.
+
+    Raises:
+        ValueError: there is no such store, another run is writing to it, or it is of another version, model or
+            seed; the sentence names the difference.
+        OSError: the store cannot be written.
+    """
+    settings = Settings.from_json(read_run(store)["settings"])
+    if seed is not None and seed != settings.seed:
+        raise ValueError(f"seed is {seed}, but the store '{store}' was begun with seed {settings.seed}; leave it out.")
+    if transform_name(transform) != settings.transform:
+        raise ValueError(
+            f"transform is {transform_name(transform)}, but the store '{store}' was begun with "
+            f"{settings.transform or 'none'}; pass the same one."
+        )
+    chosen = settings.sampler if sampler is None else sampler
+    sampler_class = find_sampler(chosen)
+    if sampler_name(sampler_class) != settings.sampler:
+        raise ValueError(f"sampler is {chosen!r}, but the store '{store}' was begun with {settings.sampler!r}.")
+    found, rest, left = as_target(_target(store, settings, target), args, kwargs, initial_position, bijectors)
+    if rest or left:
+        raise unknown("an argument", str([*left, *rest][0]), ["store", "target", "sampler", "method", "transform"])
+    job = check_job(
+        found, sampler_class, read_method(settings.method) if method is None else method, transform, settings
+    )
+    with open_store(store, settings, is_new=False) as kept:
+        return load_trace(store) if kept.is_complete else carry_out(job, kept, progress)
+
+
+def _target(store: str | os.PathLike[str], settings: Settings, given: Any) -> Any:
+    if given is not None:
+        return given
+    name = settings.target
+    if name not in TARGETS and ":" not in name:
+        raise ValueError(
+            f"target is not given, but the store '{store}' is of '{name}', which cannot be made from its name; pass it "
+            "as parsample.resume(store, target, ...), as to parsample.sample."
+        )
+    return make_target(name, None if settings.data is None else Path(settings.data))

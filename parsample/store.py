@@ -1,0 +1,328 @@
+"""A run that writes its draws to the disk as it goes, and can go on from there.
+
+Every `commit` puts rows, the chains' unknowns and the counts of the verdict on the disk, and then replaces one file;
+see `store_layout`. Whatever ends the process, the store is that of the last commit.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from parsample.attributes import standard_attributes, storable_attributes
+from parsample.frozen import freeze, thaw
+from parsample.interrupts import Interrupted, holding_interrupts
+from parsample.outcome import Outcome, joined
+from parsample.running import Groups
+from parsample.settings import Settings
+from parsample.store_layout import PRIVATE, Layout, is_store, read_run, rows_of_chunk, write_durably
+from parsample.tally import Tally
+from parsample.targets.base import Target
+from parsample.trace import Trace, as_datatree, load_trace
+from parsample.warmup import Adaptation
+
+# Seconds after which what is there is committed, though it fills no chunk: what a crash can cost.
+COMMIT_EVERY = 10.0
+
+
+class _Pending(NamedTuple):
+    """What is not committed: the rows, and where the chains stand after them."""
+
+    blocks: tuple[Groups, ...]
+    tally: Tally
+    states: Any
+
+
+class _Committed(Mapping[str, np.ndarray]):
+    """The committed draws of the posterior, each variable read when it is asked for."""
+
+    def __init__(self, layout: Layout):
+        self.arrays = {
+            path.removeprefix("posterior/"): array
+            for path, array in layout.arrays.items()
+            if path.startswith("posterior/") and array.ndim > 1
+        }
+        self.draws = layout.draws
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name][:, : self.draws]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
+class Store:
+    """Where a run keeps its draws.
+
+    Attributes:
+        path: the folder, as the user named it.
+        tally: how far the committed part is; None before the first segment.
+        is_complete: whether the run is over.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: Settings, is_new: bool):
+        """Begin a store, or go on with one. Use `open_store`, which also locks it."""
+        self.path, self.folder = os.fspath(path), Path(path).expanduser()
+        self.settings, self.is_new = settings, is_new
+        self.run: dict[str, Any] = {"settings": settings.to_json(), "complete": False} if is_new else read_run(path)
+        self.layout = Layout(self.folder)
+        self.tally = Tally.from_json(self.run["tally"]) if "tally" in self.run else None
+        self.is_complete = bool(self.run["complete"])
+        self.pending: _Pending | None = None
+        self.outcome: Outcome | None = None
+        self.committed_at = time.monotonic()
+
+    def identify(self, fingerprint: Callable[[], dict[str, Any]]) -> None:
+        """Write down what the run is of, or see that it is the same.
+
+        Raises:
+            ValueError: the store is of something else.
+        """
+        if not self.is_new:
+            _check_same(self.path, self.run["fingerprint"], fingerprint())
+            return
+        self.run["fingerprint"] = fingerprint()
+        with self._telling_what_is_safe():
+            self._commit_run()
+
+    def adaptation(self, target: Target) -> tuple[Adaptation, float] | None:
+        """Return what warm-up found and the seconds it took, or None if it has still to be done."""
+        file = self.folder / PRIVATE / "adaptation.npz"
+        if "warmup_seconds" not in self.run or not file.is_file():
+            return None
+        with np.load(file) as arrays:
+            return thaw(json.loads(str(arrays["structure"])), arrays, target), self.run["warmup_seconds"]
+
+    def warmed_up(self, outcome: Outcome) -> None:
+        """Keep what warm-up found. Where it cannot be written down, a resumed run warms up again, to the same end."""
+        self.outcome = outcome
+        if "warmup_seconds" in self.run:
+            return
+        arrays: dict[str, Any] = {}
+        try:
+            arrays["structure"] = np.asarray(json.dumps(freeze(outcome.adaptation, arrays)))
+        except TypeError:
+            return
+        with self._telling_what_is_safe(), holding_interrupts():
+            write_durably(self.folder / PRIVATE / "adaptation.npz", lambda file: np.savez(file, **arrays))
+            self.run["warmup_seconds"] = outcome.warmup_seconds
+            self._commit_run()
+
+    def states(self, like: Any) -> Any:
+        """Return where the chains stand, in the form of `like`."""
+        if self.tally is None:
+            return like
+        with np.load(self.folder / PRIVATE / self.run["state"]) as arrays:
+            leaves = [jax.numpy.asarray(arrays[f"leaf_{place}"]) for place in range(len(jax.tree.leaves(like)))]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def add(self, rows: Groups, tally: Tally, states: Any) -> Callable[[], list[Mapping[str, Any]]]:
+        """Take the rows of a segment; they are written when they fill a chunk, or some seconds have gone by.
+
+        Args:
+            rows: group -> variable -> values, shape (chain, draw, ...).
+            tally: counts, the segment included.
+            states: where the chains stand after it.
+
+        Returns:
+            What gives the draws so far, in parts.
+        """
+        blocks = self.pending.blocks if self.pending else ()
+        # One assignment: an interrupt finds the segment either here or not.
+        self.pending = _Pending((*blocks, rows), tally, jax.device_get(states))
+        draw = self.layout.arrays.get("posterior/draw")
+        rows_wanted = draw.chunks[0] if draw is not None else 1
+        if (
+            sum(map(_length, self.pending.blocks)) >= rows_wanted
+            or time.monotonic() - self.committed_at >= COMMIT_EVERY
+        ):
+            self.commit()
+        return self._draws
+
+    def _draws(self) -> list[Mapping[str, Any]]:
+        committed = [_Committed(self.layout)] if self.layout.draws else []
+        return [*committed, *(block["posterior"] for block in (self.pending.blocks if self.pending else ()))]
+
+    def _create(self, rows: Groups) -> None:
+        """Make the arrays, like the first rows."""
+        assert self.outcome is not None
+        most = self.settings.num_samples // self.settings.thin
+        self.layout.create(as_datatree(self.outcome.build(rows, {})), rows_of_chunk(rows, most))
+
+    def commit(self) -> None:
+        """Put what is pending on the disk.
+
+        Raises:
+            OSError: it cannot be written, because the disk is full, say; the store is that of the commit before.
+        """
+        if self.pending is None:
+            return
+        blocks, tally, states = self.pending
+        with self._telling_what_is_safe(), holding_interrupts():
+            blocks = tuple(block for block in blocks if _length(block))
+            if blocks and not self.layout.draws:
+                self._create(blocks[0])
+            if blocks:
+                self.layout.append(joined(blocks))
+            leaves: dict[str, Any] = {
+                f"leaf_{place}": np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(states))
+            }
+            name, before = f"state-{tally.done}.npz", self.run.get("state")
+            write_durably(self.folder / PRIVATE / name, lambda file: np.savez(file, **leaves))
+            self.run |= {"tally": tally.to_json(), "state": name}
+            self._commit_run(tally)
+            self.tally, self.pending, self.committed_at = tally, None, time.monotonic()
+            if before not in (None, name):
+                (self.folder / PRIVATE / str(before)).unlink(missing_ok=True)
+
+    def _commit_run(self, tally: Tally | None = None) -> None:
+        known = self.outcome.attributes(tally) if self.outcome and tally else {"settings": self.run["settings"]}
+        attributes = standard_attributes() | storable_attributes(known)
+        attributes |= {"store_complete": int(self.is_complete), "store_draws": self.layout.draws}
+        self.layout.commit(attributes, {**self.run, "complete": self.is_complete})
+
+    @contextlib.contextmanager
+    def _telling_what_is_safe(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # What was written and not committed is to be written again.
+            safe = self.tally.done if self.tally else 0
+            raise OSError(
+                f"store '{self.path}' cannot be written ({error.strerror or error}); its first {safe:,} steps of each "
+                f"chain are safe. Mend that, by making room say, and go on with `parsample resume {self.path}` or "
+                "parsample.resume."
+            ) from error
+
+    def finish(self, tally: Tally) -> Trace:
+        """Write what remains, and return the trace, opened from the store.
+
+        Args:
+            tally: of the whole run.
+        """
+        assert self.outcome is not None
+        self.commit()
+        further = self.outcome.build(self.outcome.further(tally, lambda: dict(_Committed(self.layout))), {})
+        with self._telling_what_is_safe(), holding_interrupts():
+            self.layout.create(as_datatree(further))
+            self.is_complete, self.tally = True, tally
+            self.run |= {"tally": tally.to_json()}
+            self._commit_run(tally)
+            self.layout.write_own_metadata()
+        return load_trace(self.path)
+
+    def interrupted(self) -> Interrupted:
+        """Commit what is there, and return the interrupt that says how to go on."""
+        self.commit()
+        done = self.tally.done if self.tally else 0
+        return Interrupted(
+            f"interrupted; {done:,} steps of each chain are in '{self.path}'; go on with `parsample resume "
+            f"{self.path}` or parsample.resume."
+        )
+
+
+def _length(rows: Groups) -> int:
+    return rows["sample_stats"]["lp"].shape[1]
+
+
+def _check_same(path: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    for name, value in found.items():
+        before: Any = known.get(name)
+        if name == "log densities at the starts":
+            if np.shape(before) == np.shape(value) and np.allclose(before, value, rtol=1e-5, atol=0, equal_nan=True):
+                continue
+            before, value = np.round(before, 4).tolist(), np.round(value, 4).tolist()
+        if before != value:
+            raise ValueError(
+                f"store '{path}' was begun with another run: {name} {'are' if name[-1] == 's' else 'is'} {before} "
+                f"there and {value} here; resume it with the model, data and versions it was begun with, or begin a "
+                "new store."
+            )
+
+
+def refuse_existing(path: str | os.PathLike[str], settings: Settings) -> None:
+    """Raise ValueError if there is something at the path of a new store; say in what it differs if it is a store."""
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        if not folder.absolute().parent.is_dir():
+            raise ValueError(f"store is '{path}', but there is no folder '{folder.absolute().parent}'; make it first.")
+        return
+    if not is_store(folder):
+        if folder.is_dir() and (not any(folder.iterdir()) or [x.name for x in folder.iterdir()] == [PRIVATE]):
+            return
+        raise ValueError(f"store is '{path}', which is there and is no store of a run; give another name.")
+    differences = Settings.from_json(read_run(folder)["settings"]).differences(settings)
+    found = f"of a run whose {', whose '.join(differences)}" if differences else "of a run with these settings"
+    raise ValueError(
+        f"store is '{path}', which is there, {found}; go on with it by parsample.resume (`parsample resume {path}`), "
+        "or give another name."
+    )
+
+
+@contextlib.contextmanager
+def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -> Iterator[Store]:
+    """Lock a store for one run. On the way out whatever is pending is committed, unless writing is what failed.
+
+    Raises:
+        ValueError: another run holds it, or it cannot be written.
+    """
+    folder = Path(path).expanduser()
+    was_there = folder.exists()
+    try:
+        (folder / PRIVATE).mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / PRIVATE / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ValueError(
+            f"store is '{path}', which cannot be written ({error.strerror or error}); give a place where you may make "
+            "files."
+        ) from error
+    try:
+        _lock(handle, path)
+        for leftover in folder.rglob("*.partial"):
+            leftover.unlink(missing_ok=True)
+        store = Store(path, settings, is_new)
+        try:
+            yield store
+        except OSError:
+            raise
+        except BaseException:
+            store.commit()
+            raise
+    finally:
+        os.close(handle)
+        if is_new and not was_there and not is_store(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock(handle: int, path: str | os.PathLike[str]) -> None:
+    """Take the lock, which the system frees when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing keeps two runs apart there
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        try:
+            holder = json.loads(os.read(handle, 4096))
+            who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+        except (ValueError, KeyError):
+            who = "another process"
+        raise ValueError(
+            f"store is '{path}', which {who} is writing to; wait for it, end it, or give another name."
+        ) from None
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode(), 0)
