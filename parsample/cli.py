@@ -1,8 +1,9 @@
-"""The command line: `parsample sample`, `diagnose`, `targets`, `samplers`, `methods`, `version`."""
+"""The command line: `parsample sample`, `resume`, `diagnose`, `targets`, `samplers`, `methods`, `version`."""
 
 import ast
-import inspect
+import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-NOT_GOOD, BAD_INPUT = 1, 2
+NOT_GOOD, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def main() -> None:
@@ -57,16 +58,44 @@ def _options(
     pass
 
 
+def _take_defaults(context: Any, path: Path | None) -> Path | None:
+    """Let the settings of a run be the defaults of the options."""
+    if path is not None:
+        from parsample.settings import read_settings
+
+        try:
+            found = read_settings(path)
+        except ValueError as error:
+            _fail(error)
+        plain = ("target", "data", "sampler", "method", "window", "seed", "step_size", "atol", "rtol", "thin")
+        numbers = {"warmup": found.num_warmup, "samples": found.num_samples, "chains": found.num_chains}
+        pairs = {"option": found.sampler_options, "until": found.until or {}}
+        lists = {name: [f"{key}={value!r}" for key, value in values.items()] for name, values in pairs.items()}
+        context.default_map = {name: getattr(found, name) for name in plain} | numbers | lists
+    return path
+
+
+def _others(path: Path, method: str) -> dict[str, Any]:
+    """Return the settings of a run that have no option, and its method if that is not to be another."""
+    from parsample.settings import read_method, read_settings
+
+    found = read_settings(path)
+    kept = {name: getattr(found, name) for name in ("max_iterations", "compare", "keep_warmup", "groups")}
+    return kept | ({"method": read_method(method)} if method == found.method else {})
+
+
 @app.command(
     epilog="Examples: [bold]parsample sample german_credit --data german.data-numeric --output runs[/bold]; "
-    "[bold]parsample sample model.py:schools --data schools.json --sampler hmc[/bold]",
+    "[bold]parsample sample model.py:schools --data schools.json --sampler hmc[/bold]; "
+    "[bold]parsample sample eight_schools --samples 1000000 --store run.zarr[/bold]; "
+    "[bold]parsample sample --settings runs/eight_schools.nc --seed 1[/bold]",
 )
 def sample(
     target: Annotated[
         str,
         typer.Argument(
             help="What to sample: a name of [bold]parsample targets[/bold], or a NumPyro model as FILE.py:NAME, whose "
-            "arguments --data holds."
+            "arguments --data holds. Not needed with --settings."
         ),
     ],
     sampler: Annotated[str, typer.Option(help="See [bold]parsample samplers[/bold].")] = "mala",
@@ -97,6 +126,22 @@ def sample(
     data: Annotated[
         Path | None, typer.Option(help="Data file, for the targets that need one; of a model, a JSON object.")
     ] = None,
+    thin: Annotated[int, typer.Option(help="Keep one draw of so many.")] = 1,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder such as run.zarr that draws are written to as they are made, in place of a netCDF file: for "
+            "long runs, which [bold]parsample resume[/bold] goes on with after a crash."
+        ),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            callback=_take_defaults,
+            is_eager=True,
+            help="A trace or store whose run is to be repeated; what is given here takes precedence.",
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the trace and the plots; made if missing.")] = Path("runs"),
     progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in place of the tables.")] = False,
@@ -105,26 +150,22 @@ def sample(
 
     Exit codes: 0 good; 1 sampled and saved, but R-hat or ESS is not good; 2 bad input; 130 interrupted.
     """
-    from parsample.report import is_good, show_json, show_run
-    from parsample.trace import check_writable, save_trace
-
     try:
+        origin = _origin(target, data)
         chosen = _make_target(target, data)
         sampler_options = _parse_options("--option", option, "num_integration_steps=4")
         good = _parse_options("--until", until, "ess=400")
-        new_folder = not output.exists()
-        _make_folder(output)
-        label = target.rpartition(":")[-1]
-        trace_path = check_writable(output / f"{label}.nc")
-        plot_path = check_writable(output / f"{label}.png")
+        # What has no option here.
+        others = {} if settings is None else _others(settings, method)
+        files = _Files(output, origin["target"].rpartition(":")[-1], store)
     except ValueError as error:
         _fail(error)
-    try:
-        trace = parsample.sample(
+    _run_and_show(
+        lambda: parsample.sample(
             chosen,
             sampler,
+            **{"method": method, **others},
             sampler_options=sampler_options,
-            method=method,
             window=window,
             num_warmup=warmup,
             num_samples=samples,
@@ -134,21 +175,102 @@ def sample(
             step_size=step_size,
             atol=atol,
             rtol=rtol,
+            thin=thin,
+            store=store,
+            origin=origin,
             progress=progress and not as_json,
-        )
-    except (ValueError, FloatingPointError, KeyboardInterrupt) as error:
-        if new_folder:
-            output.rmdir()
-        if isinstance(error, KeyboardInterrupt):
-            raise
+        ),
+        files,
+        as_json,
+    )
+
+
+@app.command(epilog="Example: [bold]parsample resume run.zarr[/bold]")
+def resume(
+    store: Annotated[Path, typer.Argument(help="What was --store of [bold]parsample sample[/bold].")],
+    output: Annotated[Path, typer.Option(help="Folder for the plots; made if missing.")] = Path("runs"),
+    progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in place of the tables.")] = False,
+) -> None:
+    """Go on with a run that was interrupted or killed, from its store, to the same draws as without.
+
+    Exit codes: as for [bold]parsample sample[/bold].
+    """
+    from parsample.settings import Settings
+    from parsample.store_layout import read_run
+
+    try:
+        files = _Files(output, Settings.from_json(read_run(store)["settings"]).target.rpartition(":")[-1], store)
+    except ValueError as error:
         _fail(error)
-    save_trace(trace, trace_path)
+    _run_and_show(lambda: parsample.resume(store, progress=progress and not as_json), files, as_json)
+
+
+def _origin(target: str, data: Path | None) -> dict[str, str]:
+    """Return the target's name and data file, with whole paths, so that they are found from anywhere."""
+    file, is_model, name = target.rpartition(":")
+    if is_model and Path(file).expanduser().is_file():
+        target = f"{Path(file).expanduser().absolute()}:{name}"
+    return {"target": target} | ({} if data is None else {"data": str(data.expanduser().absolute())})
+
+
+class _Files:
+    """Where a run's files go, checked before it begins."""
+
+    def __init__(self, output: Path, label: str, store: Path | None):
+        from parsample.trace import check_writable
+
+        self.output, self.is_new, self.store, self.is_saved = output, not output.exists(), store, False
+        _make_folder(output)
+        self.trace = None if store else check_writable(output / f"{label}.nc")
+        self.plot = check_writable(output / f"{label}.png")
+
+    def leave_nothing(self) -> None:
+        """Remove the folder if it was made for this run."""
+        if self.is_new:
+            # Something is in it if a file could be saved and the next one not.
+            with contextlib.suppress(OSError):
+                self.output.rmdir()
+
+
+def _run_and_show(run: Callable[[], Any], files: _Files, as_json: bool) -> None:
+    from parsample.interrupts import holding_interrupts
+    from parsample.report import is_good, show_json, show_run
+    from parsample.trace import save_trace
+
+    try:
+        trace = run()
+        with holding_interrupts():
+            if files.trace:
+                save_trace(trace, files.trace)
+                files.is_saved = True
+    except KeyboardInterrupt as stop:
+        _interrupted(stop, files)
+    except (ValueError, FloatingPointError, OSError) as error:
+        files.leave_nothing()
+        _fail(error)
     summary = parsample.summarize(trace)
-    parsample.plot_trace_rank(trace, plot_path)
+    parsample.plot_trace_rank(trace, files.plot)
     show = show_json if as_json else show_run
-    show(trace, summary, [trace_path, plot_path])
+    show(trace, summary, [files.trace or Path(files.store or ""), files.plot])
     if not is_good(trace, summary):
         raise typer.Exit(NOT_GOOD)
+
+
+def _interrupted(stop: KeyboardInterrupt, files: _Files) -> NoReturn:
+    """Save the draws so far, say so, and end."""
+    from parsample.trace import save_trace
+
+    trace, note = getattr(stop, "trace", None), getattr(stop, "note", "interrupted.")
+    if trace is not None and files.trace:
+        save_trace(trace, files.trace)
+        note = f"{note}, which are saved in '{files.trace}'."
+    elif files.is_saved:
+        note = f"interrupted; the trace is saved in '{files.trace}'."
+    else:
+        files.leave_nothing()
+    typer.echo(f"parsample: {note}", err=True)
+    raise typer.Exit(INTERRUPTED)
 
 
 def _make_folder(output: Path) -> None:
@@ -177,17 +299,9 @@ def _parse_options(flag: str, given: list[str] | None, example: str) -> dict[str
 
 
 def _make_target(name: str, data: Path | None) -> Any:
-    from parsample import targets
+    from parsample.model_file import make_target
 
-    if name not in targets.TARGETS and ":" in name:
-        from parsample.model_file import load_model
-
-        return load_model(name, data)
-    target_class = targets.find(name)
-    takes_data = "data" in inspect.signature(target_class).parameters
-    if data is not None and not takes_data:
-        raise ValueError(f"--data is {data}, but the target {name} brings its own data; leave --data out.")
-    return target_class(data=data) if takes_data and data is not None else target_class()
+    return make_target(name, data)
 
 
 @app.command(epilog="Example: [bold]parsample diagnose eight_schools --sampler hmc[/bold]")

@@ -129,5 +129,5 @@ def _host_bytes() -> int | None:
     return min(found) if found else None
 
 
-def _size(number: float) -> str:
+def _size(number: Any) -> str:
     return f"{number / 2**30:,.1f} GiB" if number >= 2**30 else f"{number / 2**20:,.0f} MiB"

@@ -284,12 +284,17 @@ def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -
         (folder / PRIVATE).mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / PRIVATE / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
+        if not was_there:
+            shutil.rmtree(folder, ignore_errors=True)
         raise ValueError(
             f"store is '{path}', which cannot be written ({error.strerror or error}); give a place where you may make "
             "files."
         ) from error
     try:
         _lock(handle, path)
+        if is_new:
+            # Once more: another run may have made it in the meantime.
+            refuse_existing(path, settings)
         for leftover in folder.rglob("*.partial"):
             leftover.unlink(missing_ok=True)
         store = Store(path, settings, is_new)

@@ -88,8 +88,9 @@ class Layout:
             root = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
             self.metadata = root["consolidated_metadata"]["metadata"]
         for name, described in self.metadata.items():
-            # The arrays' own files may be those of a commit that was never made.
-            _replace(folder / name / "zarr.json", described)
+            # The files of their own may be those of a commit that was never made.
+            if described["node_type"] == "array" and self._read(name) != described:
+                _replace(folder / name / "zarr.json", described)
             if described["node_type"] == "array":
                 self._open(name)
         if "posterior/draw" in self.metadata:
@@ -134,7 +135,7 @@ class Layout:
         )
         if not grows:
             array[...] = values.astype(object) if is_text else values
-        self._read(path)
+        self.metadata[path] = self._read(path)
         self._open(path)
 
     def _open(self, path: str) -> None:
@@ -142,8 +143,8 @@ class Layout:
 
         self.arrays[path] = zarr.open_array(store=str(self.folder), path=path, mode="r+")
 
-    def _read(self, path: str) -> None:
-        self.metadata[path] = json.loads((self.folder / path / "zarr.json").read_text(encoding="utf-8"))
+    def _read(self, path: str) -> dict[str, Any]:
+        return json.loads((self.folder / path / "zarr.json").read_text(encoding="utf-8"))
 
     def append(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """Write further draws, shape (chain, draw, ...); they count from the next `commit` on."""

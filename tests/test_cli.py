@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Path) -> None:
     options = {"sampler": "ula", "method": "newton", "window": "7", "warmup": "11", "samples": "12", "chains": "3"}
     options |= {"seed": "5", "step-size": "0.25", "atol": "1e-3", "rtol": "1e-2", "output": str(tmp_path)}
+    options |= {"thin": "2", "store": str(tmp_path / "run.zarr")}
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
     arguments += ["--until", "ess=400", "--until", "rhat=1.01"]
     arguments += ["--option", "n=4", "--option", "ladder=[1.0, 0.5]", "--option", "scheme=baoab"]
@@ -93,6 +95,7 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
     assert found.exit_code == 2
     assert found.stderr == "parsample: enough is known\n"
     assert type(asked.pop("target")).name == "banana"
+    assert asked.pop("origin") == {"target": "banana"}
     assert asked == {
         "sampler": "ula",
         "sampler_options": {"n": 4, "ladder": [1.0, 0.5], "scheme": "baoab"},
@@ -106,6 +109,8 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
         "step_size": 0.25,
         "atol": 1e-3,
         "rtol": 1e-2,
+        "thin": 2,
+        "store": tmp_path / "run.zarr",
         "progress": False,
     }
 
@@ -114,7 +119,7 @@ def test_the_defaults_are_those_of_the_front_door(asked: dict[str, Any], tmp_pat
     import inspect
 
     invoke("sample", "banana", "--output", str(tmp_path))
-    del asked["target"]
+    del asked["target"], asked["origin"]
     parameters = inspect.signature(inspect.unwrap(__import__("parsample.sampling").sampling.sample)).parameters
     assert asked == {name: parameters[name].default for name in asked}
 
@@ -192,6 +197,98 @@ def test_an_interrupt_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(parsample, "sample", interrupted)
     assert invoke("sample", "banana", "--output", str(tmp_path / "runs")).exit_code == 130
     assert not (tmp_path / "runs").exists()
+
+
+def stop_in(stage: str, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Play Ctrl-C as soon as a stage has come so far."""
+    usual = parsample.sample
+
+    def stop(event: Any) -> None:
+        if event.stage == stage and event.done >= after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(parsample, "sample", lambda *args, **keywords: usual(*args, **{**keywords, "progress": stop}))
+
+
+SHORT = ["--samples", "1500", "--warmup", "80", "--chains", "2", "--method", "sequential"]
+
+
+def test_a_store_is_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.py").write_text(MODEL)
+    Path("data.json").write_text(json.dumps({"x": [1.0, 2.0, 3.0], "y": [2.0, 4.0, 6.5]}))
+    arguments = ["sample", "model.py:line", "--data", "data.json", *SHORT]
+    with monkeypatch.context() as patch:
+        stop_in("sampling", 700, patch)
+        found = invoke(*arguments, "--store", "run.zarr")
+    assert found.exit_code == 130
+    assert found.stderr.endswith("are in 'run.zarr'; go on with `parsample resume run.zarr` or parsample.resume.\n")
+    assert not Path("runs").exists()
+    refused = invoke(*arguments, "--store", "run.zarr")
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1)
+    assert "which is there, of a run with these settings; go on with it by" in refused.stderr
+    # From anywhere: the model and the data are found.
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    resumed = invoke("resume", "../run.zarr", "--json")
+    assert resumed.exit_code in (0, 1), resumed.output
+    assert json.loads(resumed.stdout)["saved"][0] == str(Path("../run.zarr"))
+    # And the run again from its own settings, in a file this time.
+    repeated = invoke("sample", "--settings", "../run.zarr", "--json")
+    assert repeated.exit_code in (0, 1), repeated.output
+    one, other = parsample.load_trace("../run.zarr"), parsample.load_trace("runs/line.nc")
+    np.testing.assert_array_equal(one.posterior["slope"].values, other.posterior["slope"].values)
+    nowhere = invoke("resume", "nowhere.zarr")
+    assert (nowhere.exit_code, nowhere.stderr[:60]) == (
+        2,
+        "parsample: store is 'nowhere.zarr', which is no store of a run; give"[:60],
+    )
+
+
+def test_options_take_precedence_over_settings(asked: dict[str, Any], tmp_path: Path) -> None:
+    from parsample.trace import build_trace, save_trace
+
+    settings = parsample.Settings("banana", sampler="hmc", num_warmup=7, until={"ess": 9}, seed=3)
+    trace = build_trace({"posterior": {"x": np.zeros((1, 2))}}, attrs={"settings": settings.to_json()})
+    save_trace(trace, tmp_path / "run.nc")
+    invoke(
+        "sample", "--settings", str(tmp_path / "run.nc"), "--seed", "4", "--warmup", "2000", "--output", str(tmp_path)
+    )
+    assert type(asked["target"]).name == "banana"
+    expected = {"sampler": "hmc", "num_warmup": 2000, "until": {"ess": 9}, "seed": 4, "num_chains": 4}
+    assert {name: asked[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("stage", "after"), [("warm-up", 40), ("sampling", 700)])
+def test_an_interrupt_saves_the_draws_so_far(
+    stage: str, after: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stop_in(stage, after, monkeypatch)
+    found = invoke("sample", "multivariate_normal", *SHORT)
+    assert found.exit_code == 130
+    if stage == "warm-up":
+        assert found.stderr == "parsample: interrupted before the first draws were there; nothing is saved.\n"
+        assert not Path("runs").exists()
+    else:
+        assert found.stderr.startswith("parsample: interrupted after 768 steps of each chain, which are saved in '")
+        assert parsample.load_trace("runs/multivariate_normal.nc").posterior["x"].shape == (2, 768, 2)
+
+
+def test_an_interrupt_of_saving_waits_for_its_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from parsample import trace as trace_module
+
+    usual = trace_module.save_trace
+
+    def save(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return usual(*arguments)
+
+    monkeypatch.setattr(trace_module, "save_trace", save)
+    found = invoke("sample", "multivariate_normal", *SHORT, "--output", str(tmp_path / "runs"))
+    assert found.exit_code == 130
+    assert "interrupted; the trace is saved in" in found.stderr
+    assert parsample.load_trace(tmp_path / "runs" / "multivariate_normal.nc").posterior["x"].shape == (2, 1500, 2)
 
 
 def test_a_chain_that_diverges_is_an_error_that_leaves_no_file(tmp_path: Path) -> None:
@@ -286,12 +383,13 @@ def test_a_model_file_that_cannot_be_used(
 
 OPTIONS = ["--sampler", "--method", "--window", "--warmup", "--samples", "--chains", "--seed", "--step-size", "--atol"]
 OPTIONS += ["--rtol", "--data", "--output", "--progress", "--no-progress", "--json", "--option", "--until", "--help"]
+OPTIONS += ["--thin", "--store", "--settings"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], ["sample", "diagnose", "targets", "samplers", "methods", "version", "--version", "--help"]),
+        ([], ["sample", "resume", "diagnose", "targets", "samplers", "methods", "version", "--version", "--help"]),
         (
             ["sample"],
             [
@@ -302,6 +400,7 @@ OPTIONS += ["--rtol", "--data", "--output", "--progress", "--no-progress", "--js
                 "Exit codes: 0 good",
             ],
         ),
+        (["resume"], ["Go on with a run", "--output", "Example: parsample resume run.zarr", "--help"]),
         (["diagnose"], ["--sampler", "--steps", "Foresee how many iterations", "--help"]),
         (["targets"], ["List the targets.", "--help"]),
         (["samplers"], ["List the samplers.", "--help"]),
