@@ -145,11 +145,14 @@ class Memory:
         """Return where the chains stand: where they begin."""
         return like
 
-    def add(self, rows: Groups, tally: Tally, states: Any) -> Callable[[], list[Mapping[str, Any]]]:
-        """Take the rows of a segment; return what gives the draws so far, in parts."""
+    def add(self, rows: Groups, tally: Tally, states: Any) -> None:
+        """Take the rows of a segment."""
         # One assignment: an interrupt finds the segment either here or not.
         self.kept = ((*self.kept[0], rows), tally)
-        return lambda: [block["posterior"] for block in self.kept[0]]
+
+    def draws(self) -> list[Mapping[str, Any]]:
+        """Return the draws so far, in parts."""
+        return [block["posterior"] for block in self.kept[0]]
 
     def finish(self, tally: Tally, with_requests: bool = True) -> Trace:
         """Return the trace."""

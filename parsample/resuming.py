@@ -12,6 +12,7 @@ from parsample.engine.names import unknown
 from parsample.identity import transform_name
 from parsample.model_file import make_target
 from parsample.progress import Event
+from parsample.samplers import SAMPLERS
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import Sampler
 from parsample.sampling import carry_out, check_job
@@ -73,6 +74,8 @@ def resume(
             f"{settings.transform or 'none'}; pass the same one."
         )
     chosen = settings.sampler if sampler is None else sampler
+    if sampler is None and chosen not in SAMPLERS:
+        raise ValueError(f"sampler is not given, but the store '{store}' was begun with the class {chosen}; pass it.")
     sampler_class = find_sampler(chosen)
     if sampler_name(sampler_class) != settings.sampler:
         raise ValueError(f"sampler is {chosen!r}, but the store '{store}' was begun with {settings.sampler!r}.")

@@ -85,33 +85,30 @@ class Run:
         self.programs.append((plan, compiled))
         return compiled
 
-    def all_segments(
-        self, plan: Plan, tally: Tally, states: PyTree, job: Job, report: Callable, take: Callable
-    ) -> Tally:
+    def all_segments(self, plan: Plan, tally: Tally, job: Job, report: Callable, kept: Any) -> Tally:
         """Run the chains to their end, or until they are good.
 
         Args:
             plan: how.
             tally: of the segments that are there.
-            states: where the chains stand after these.
             job: what is asked for.
             report: progress.
-            take: called with the rows of a segment that are kept, the counts and the states after it; returns all rows
-                so far, in parts.
+            kept: a `Memory` or a `Store`: where the chains stand, and where their rows go.
 
         Returns:
             The counts.
         """
         num_samples = job.settings.num_samples
-        began = time.perf_counter() - tally.seconds
-        while tally.done < num_samples and not tally.is_met:
-            start, kept = tally.done, min(plan.steps, num_samples - tally.done)
+        states, began = kept.states(self.first), time.perf_counter() - tally.seconds
+        # Asked at the start of a turn: a run that was killed between a segment and the question asks again.
+        while not (is_good := _is_good(job, tally, kept)) and tally.done < num_samples:
+            start, length = tally.done, min(plan.steps, num_samples - tally.done)
             found, seconds = self.segment(plan, states, start)
             states = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
             if job.transform is not None:
                 found = found._replace(draws=self.transformed(job.transform, found.draws))
             segment = jax.device_get(found)
-            _check_finite(segment.states, kept, start)
+            _check_finite(segment.states, length, start)
             tally = tally.add(segment, num_samples, seconds)
             if start == 0 and job.settings.compare:
                 now = time.perf_counter()
@@ -119,20 +116,16 @@ class Run:
                 began += time.perf_counter() - now
             elapsed = time.perf_counter() - began
             tally = dataclasses.replace(tally, compile_seconds=self.compile_seconds, seconds=elapsed)
-            rows = _rows(segment, start, kept, job.settings.thin, self.step_size)
-            drawn = take(rows, tally, states)
-            if job.good.is_given and (stopping.is_due(tally.done // plan.steps) or tally.done >= num_samples):
-                if job.good.is_met(drawn(), elapsed):
-                    tally = dataclasses.replace(tally, is_met=True)
+            kept.add(_rows(segment, start, length, job.settings.thin, self.step_size), tally, states)
             report(
                 "sampling",
-                kept,
+                length,
                 acceptance_rate=float(np.mean(segment.info["acceptance_rate"])),
                 divergences=tally.divergences,
                 evaluations_per_step=float(np.mean(segment.evaluations)) / plan.steps,
                 iterations=int(np.max(segment.iterations)),
             )
-        return tally
+        return dataclasses.replace(tally, is_met=is_good)
 
     def transformed(self, transform: Callable, draws: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Return what a function makes of every draw."""
@@ -177,6 +170,14 @@ def _check_finite(states: PyTree, num_steps: int, start: int) -> None:
     raise FloatingPointError(
         f"chain {chain} left the finite numbers at step {start + step}. {Status.NOT_FINITE.remedy}"
     )
+
+
+def _is_good(job: Job, tally: Tally, kept: Any) -> bool:
+    """Say whether the draws so far are good enough to end, if they are to be looked at now."""
+    if not (job.good.is_given and tally.done):
+        return False
+    is_due = stopping.is_due(tally.done // tally.steps) or tally.done >= job.settings.num_samples
+    return is_due and job.good.is_met(kept.draws(), tally.seconds)
 
 
 def _rows(segment: Segment, start: int, kept: int, thin: int, step_size: float) -> Groups:

@@ -249,7 +249,7 @@ def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> A
                 plan = run.choose(plan)
                 tally = Tally.begin(plan, num_chains)
             kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
-            tally = run.all_segments(plan, tally, kept.states(run.first), job, report, kept.add)
+            tally = run.all_segments(plan, tally, job, report, kept)
         return kept.finish(tally)
     except KeyboardInterrupt:
         raise kept.interrupted() from None

@@ -128,16 +128,13 @@ class Store:
             leaves = [jax.numpy.asarray(arrays[f"leaf_{place}"]) for place in range(len(jax.tree.leaves(like)))]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
-    def add(self, rows: Groups, tally: Tally, states: Any) -> Callable[[], list[Mapping[str, Any]]]:
+    def add(self, rows: Groups, tally: Tally, states: Any) -> None:
         """Take the rows of a segment; they are written when they fill a chunk, or some seconds have gone by.
 
         Args:
             rows: group -> variable -> values, shape (chain, draw, ...).
             tally: counts, the segment included.
             states: where the chains stand after it.
-
-        Returns:
-            What gives the draws so far, in parts.
         """
         blocks = self.pending.blocks if self.pending else ()
         # One assignment: an interrupt finds the segment either here or not.
@@ -149,9 +146,9 @@ class Store:
             or time.monotonic() - self.committed_at >= COMMIT_EVERY
         ):
             self.commit()
-        return self._draws
 
-    def _draws(self) -> list[Mapping[str, Any]]:
+    def draws(self) -> list[Mapping[str, Any]]:
+        """Return the draws so far, in parts."""
         committed = [_Committed(self.layout)] if self.layout.draws else []
         return [*committed, *(block["posterior"] for block in (self.pending.blocks if self.pending else ()))]
 

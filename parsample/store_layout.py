@@ -213,7 +213,8 @@ def write_durably(path: Path, write: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    _sync_file(path.parent)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        _sync_file(path.parent)
 
 
 def _replace(path: Path, content: Mapping[str, Any]) -> None:
