@@ -75,6 +75,14 @@ def _take_defaults(context: Any, path: Path | None) -> Path | None:
     return path
 
 
+def _own_data(path: Path, target: str, data: Path | None) -> Path | None:
+    """Return the data file, or None where it is that of another target's settings."""
+    from parsample.settings import read_settings
+
+    found = read_settings(path)
+    return None if target != found.target and data is not None and str(data) == found.data else data
+
+
 def _others(path: Path, method: str) -> dict[str, Any]:
     """Return the settings of a run that have no option, and its method if that is not to be another."""
     from parsample.settings import read_method, read_settings
@@ -151,6 +159,8 @@ def sample(
     Exit codes: 0 good; 1 sampled and saved, but R-hat or ESS is not good; 2 bad input; 130 interrupted.
     """
     try:
+        if settings is not None:
+            data = _own_data(settings, target, data)
         origin = _origin(target, data)
         chosen = _make_target(target, data)
         sampler_options = _parse_options("--option", option, "num_integration_steps=4")

@@ -292,7 +292,8 @@ def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -
         if is_new:
             # Once more: another run may have made it in the meantime.
             refuse_existing(path, settings)
-        for leftover in folder.rglob("*.partial"):
+        # Of files that a killed run was writing, Zarr's and ours.
+        for leftover in [*folder.rglob("*.partial"), *folder.rglob("*.tmp")]:
             leftover.unlink(missing_ok=True)
         store = Store(path, settings, is_new)
         try:

@@ -171,6 +171,7 @@ class Layout:
             # A chunk of nothing but the fill value has no file.
             if file.is_file():
                 _sync_file(file)
+                _sync_folder(file.parent)
 
     def commit(self, attributes: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """Make what was written part of the trace, with these attributes, at once.
@@ -213,8 +214,7 @@ def write_durably(path: Path, write: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        _sync_file(path.parent)
+    _sync_folder(path.parent)
 
 
 def _replace(path: Path, content: Mapping[str, Any]) -> None:
@@ -229,3 +229,8 @@ def _sync_file(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        _sync_file(path)
