@@ -30,6 +30,7 @@ NOTE = (
     "One chain of MALA on a ten-dimensional normal distribution by the sequential loop, float32, 500 steps of warm-up. "
     "Memory is the largest resident set of the process, with Python, JAX and ArviZ in it. Of the store's, 16 bytes a "
     "draw are the labels of the draws, which xarray reads when the trace is opened at the end. "
+    "The machine was busy with other work, so the seconds say little; they include starting and compiling. "
     "From `python -m benchmarks.long_run`."
 )
 LENGTHS = (10_000, 1_000_000, 10_000_000)
