@@ -17,7 +17,7 @@ from parsample.coordinates import plain, starts, to_standardised
 from parsample.engine import methods, options, planner
 from parsample.engine.names import unknown
 from parsample.engine.solution import Status
-from parsample.groups import check_requests, extra_groups
+from parsample.groups import EVALUATION, EVALUATION_DIMS, check_requests, evaluation_group, extra_groups
 from parsample.progress import Event, reporting
 from parsample.samplers import SAMPLERS
 from parsample.samplers import find as find_sampler
@@ -104,7 +104,8 @@ def sample(
             difference and the accept decisions that differ.
         keep_warmup: keep the warm-up draws as `warmup_posterior`.
         groups: further groups of the trace, where the target can make them, as a NumPyro model can:
-            "log_likelihood", "posterior_predictive", "prior".
+            "log_likelihood", "posterior_predictive", "prior"; and "evaluation": what every iteration of the first
+            segment of the first chain saw, for `parsample.write_report` and `parsample.plots`.
         progress: show a progress bar on a terminal, and elsewhere a line a minute; or a function that is called with
             every `parsample.progress.Event`, for notebooks and other programs.
         **kwargs: of a NumPyro model. (Where one has the name of an argument above, `parsample.targets.NumPyroModel`
@@ -142,6 +143,7 @@ def sample(
     good = stopping.check(until, num_chains)
     make(plain(target), 0.1 if step_size is None else step_size)  # refuses what no run could use, before warm-up
     plan = _plan(target, method, window, num_samples, max_iterations, atol, rtol)
+    plan = plan._replace(history=EVALUATION in groups)
 
     key_start, key_warmup, key_chain = jax.random.split(jax.random.key(seed), 3)
     # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
@@ -269,7 +271,8 @@ class _Run:
             _check_finite(segment.states, num_samples - done, done)
             self.run_seconds += seconds
             self.first_seconds = self.first_seconds or seconds
-            segments.append(segment)
+            # The history of the first segment alone is of use, and the others' would fill the host.
+            segments.append(segment if not segments else segment._replace(history=None))
             kept = min(plan.steps, num_samples - done)
             divergences += int(np.sum(segment.info.get("is_divergent", np.zeros((1, 1)))[:, :kept]))
             report(
@@ -389,9 +392,12 @@ def _trace(
         "jax_version": jax.__version__,
         **verdict.attributes(),
     }
+    if evaluation := evaluation_group(segments[0].history):
+        groups[EVALUATION] = evaluation
     groups |= extra_groups(target, requests, posterior, jax.random.fold_in(jax.random.key(settings["seed"]), 1))
     named = {name for variables in groups.values() for name in variables}
     dims = {name: dims for name, dims in target.dims.items() if name in named}
+    dims |= EVALUATION_DIMS if evaluation else {}
     return build_trace(groups, dims=dims, coords=target.coords, attrs=attributes)
 
 
