@@ -188,7 +188,7 @@ def _draws(trace: Trace) -> Iterator[str]:
             f"R-hat {row['r_hat']:.4f}</span></h3>"
         )
         yield _figures(
-            Picture("Trace: the chains look alike, without a trend.", partial(pictures.draw_trace, draws=draws)),
+            Picture("Trace: good chains look alike and have no trend.", partial(pictures.draw_trace, draws=draws)),
             Picture("Ranks: level where the chains agree.", partial(pictures.draw_rank, draws=draws)),
             Picture(
                 "Autocorrelation: the faster it falls, the more each draw is worth.",

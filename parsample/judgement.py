@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # The front door's promise for its own targets, and what the field asks for (Vehtari et al. 2021).
 GOOD_RHAT, GOOD_ESS = 1.01, 400
+# Where the loop finishes fewer steps than this share, nothing is to be gained by another method.
+MANY = 0.01
 MORE = "draw more (--samples), or warm up for longer (--warmup)"
 
 
@@ -65,9 +67,9 @@ def what_to_do(summary: pandas.DataFrame, verdict: Verdict | None, divergences: 
         )
     if verdict is not None and verdict.approximate_steps:
         advice.append("The chain is an approximation, as asked; leave Picard's mismatch out for that of the loop.")
-    if verdict is not None and verdict.finished_sequentially:
+    if verdict is not None and verdict.finished_sequentially > MANY * verdict.steps * verdict.chains:
         advice.append(
-            "The draws are right, but the loop had to finish the evaluation: try a smaller step size or another method "
+            "The draws are right, but the loop had to finish many steps: try a smaller step size or another method "
             "(parsample diagnose tells which)."
         )
     if verdict is not None and verdict.compared_steps and verdict.parallel_seconds > CLEAR * verdict.sequential_seconds:

@@ -172,7 +172,7 @@ def test_the_work_is_relative_to_the_loop(trace: Any) -> None:
     bars: Any = ax.patches
     ends = [bar.get_x() + bar.get_width() for bar in bars]
     np.testing.assert_allclose(ends, [4.0, 100 / 500, 3.0])
-    assert [text.get_text() for text in ax.texts] == ["4 times", "0.2 times", "3 times"]
+    assert [text.get_text() for text in ax.texts] == ["4", "0.2", "3"]
     text = draw_work(axes_or_new(None), VERDICT)
     assert re.search("evaluations 4, rounds in a row 0.2, wall time here 3", text)
 

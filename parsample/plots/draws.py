@@ -21,6 +21,7 @@ MOST_POINTS = 400  # a chain, of a line or a cloud
 BINS = 20
 FEWEST_IN_BIN = 40  # draws of a chain: with fewer the ranks are noise
 MOST_LAGS = 100
+MOST_DIVERGENT = 100  # marked in a cloud
 
 
 def plot_trace(trace: Trace, label: str | None = None, ax: Axes | None = None) -> Axes:
@@ -233,7 +234,7 @@ def draw_pair(
     found = 0 if diverging is None else int(diverging.sum())
     if diverging is not None and found:
         marked = diverging > 0
-        shown = slice(None, None, -(-found // MOST_POINTS))
+        shown = slice(None, None, -(-found // MOST_DIVERGENT))
         ax.plot(
             draws[marked][shown],
             others[marked][shown],

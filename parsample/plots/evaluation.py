@@ -237,7 +237,7 @@ def draw_work(ax: Axes, verdict: Verdict) -> str:
     for row, value in enumerate(values):
         side: dict[str, Any] = {"ha": "left", "xytext": (4, 0)} if value >= 1 else {"ha": "right", "xytext": (-4, 0)}
         text = f"{value:.2g}" if value < 10 else f"{value:,.0f}"
-        ax.annotate(f"{text} times", (value, row), textcoords="offset points", va="center", fontsize=9.5, **side)
+        ax.annotate(text, (value, row), textcoords="offset points", va="center", fontsize=9.5, **side)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.xaxis.set_minor_formatter(lambda *_: "")
@@ -248,6 +248,6 @@ def draw_work(ax: Axes, verdict: Verdict) -> str:
     ax.axvline(1, color=GREY, linewidth=1, linestyle="--")
     ax.set_yticks(np.arange(values.size), list(ratios))
     ax.invert_yaxis()
-    dress(ax, xlabel="relative to the sequential loop (1)")
+    dress(ax, xlabel="times the sequential loop")
     told = ", ".join(f"{name} {value:.2g}" for name, value in ratios.items())
     return f"Work of the parallel evaluation, the sequential loop being 1: {told}. Below 1 is less than the loop."

@@ -16,7 +16,7 @@ from scipy import stats
 import parsample as ps
 from parsample import sampling
 from parsample.targets import NumPyroModel
-from parsample.trace import as_datatree
+from parsample.trace import as_datatree, posterior_dataset
 from tests.tolerances import MIN_EFFECTIVE_SAMPLES, SAME_COMPUTATION, check_mean
 
 FEATURES = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
@@ -123,14 +123,15 @@ def test_the_trace_is_one_for_arviz(trace: Any, tmp_path: Any) -> None:
 def test_arviz_works_on_the_trace(trace: Any, tmp_path: Any) -> None:
     """Under both generations: what people do with a trace first."""
     given = ps.load_trace(ps.save_trace(trace, tmp_path / "trace.nc"))
+    posterior = posterior_dataset(given)
     slopes: dict[str, Any] = {"var_names": ["slopes"]}
     with warnings.catch_warnings():
         # ArviZ 0.x passes matplotlib what it deprecates, and says that there are few draws.
         warnings.simplefilter("ignore")
         table = arviz.summary(given, **slopes)
         assert list(table.index) == ["slopes[0]", "slopes[1]"]
-        assert float(np.min(np.asarray(arviz.ess(given.posterior["slopes"])))) > 100
-        assert float(np.max(np.asarray(arviz.rhat(given.posterior["slopes"])))) < 1.1
+        assert float(np.min(np.asarray(arviz.ess(posterior)["slopes"]))) > 100
+        assert float(np.max(np.asarray(arviz.rhat(posterior)["slopes"]))) < 1.1
         loo = arviz.loo(given)
         for plot in (arviz.plot_trace, arviz.plot_rank, arviz.plot_pair):
             assert plot(given, **slopes) is not None
