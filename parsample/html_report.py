@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import importlib.resources
 import io
+import itertools
 import os
 import re
 import string
@@ -87,7 +88,7 @@ def render(trace: Trace) -> str:
     summary, verdict = summarize(trace), _verdict_or_none(trace)
     template = importlib.resources.files("parsample").joinpath("html_report.html").read_text(encoding="utf-8")
     name = str(as_datatree(trace).attrs.get("target", "trace"))
-    return string.Template(template).substitute(
+    page = string.Template(template).substitute(
         title=html.escape(f"{name}: report"),
         name=html.escape(name),
         subtitle=html.escape(_subtitle(trace)),
@@ -98,6 +99,7 @@ def render(trace: Trace) -> str:
         evaluation="\n".join(_evaluation(trace, verdict)),
         settings=_pairs(list(_settings(trace))),
     )
+    return _with_own_names(page)
 
 
 def _verdict_or_none(trace: Trace) -> Verdict | None:
@@ -316,14 +318,20 @@ def draw_svg(draw: Callable[[Axes], str]) -> tuple[str, str]:
     return _for_page(text[text.index("<svg") :]), seen
 
 
-_number = iter(range(10**9))
+def _with_own_names(page: str) -> str:
+    """Give the parts of each picture names that no other picture of the page has."""
+    number = itertools.count()
+
+    def rename(found: re.Match[str]) -> str:
+        mark = f"p{next(number)}-"
+        svg = re.sub(r'\bid="', f'id="{mark}', found.group())
+        return svg.replace('href="#', f'href="#{mark}').replace("url(#", f"url(#{mark}")
+
+    return re.sub("<svg.*?</svg>", rename, page, flags=re.DOTALL)
 
 
 def _for_page(svg: str) -> str:
-    """Give names that no other picture of the page has, and the page's colours."""
-    mark = f"p{next(_number)}-"
-    svg = re.sub(r'\bid="', f'id="{mark}', svg)
-    svg = svg.replace('href="#', f'href="#{mark}').replace("url(#", f"url(#{mark}")
+    """Give a picture the page's colours and the size of its place."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # The size is that of the place, not that of the drawing.
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
