@@ -44,13 +44,15 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "summarize": ("parsample.diagnostics", "summarize"),
     "save_trace": ("parsample.trace", "save_trace"),
     "load_trace": ("parsample.trace", "load_trace"),
+    "plots": ("parsample.plots", None),
     "plot_trace_rank": ("parsample.plots", "plot_trace_rank"),
+    "write_report": ("parsample.html_report", "write_report"),
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from parsample import samplers, targets
+    from parsample import plots, samplers, targets
     from parsample.diagnostics import summarize
     from parsample.engine import matrices, methods
     from parsample.engine.diagnose import Diagnosis, diagnose
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from parsample.engine.scan import solve_lds
     from parsample.engine.solution import ConvergenceError, Solution, Status
     from parsample.forecasting import forecast
+    from parsample.html_report import write_report
     from parsample.mcmc import MCMC, Kernel
     from parsample.plots import plot_trace_rank
     from parsample.resuming import resume

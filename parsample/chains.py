@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
 from parsample.engine.finish import finish_sequentially
+from parsample.engine.solution import History
 from parsample.samplers.base import BLOCK, Sampler
 
 
@@ -24,6 +25,7 @@ class Plan(NamedTuple):
         max_iterations: of a segment, before the sequential loop takes over.
         atol: tolerance, in posterior standard deviations.
         rtol: tolerance relative to the state.
+        history: whether to record what every iteration saw.
     """
 
     method: methods.Method
@@ -32,6 +34,7 @@ class Plan(NamedTuple):
     max_iterations: int
     atol: float
     rtol: float
+    history: bool = False
 
 
 class Segment(NamedTuple):
@@ -47,6 +50,7 @@ class Segment(NamedTuple):
         iterations: of each chain.
         evaluations: of each chain.
         finished: steps of each chain that were left to the sequential loop.
+        history: what every iteration of each chain saw, or None.
     """
 
     states: PyTree
@@ -58,6 +62,7 @@ class Segment(NamedTuple):
     iterations: Int[Array, " chain"]
     evaluations: Int[Array, " chain"]
     finished: Int[Array, " chain"]
+    history: History | None = None
 
 
 class _Evaluated(NamedTuple):
@@ -70,6 +75,7 @@ class _Evaluated(NamedTuple):
     iterations: Int[Array, ""]
     evaluations: Int[Array, ""]
     finished: Int[Array, ""]
+    history: History | None = None
 
 
 _fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
@@ -148,6 +154,7 @@ def run_segment(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) ->
         iterations=found.iterations,
         evaluations=found.evaluations,
         finished=found.finished,
+        history=found.history,
     )
 
 
@@ -178,6 +185,7 @@ def _parallel(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> 
         atol=plan.atol,
         rtol=plan.rtol,
         max_iterations=plan.max_iterations,
+        history="steps" if plan.history else False,
         throw=False,
     )
     whole = finish_sequentially(transition, initial, inputs, solution)
@@ -191,5 +199,12 @@ def _parallel(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> 
     details = jax.lax.map(detail, (before, inputs), batch_size=min(BLOCK, plan.steps))
     finished = whole.evaluations - solution.evaluations
     return _Evaluated(
-        whole.states, details, whole.residual, whole.is_within, solution.iterations, whole.evaluations, finished
+        whole.states,
+        details,
+        whole.residual,
+        whole.is_within,
+        solution.iterations,
+        whole.evaluations,
+        finished,
+        solution.history,
     )

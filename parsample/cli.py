@@ -1,4 +1,4 @@
-"""The command line: `parsample sample`, `resume`, `diagnose`, `targets`, `samplers`, `methods`, `version`."""
+"""The command line: `parsample sample`, `resume`, `report`, `diagnose`, `targets`, `samplers`, `methods`, `version`."""
 
 import ast
 import contextlib
@@ -15,7 +15,6 @@ app = typer.Typer(
     name="parsample",
     help="Markov chains, evaluated in parallel over the chain.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -47,6 +46,22 @@ def _version(show: bool) -> bool:
         typer.echo(f"parsample {parsample.__version__}")
         raise typer.Exit
     return show
+
+
+def _complete(folder: str) -> Callable[[str], list[str]]:
+    """Return what completes a name in the table of a folder.
+
+    The names are read from the file: who presses the tabulator key does not want to wait for JAX to be imported.
+    """
+
+    def complete(incomplete: str) -> list[str]:
+        tree = ast.parse((Path(parsample.__file__).parent / folder / "__init__.py").read_text(encoding="utf-8"))
+        tables = (node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign))
+        rows = next(table for table in tables if isinstance(table, ast.Dict))
+        names = [str(key.value) for key in rows.keys if isinstance(key, ast.Constant)]
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
 
 
 @app.callback()
@@ -103,16 +118,23 @@ def sample(
         str,
         typer.Argument(
             help="What to sample: a name of [bold]parsample targets[/bold], or a NumPyro model as FILE.py:NAME, whose "
-            "arguments --data holds. Not needed with --settings."
+            "arguments --data holds. Not needed with --settings.",
+            autocompletion=_complete("targets"),
         ),
     ],
-    sampler: Annotated[str, typer.Option(help="See [bold]parsample samplers[/bold].")] = "mala",
+    sampler: Annotated[
+        str, typer.Option(help="See [bold]parsample samplers[/bold].", autocompletion=_complete("samplers"))
+    ] = "mala",
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Of the sampler: num_integration_steps=4, say; repeatable."),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="See [bold]parsample methods[/bold]; 'auto' times the candidates on this device.")
+        str,
+        typer.Option(
+            help="See [bold]parsample methods[/bold]; 'auto' times the candidates on this device.",
+            autocompletion=_complete("engine/methods"),
+        ),
     ] = "quasi_newton",
     window: Annotated[
         int | None, typer.Option(help="Steps solved at a time.", show_default="16 on a CPU, 256 elsewhere")
@@ -158,6 +180,8 @@ def sample(
 
     Exit codes: 0 good; 1 sampled and saved, but R-hat or ESS is not good; 2 bad input; 130 interrupted.
     """
+    from parsample.groups import EVALUATION
+
     try:
         if settings is not None:
             data = _own_data(settings, target, data)
@@ -174,7 +198,7 @@ def sample(
         lambda: parsample.sample(
             chosen,
             sampler,
-            **{"method": method, **others},
+            **{"method": method, "groups": (EVALUATION,), **others},
             sampler_options=sampler_options,
             window=window,
             num_warmup=warmup,
@@ -245,7 +269,8 @@ class _Files:
 
 def _run_and_show(run: Callable[[], Any], files: _Files, as_json: bool) -> None:
     from parsample.interrupts import holding_interrupts
-    from parsample.report import is_good, show_json, show_run
+    from parsample.judgement import is_good
+    from parsample.report import show_json, show_run
     from parsample.trace import save_trace
 
     try:
@@ -314,10 +339,38 @@ def _make_target(name: str, data: Path | None) -> Any:
     return make_target(name, data)
 
 
+@app.command(epilog="Example: [bold]parsample report runs/eight_schools.nc --output report.html[/bold]")
+def report(
+    trace: Annotated[Path, typer.Argument(help="File that [bold]parsample sample[/bold] or ArviZ saved.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page.", show_default="beside the trace, .html")
+    ] = None,
+) -> None:
+    """Write one HTML page about a run: the verdict in words, the summary and the pictures.
+
+    Exit codes: 0 good; 1 written, but R-hat or ESS is not good; 2 bad input.
+    """
+    from parsample.judgement import is_good
+
+    try:
+        loaded = parsample.load_trace(trace)
+        path = parsample.write_report(loaded, output or trace.with_suffix(".html"))
+        good = is_good(loaded, parsample.summarize(loaded))
+    except ValueError as error:
+        _fail(error)
+    typer.echo(path)
+    if not good:
+        raise typer.Exit(NOT_GOOD)
+
+
 @app.command(epilog="Example: [bold]parsample diagnose eight_schools --sampler hmc[/bold]")
 def diagnose(
-    target: Annotated[str, typer.Argument(help="As for [bold]parsample sample[/bold].")],
-    sampler: Annotated[str, typer.Option(help="See [bold]parsample samplers[/bold].")] = "mala",
+    target: Annotated[
+        str, typer.Argument(help="As for [bold]parsample sample[/bold].", autocompletion=_complete("targets"))
+    ],
+    sampler: Annotated[
+        str, typer.Option(help="See [bold]parsample samplers[/bold].", autocompletion=_complete("samplers"))
+    ] = "mala",
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the sampler; repeatable.")] = None,
     warmup: Annotated[int, typer.Option(help="Warm-up steps.")] = 1000,
     steps: Annotated[int, typer.Option(help="Steps of the chain that is looked at.")] = 512,

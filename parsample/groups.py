@@ -7,10 +7,14 @@ import jax
 import numpy as np
 
 from parsample.engine.names import unknown
+from parsample.engine.solution import History
 from parsample.targets.base import Target
 
-# What may be asked for; the target has a method of that name.
-REQUESTS = ("log_likelihood", "posterior_predictive", "prior")
+# What may be asked for: of the target, which has a method of that name, and of the evaluation of its chains.
+OF_TARGET = ("log_likelihood", "posterior_predictive", "prior")
+EVALUATION = "evaluation"
+EVALUATION_DIMS = {"window_first_step": ("iteration",), "window_residual": ("iteration", "row")}
+REQUESTS = (*OF_TARGET, EVALUATION)
 
 
 def check_requests(requests: Sequence[str], target: Target) -> None:
@@ -20,7 +24,7 @@ def check_requests(requests: Sequence[str], target: Target) -> None:
     for name in requests:
         if name not in REQUESTS:
             raise unknown("a name in groups", name, REQUESTS)
-        if not hasattr(target, name):
+        if name in OF_TARGET and not hasattr(target, name):
             raise ValueError(
                 f"groups asks for {name!r}, which the target {target.name} cannot make, for it is only a density; "
                 "leave it out, or give a NumPyro model."
@@ -53,3 +57,21 @@ def extra_groups(
         num_draws = next(iter(posterior.values())).shape[1]
         groups["prior"], groups["prior_predictive"] = target_of.prior(key_prior, num_draws)
     return {name: jax.device_get(variables) for name, variables in groups.items() if variables}
+
+
+def evaluation_group(history: History | None) -> dict[str, np.ndarray]:
+    """Return what the iterations of one chain saw, as the group `evaluation`.
+
+    Args:
+        history: of a batch of chains, by `history="steps"`; None for the sequential loop, which has none.
+
+    Returns:
+        Of the first chain: `window_first_step` (iteration), the first step of the window before each iteration, and
+        `window_residual` (iteration, row), that of step window_first_step + row before it, in posterior standard
+        deviations; NaN beyond the end and where a step was not evaluated. Empty for the loop.
+    """
+    if history is None or history.residual is None:
+        return {}
+    first_step = np.asarray(history.first_step[0])
+    done = int(np.sum(first_step >= 0))
+    return {"window_first_step": first_step[:done], "window_residual": np.asarray(history.residual[0][:done])}

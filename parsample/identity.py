@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 import parsample
 from parsample.coordinates import plain
+from parsample.groups import EVALUATION
 from parsample.running import Job
 from parsample.targets.base import Target
 
@@ -49,7 +50,7 @@ def transform_name(transform: Callable | None) -> str | None:
 
 def check_transform(transform: Callable, target: Target, groups: Sequence[str]) -> None:
     """Raise ValueError unless a transform makes variables of a draw, and no group needs those that it replaces."""
-    needed = [name for name in groups if name != "prior"]
+    needed = [name for name in groups if name not in ("prior", EVALUATION)]
     if needed:
         raise ValueError(
             f"groups asks for {needed[0]!r}, which is made of the variables that transform replaces; leave one out."

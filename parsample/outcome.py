@@ -10,7 +10,7 @@ import numpy as np
 
 from parsample.chains import Plan
 from parsample.engine import methods
-from parsample.groups import extra_groups
+from parsample.groups import EVALUATION, EVALUATION_DIMS, extra_groups
 from parsample.interrupts import Interrupted
 from parsample.running import Groups, Job
 from parsample.settings import sampler_name
@@ -82,11 +82,13 @@ class Outcome(NamedTuple):
     def build(self, groups: Groups, attributes: dict[str, Any]) -> Trace:
         """Return a trace of these groups."""
         target = self.job.target
-        known = {name: values for variables in groups.values() for name, values in variables.items()}
+        sampled = {group: variables for group, variables in groups.items() if group != EVALUATION}
+        known = {name: values for variables in sampled.values() for name, values in variables.items()}
         dims = {name: dims for name, dims in target.dims.items() if name in known}
         if self.job.transform is not None:
             # A transform may have made something else under the same name.
             dims = {name: row for name, row in dims.items() if _fits(target, row, np.shape(known[name])[2:])}
+        dims |= EVALUATION_DIMS if EVALUATION in groups else {}
         return build_trace(groups, dims=dims, coords=target.coords, attrs=attributes)
 
     def further(self, tally: Tally, posterior: Callable[[], Mapping[str, Any]], with_requests: bool = True) -> Groups:
@@ -102,7 +104,7 @@ class Outcome(NamedTuple):
         if adaptation.draws.shape[1]:
             constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
             groups["warmup_posterior"] = jax.device_get(constrain(jnp.asarray(adaptation.draws)))
-        requests = settings.groups if with_requests else ()
+        requests = [name for name in settings.groups if name != EVALUATION] if with_requests else []
         draws = posterior() if requests else {}
         key = jax.random.fold_in(jax.random.key(settings.seed), 1)
         return groups | extra_groups(target, requests, draws, key)
@@ -124,6 +126,7 @@ class Memory:
         """Begin with nothing."""
         self.kept: tuple[tuple[Groups, ...], Tally | None] = ((), None)
         self.outcome: Outcome | None = None
+        self.evaluation: dict[str, np.ndarray] = {}
 
     @property
     def tally(self) -> Tally | None:
@@ -145,6 +148,10 @@ class Memory:
         """Return where the chains stand: where they begin."""
         return like
 
+    def see(self, evaluation: dict[str, np.ndarray]) -> None:
+        """Take what the iterations of the first segment saw."""
+        self.evaluation = evaluation
+
     def add(self, rows: Groups, tally: Tally, states: Any) -> None:
         """Take the rows of a segment."""
         # One assignment: an interrupt finds the segment either here or not.
@@ -157,7 +164,7 @@ class Memory:
     def finish(self, tally: Tally, with_requests: bool = True) -> Trace:
         """Return the trace."""
         assert self.outcome is not None
-        groups = joined(self.kept[0])
+        groups = joined(self.kept[0]) | ({EVALUATION: self.evaluation} if self.evaluation else {})
         for name, variables in self.outcome.further(tally, lambda: groups["posterior"], with_requests).items():
             groups[name] = groups.get(name, {}) | variables
         return self.outcome.build(groups, self.outcome.attributes(tally))

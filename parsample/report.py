@@ -13,14 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parsample.diagnostics import Worst, worst
+from parsample.diagnostics import worst
+from parsample.judgement import are_good, is_good, judge_draws
 from parsample.verdict import read_verdict
 
 if TYPE_CHECKING:
     import pandas
-
-# The front door's promise for its own targets, and what the field asks for (Vehtari et al. 2021).
-GOOD_RHAT, GOOD_ESS = 1.01, 400
 
 
 def show_run(trace: Any, summary: "pandas.DataFrame", paths: Sequence[Path], console: Console | None = None) -> None:
@@ -35,7 +33,7 @@ def show_run(trace: Any, summary: "pandas.DataFrame", paths: Sequence[Path], con
     console = console or Console()
     console.print(_summary_table(summary))
     console.print()
-    rows = [("draws", _judge_draws(summary)), *read_verdict(trace).rows()]
+    rows = [("draws", judge_draws(summary)), *read_verdict(trace).rows()]
     rows += [("saved", "\n".join(map(_short, paths)))]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
@@ -79,7 +77,7 @@ def show_json(trace: Any, summary: "pandas.DataFrame", paths: Sequence[Path]) ->
     verdict = read_verdict(trace)
     facts = {
         "good": is_good(trace, summary),
-        "draws": {"good": _are_good(found), **found._asdict()},
+        "draws": {"good": are_good(found), **found._asdict()},
         "evaluation": {"converged": verdict.converged, **dataclasses.asdict(verdict)},
         "summary": summary.to_dict("index"),
         "saved": [str(path) for path in paths],
@@ -92,26 +90,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_nan(entry) for key, entry in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def is_good(trace: Any, summary: "pandas.DataFrame") -> bool:
-    """Say whether a run can be trusted: the draws by R-hat and ESS, and the chain, which must not be approximate."""
-    return _are_good(worst(summary)) and read_verdict(trace).approximate_steps == 0
-
-
-def _are_good(found: Worst) -> bool:
-    return found.r_hat < GOOD_RHAT and found.ess_bulk > GOOD_ESS
-
-
-def _judge_draws(summary: "pandas.DataFrame") -> str:
-    found = worst(summary)
-    facts = (
-        f"largest R-hat {found.r_hat:.4f} ({found.r_hat_variable}), smallest bulk ESS {found.ess_bulk:.0f} "
-        f"({found.ess_bulk_variable})"
-    )
-    if _are_good(found):
-        return f"good: {facts}"
-    return f"not good enough yet: {facts}; draw more (--samples), or warm up for longer (--warmup)"
 
 
 def show_table(kind: str, rows: Mapping[str, type], console: Console | None = None) -> None:

@@ -16,6 +16,7 @@ from parsample.chains import Plan, Segment, begin, draw, run_segment, start_keys
 from parsample.coordinates import to_standardised
 from parsample.engine import methods, planner
 from parsample.engine.solution import Status
+from parsample.groups import evaluation_group
 from parsample.samplers.configured import Configured
 from parsample.settings import Settings
 from parsample.stopping import Until
@@ -107,7 +108,10 @@ class Run:
             states = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
             if job.transform is not None:
                 found = found._replace(draws=self.transformed(job.transform, found.draws))
-            segment = jax.device_get(found)
+            # The history of the first segment alone is of use.
+            segment = jax.device_get(found if start == 0 else found._replace(history=None))
+            if start == 0:
+                kept.see(evaluation_group(segment.history))
             _check_finite(segment.states, length, start)
             tally = tally.add(segment, num_samples, seconds)
             if start == 0 and job.settings.compare:

@@ -16,7 +16,7 @@ from parsample.chains import Plan
 from parsample.coordinates import plain, starts
 from parsample.engine import methods, options
 from parsample.engine.names import unknown
-from parsample.groups import check_requests
+from parsample.groups import EVALUATION, check_requests
 from parsample.identity import check_memory, check_transform, fingerprint, transform_name
 from parsample.outcome import Memory, Outcome
 from parsample.progress import Event, reporting
@@ -107,7 +107,8 @@ def sample(
             difference and the accept decisions that differ.
         keep_warmup: keep the warm-up draws as `warmup_posterior`.
         groups: further groups of the trace, where the target can make them, as a NumPyro model can:
-            "log_likelihood", "posterior_predictive", "prior".
+            "log_likelihood", "posterior_predictive", "prior"; and "evaluation": what every iteration of the first
+            segment of the first chain saw, for `parsample.write_report` and `parsample.plots`.
         thin: keep the last of every so many draws; `num_samples` counts those before thinning. What is counted, such as
             divergences and the verdict, is of all of them.
         transform: what to keep of a draw: a function from the trace's variables of one draw, by name, to others, made
@@ -203,6 +204,7 @@ def check_job(
     plan = _plan(
         target, method, settings.window, settings.num_samples, settings.max_iterations, settings.atol, settings.rtol
     )
+    plan = plan._replace(history=EVALUATION in settings.groups)
     settings = dataclasses.replace(settings, seed=int(seed), atol=float(settings.atol), rtol=float(settings.rtol))
     return Job(target, make, plan, settings, good, transform)
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from parsample.attributes import standard_attributes, storable_attributes
 from parsample.frozen import freeze, thaw
+from parsample.groups import EVALUATION
 from parsample.interrupts import Interrupted, holding_interrupts
 from parsample.outcome import Outcome, joined
 from parsample.running import Groups
@@ -128,6 +129,16 @@ class Store:
             leaves = [jax.numpy.asarray(arrays[f"leaf_{place}"]) for place in range(len(jax.tree.leaves(like)))]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
+    def see(self, evaluation: dict[str, np.ndarray]) -> None:
+        """Keep what the iterations of the first segment saw, for the end."""
+        arrays: dict[str, Any] = dict(evaluation)
+        with self._telling_what_is_safe():
+            write_durably(self.folder / PRIVATE / "evaluation.npz", lambda file: np.savez(file, **arrays))
+
+    def _seen(self) -> Groups:
+        with np.load(self.folder / PRIVATE / "evaluation.npz") as arrays:
+            return {EVALUATION: dict(arrays)} if arrays.files else {}
+
     def add(self, rows: Groups, tally: Tally, states: Any) -> None:
         """Take the rows of a segment; they are written when they fill a chunk, or some seconds have gone by.
 
@@ -211,7 +222,8 @@ class Store:
         """
         assert self.outcome is not None
         self.commit()
-        further = self.outcome.build(self.outcome.further(tally, lambda: dict(_Committed(self.layout))), {})
+        groups = self.outcome.further(tally, lambda: dict(_Committed(self.layout))) | self._seen()
+        further = self.outcome.build(groups, {})
         with self._telling_what_is_safe(), holding_interrupts():
             self.layout.create(as_datatree(further))
             self.is_complete, self.tally = True, tally

@@ -30,7 +30,7 @@ Trace = Any
 """What ArviZ works on: `arviz.InferenceData` under ArviZ 0.x, `xarray.DataTree` from ArviZ 1 on."""
 
 SAMPLE_DIMS = ("chain", "draw")
-UNSAMPLED_GROUPS = frozenset({"observed_data", "constant_data", "predictions_constant_data"})
+UNSAMPLED_GROUPS = frozenset({"observed_data", "constant_data", "predictions_constant_data", "evaluation"})
 
 
 @functools.cache
@@ -59,8 +59,8 @@ def build_trace(
     Args:
         groups: group -> variable -> values, shape (chain, draw, ...), each variable in its own units. In a group whose
             name ends in `sample_stats`, shape (chain,) is one value a chain and keeps the dim `chain` alone. The groups
-            `observed_data`, `constant_data` and `predictions_constant_data` have no chain and draw. Half precision
-            (float16, bfloat16), which netCDF does not know, is widened to float32, which loses nothing.
+            `observed_data`, `constant_data`, `predictions_constant_data` and `evaluation` have no chain and draw. Half
+            precision (float16, bfloat16), which netCDF does not know, is widened to float32, which loses nothing.
         dims: variable -> names of its dims after chain and draw, one an axis. Variables that are not named here get
             `<variable>_dim_0`, `<variable>_dim_1`, ... as in ArviZ.
         coords: dim -> labels, as many as the dim is long. Dims that are not named here are numbered from 0.

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import parsample
 from parsample import cli
+from parsample.trace import build_trace
 from tests.targets.builders import small_data, write_credit_file, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,6 +112,7 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
         "rtol": 1e-2,
         "thin": 2,
         "store": tmp_path / "run.zarr",
+        "groups": ("evaluation",),
         "progress": False,
     }
 
@@ -119,7 +121,7 @@ def test_the_defaults_are_those_of_the_front_door(asked: dict[str, Any], tmp_pat
     import inspect
 
     invoke("sample", "banana", "--output", str(tmp_path))
-    del asked["target"], asked["origin"]
+    del asked["target"], asked["origin"], asked["groups"]
     parameters = inspect.signature(inspect.unwrap(__import__("parsample.sampling").sampling.sample)).parameters
     assert asked == {name: parameters[name].default for name in asked}
 
@@ -389,7 +391,21 @@ OPTIONS += ["--thin", "--store", "--settings"]
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], ["sample", "resume", "diagnose", "targets", "samplers", "methods", "version", "--version", "--help"]),
+        (
+            [],
+            [
+                "sample",
+                "resume",
+                "report",
+                "diagnose",
+                "targets",
+                "samplers",
+                "methods",
+                "version",
+                "--version",
+                "--help",
+            ],
+        ),
         (
             ["sample"],
             [
@@ -402,6 +418,7 @@ OPTIONS += ["--thin", "--store", "--settings"]
         ),
         (["resume"], ["Go on with a run", "--output", "Example: parsample resume run.zarr", "--help"]),
         (["diagnose"], ["--sampler", "--steps", "Foresee how many iterations", "--help"]),
+        (["report"], ["--output", "-o", "beside the trace", "Example: parsample report runs", "Exit codes: 0 good"]),
         (["targets"], ["List the targets.", "--help"]),
         (["samplers"], ["List the samplers.", "--help"]),
         (["methods"], ["List the methods of evaluation.", "--help"]),
@@ -464,3 +481,75 @@ def test_compiled_programs_are_kept_where_the_user_wants(monkeypatch: pytest.Mon
     cli._keep_compiled_programs()
     assert os.environ[names[0]] == "mine"
     assert np.all([os.environ[name] == "0" for name in names[1:]])
+
+
+def saved_draws(path: Path, draws: int) -> Path:
+    values = np.random.default_rng(0).normal(size=(4, draws))
+    return parsample.save_trace(build_trace({"posterior": {"x": values}}), path)
+
+
+def test_a_report_is_written_and_the_exit_code_is_the_verdict(tmp_path: Path) -> None:
+    good = saved_draws(tmp_path / "good.nc", 500)
+    found = invoke("report", str(good), "-o", str(tmp_path / "page.html"))
+    assert (found.exit_code, found.stdout.strip(), found.stderr) == (0, str(tmp_path / "page.html"), "")
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    few = saved_draws(tmp_path / "few.nc", 40)
+    assert invoke("report", str(few)).exit_code == 1
+    assert (tmp_path / "few.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.nc"], "path: there is no file 'nowhere.nc'"),
+        (["text.nc"], "path: 'text.nc' is not a netCDF-4 file"),
+        (["good.nc", "-o", "nowhere/page.html"], "path: there is no folder '.*nowhere' to put 'page.html' in"),
+        (["three.nc"], "trace: got 3 draws a chain, expected at least 4 for a report"),
+    ],
+)
+def test_a_report_that_cannot_be_written(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.nc").write_text("nothing")
+    saved_draws(Path("good.nc"), 20)
+    saved_draws(Path("three.nc"), 3)
+    found = invoke("report", *arguments)
+    assert found.exit_code == 2
+    assert re.search(message, found.stderr), found.stderr
+    assert list(tmp_path.glob("*.html")) == []
+
+
+def completed(*words: str) -> list[str]:
+    """What bash is told when the tabulator key is pressed after these words."""
+    line = {"_PARSAMPLE_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    return CliRunner().invoke(cli.app, [], env=line, prog_name="parsample").stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["parsample", "sample", "eight"], [name for name in parsample.TARGETS if name.startswith("eight")]),
+        (["parsample", "diagnose", "gar"], ["garch"]),
+        (["parsample", "sample", "garch", "--sampler", ""], list(parsample.SAMPLERS)),
+        (["parsample", "sample", "garch", "--method", "quasi"], ["quasi_newton", "quasi_elk"]),
+        (["parsample", "rep"], ["report"]),
+    ],
+)
+def test_names_complete(words: list[str], names: list[str]) -> None:
+    assert sorted(completed(*words)) == sorted(names)
+
+
+def test_the_completion_of_a_shell_can_be_shown() -> None:
+    shell = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    start = "import sys; from parsample.cli import app; sys.argv[0] = 'parsample'; app()"
+    found = subprocess.run(
+        [sys.executable, "-c", start, "--show-completion", "bash"],
+        env={**os.environ, **shell},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "_PARSAMPLE_COMPLETE=complete_bash" in found.stdout

@@ -60,3 +60,13 @@ def test_the_code_of_the_readme_runs() -> None:
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_the_recipe_for_pymc_runs() -> None:
+    pytest.importorskip("pymc", reason="PyMC is not installed: the recipe of docs/pymc.md was not run")
+    with jax.enable_x64(True):  # which PyMC turns on for good
+        namespace: dict[str, Any] = {}
+        for block in code_blocks("docs/pymc.md"):
+            exec(compile(block, "docs/pymc.md", "exec"), namespace)
+    # The scale of eight schools, 3.6, is a known one: posteriordb's eight_schools_noncentered.
+    assert abs(float(namespace["posterior"]["tau"].mean()) - 3.6) < 0.4

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
 from parsample.diagnostics import summarize
-from parsample.plots import DPI, MOST_TRACE_DRAWS, check_figure_path, plot_trace_rank
+from parsample.plots.trace_rank import DPI, MOST_TRACE_DRAWS, check_figure_path, plot_trace_rank
 from parsample.trace import build_trace
 
 CHAINS = 4

@@ -30,7 +30,7 @@ def evaluate(
     max_iterations: int | None = None,
     guess: PyTree | None = None,
     throw: bool = True,
-    history: bool = False,
+    history: bool | str = False,
     damping: float = 0.0,
     projection: bool | None = None,
     clip: float | None = None,
@@ -59,7 +59,8 @@ def evaluate(
         max_iterations: None for as many as the chain has steps, within which every method ends.
         guess: a trajectory to start from, like the states; None to start every step from the initial state.
         throw: raise if the evaluation does not converge; otherwise return what was reached with its status.
-        history: record what every iteration saw. Memory: three numbers for each of `max_iterations`.
+        history: record what every iteration saw. Memory: three numbers for each of `max_iterations`. "steps" to record
+            the residual of every step of the window as well. Memory: `window` numbers more for each.
         damping: in [0, 1]; A is multiplied by 1 - damping. 1 is Jacobi.
         projection: project every A to spectral norm at most 1 (for a diagonal, clip it to [-1, 1]); None for what the
             method is best with, which is True for all but permutation, elk and quasi_elk.
@@ -145,7 +146,7 @@ def run_loop(transition: FlatTransition, initial: Float[Array, " dim"], inputs: 
     _, states = jax.lax.scan(step, inner.start(transition.unravel(initial)), inputs)
     steps = states.shape[0]
     finite = jnp.isfinite(states).all(1)
-    converged = finite.all()
+    converged, missing = finite.all(), jnp.full(steps, jnp.nan, states.dtype)
     return Solution(
         states=states,
         converged=converged,
@@ -155,7 +156,7 @@ def run_loop(transition: FlatTransition, initial: Float[Array, " dim"], inputs: 
         residual=jnp.where(finite, jnp.zeros(steps, states.dtype), jnp.nan),
         first_bad_step=jnp.where(converged, -1, jnp.argmin(finite)),
         is_within=finite,
-        history=_empty_history(steps, states.dtype)._replace(first_step=jnp.arange(steps)) if chosen.history else None,
+        history=History(jnp.arange(steps), missing, missing) if chosen.history else None,
     )
 
 
@@ -227,7 +228,7 @@ def _iterate(
         stuck=jnp.asarray(False),
         states=_pad(start, length),
         residual=jnp.full(steps + length, jnp.inf, initial.dtype),
-        history=_empty_history(chosen.max_iterations, initial.dtype) if chosen.history else None,
+        history=_empty_history(chosen, initial.dtype) if chosen.history else None,
     )
 
     def going_on(loop: _Loop) -> Bool[Array, ""]:
@@ -293,8 +294,10 @@ def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, mismatch
     history = loop.history
     if history is not None:
         left = jnp.where((around.inside & known & (row >= verified))[:, None], residual, 0)
-        seen = (window.first_step, jnp.abs(left).max(), 0.5 * jnp.sum(left**2))
-        history = History(*(old.at[loop.iterations].set(new) for old, new in zip(history, seen, strict=True)))
+        seen = History(window.first_step, jnp.abs(left).max(), 0.5 * jnp.sum(left**2))
+        if history.residual is not None:
+            seen = seen._replace(residual=jnp.where(around.inside & known, jnp.abs(residual).max(1), jnp.nan))
+        history = jax.tree.map(lambda old, new: old.at[loop.iterations].set(new), history, seen)
     return _Loop(
         window=move(window, accepted, update.guesses, incoming, advance),
         memory=update.memory._replace(rows=slide(update.memory.rows, chain.entering, advance)),
@@ -358,6 +361,7 @@ def _pad(rows: Array, length: int) -> Array:
     return jnp.concatenate([rows, jnp.broadcast_to(rows[-1:], (length, *rows.shape[1:]))])
 
 
-def _empty_history(length: int, dtype: jnp.dtype) -> History:
-    missing = jnp.full(length, jnp.nan, dtype)
-    return History(jnp.full(length, -1), missing, missing)
+def _empty_history(chosen: Options, dtype: jnp.dtype) -> History:
+    missing = jnp.full(chosen.max_iterations, jnp.nan, dtype)
+    of_steps = jnp.full((chosen.max_iterations, chosen.window), jnp.nan, dtype) if chosen.history == "steps" else None
+    return History(jnp.full(chosen.max_iterations, -1), missing, missing, of_steps)

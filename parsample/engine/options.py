@@ -23,7 +23,7 @@ class Options(NamedTuple):
     Attributes:
         window: steps solved at a time.
         max_iterations: before the evaluation gives up.
-        history: whether every iteration is recorded.
+        history: whether every iteration is recorded; "steps" if with the residual of each of its steps.
         conditioning: of the matrices.
         capacity: steps gathered at a time where only active ones are evaluated; None to evaluate all.
         mismatch: the share of the steps that may change in an iteration and still be accepted; see `methods.Picard`.
@@ -31,7 +31,7 @@ class Options(NamedTuple):
 
     window: int
     max_iterations: int
-    history: bool
+    history: bool | str
     conditioning: Conditioning
     capacity: int | None
     mismatch: float = 0.0
@@ -47,7 +47,7 @@ def check(
     steps: int,
     window: int | None,
     max_iterations: int | None,
-    history: bool,
+    history: bool | str,
     damping: float,
     projection: bool | None,
     clip: float | None,
@@ -72,6 +72,8 @@ def check(
             f"damping, projection or clip was given, but the method {type(inner).__name__} has no matrices for them to "
             "work on; leave them out, or use another method."
         )
+    if isinstance(history, str) and history != "steps":
+        raise ValueError(f"history is {history!r}, expected True, False or 'steps'.")
     capacity = _capacity(active_set, window)
     if capacity is not None and not (method.has_active_set and inner.has_active_set):
         raise ValueError(
@@ -81,7 +83,14 @@ def check(
     projection = inner.projects if projection is None else bool(projection)
     conditioning = Conditioning(float(damping), projection, None if clip is None else float(clip))
     mismatch = inner.mismatch if isinstance(inner, Picard) else 0.0
-    return Options(window, max_iterations, bool(history), conditioning, capacity, float(mismatch))
+    return Options(
+        window,
+        max_iterations,
+        history if history == "steps" else bool(history),
+        conditioning,
+        capacity,
+        float(mismatch),
+    )
 
 
 def is_number(value: object) -> bool:

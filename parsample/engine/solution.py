@@ -47,11 +47,14 @@ class History(NamedTuple):
         first_step: the first step of the window before the iteration.
         largest_residual: over the steps of the window, in the units of the state.
         merit: half the sum of squared residuals over the window, in squared units of the state.
+        residual: with `history="steps"` of every step of the window, row r that of step first_step + r: the largest
+            component, in the units of the state; NaN beyond the end of the chain, and where a step was not evaluated.
     """
 
-    first_step: Int[Array, " iterations"]
-    largest_residual: Float[Array, " iterations"]
-    merit: Float[Array, " iterations"]
+    first_step: Int[Array, "*chain iterations"]
+    largest_residual: Float[Array, "*chain iterations"]
+    merit: Float[Array, "*chain iterations"]
+    residual: Float[Array, "*chain iterations window"] | None = None
 
 
 class Solution(eqx.Module):

@@ -285,7 +285,8 @@ def test_history_tells_what_every_iteration_saw(method: str) -> None:
     np.testing.assert_array_equal(plain.states, solution.states)
     history, done = solution.history, int(solution.iterations)
     assert history is not None
-    assert all(field.shape == (STEPS,) for field in history)
+    assert all(field.shape == (STEPS,) for field in history[:3])
+    assert history.residual is None
     first = np.asarray(history.first_step)
     assert first[0] == 0
     assert np.all(np.diff(first[:done]) >= 1)
@@ -310,6 +311,28 @@ def test_history_ends_within_the_tolerance(method: str) -> None:
     assert history is not None
     largest = np.asarray(history.largest_residual)
     assert largest[~np.isnan(largest)][-1] <= 1e-4
+
+
+@pytest.mark.parametrize("method", ["quasi_newton", "anderson"])
+def test_history_of_the_steps_is_that_of_the_iterations(method: str) -> None:
+    problem = recursions.tanh_problem()
+    solution = evaluate(*problem, method=method, window=7, history="steps")
+    history, done = solution.history, int(solution.iterations)
+    assert history is not None
+    assert history.residual is not None
+    residual, first = np.asarray(history.residual), np.asarray(history.first_step)
+    assert residual.shape == (STEPS, 7)
+    assert np.isnan(residual[done:]).all()
+    # NaN where the window reaches beyond the end of the chain, and only there.
+    inside = first[:done, None] + np.arange(7) < STEPS
+    np.testing.assert_array_equal(np.isnan(residual[:done]), ~inside)
+    guess = jnp.broadcast_to(problem.initial_state, (7, 3))
+    seen = np.asarray(guess - jax.vmap(problem.transition)(guess, problem.inputs[:7]))
+    np.testing.assert_allclose(residual[0], np.abs(seen).max(1), rtol=1e-5)
+    # The largest is over the steps that are not accepted; these start where the next window does, or just before.
+    for i in range(done - 1):
+        left = residual[i, max(first[i + 1] - first[i] - 1, 0) :]
+        np.testing.assert_allclose(history.largest_residual[i], np.nanmax(left), rtol=1e-6)
 
 
 def test_history_of_the_loop() -> None:

@@ -1,10 +1,12 @@
 """NumPyro models as targets: against NumPyro's own functions, scipy, and a posterior in closed form."""
 
+import warnings
 from typing import Any
 
 import arviz
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -14,7 +16,7 @@ from scipy import stats
 import parsample as ps
 from parsample import sampling
 from parsample.targets import NumPyroModel
-from parsample.trace import as_datatree
+from parsample.trace import as_datatree, posterior_dataset
 from tests.tolerances import MIN_EFFECTIVE_SAMPLES, SAME_COMPUTATION, check_mean
 
 FEATURES = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
@@ -116,6 +118,29 @@ def test_the_trace_is_one_for_arviz(trace: Any, tmp_path: Any) -> None:
     assert set(back.children) == set(trace.children)
     np.testing.assert_array_equal(back["observed_data"]["responses"], RESPONSES)
     assert "slopes[0]" in ps.summarize(trace).index
+
+
+def test_arviz_works_on_the_trace(trace: Any, tmp_path: Any) -> None:
+    """Under both generations: what people do with a trace first."""
+    given = ps.load_trace(ps.save_trace(trace, tmp_path / "trace.nc"))
+    posterior = posterior_dataset(given)
+    slopes: dict[str, Any] = {"var_names": ["slopes"]}
+    with warnings.catch_warnings():
+        # ArviZ 0.x passes matplotlib what it deprecates, and says that there are few draws.
+        warnings.simplefilter("ignore")
+        table = arviz.summary(given, **slopes)
+        assert list(table.index) == ["slopes[0]", "slopes[1]"]
+        assert float(np.min(np.asarray(arviz.ess(posterior)["slopes"]))) > 100
+        assert float(np.max(np.asarray(arviz.rhat(posterior)["slopes"]))) < 1.1
+        loo = arviz.loo(given)
+        for plot in (arviz.plot_trace, arviz.plot_rank, arviz.plot_pair):
+            assert plot(given, **slopes) is not None
+        plt.close("all")
+    # A regression with two slopes: about as many effective parameters, and no observation that decides all.
+    estimate = loo.elpd_loo if hasattr(loo, "elpd_loo") else loo.elpd
+    pointwise = np.asarray(trace["log_likelihood"]["responses"], np.float64).reshape(-1, 20)
+    density = np.sum(np.log(np.mean(np.exp(pointwise), 0)))
+    assert density - 6 < float(estimate) < density
 
 
 def discrete(data: Any) -> None:

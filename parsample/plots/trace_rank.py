@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from parsample.diagnostics import Scalar, scalars, summarize
+from parsample.plots.canvas import CHAIN_COLORS, GREY, chain_colors
 from parsample.trace import (
     SAMPLE_DIMS,
     Trace,
@@ -30,9 +31,6 @@ DPI = 110
 ROW_HEIGHT, HEADER, FOOTER, WIDTH = 1.45, 0.4, 0.3, 12.0  # inches
 COLUMN_WIDTHS = (1.0, 1.8, 1.2)
 COLUMNS = ("dist", "trace", "rank")
-# Distinct for colour-blind readers too (Okabe and Ito).
-CHAIN_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-GREY = "#404040"
 LONGEST_LABEL = 90
 FEWEST_DRAWS = 4
 MOST_TRACE_DRAWS = 1000
@@ -90,7 +88,7 @@ def plot_trace_rank(
     height = HEADER + FOOTER + ROW_HEIGHT * len(rows)
     figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - HEADER / height)))
     axes = figure.subplots(len(rows), len(COLUMNS), squeeze=False, width_ratios=COLUMN_WIDTHS)
-    colors = _chain_colors(posterior.sizes["chain"])
+    colors = chain_colors(posterior.sizes["chain"])
     with warnings.catch_warnings():
         # ArviZ 0.x uses what newer matplotlib deprecates; both warn of densities of a single value.
         warnings.simplefilter("ignore")
@@ -147,15 +145,6 @@ def _choose_rows(posterior: xarray.Dataset, summary: pandas.DataFrame, most: int
     if len(drawable) < len(rows):
         notes.append(f"{len(rows) - len(drawable)} not finite")
     return chosen, f"{title} ({', '.join(notes)})" if notes else title
-
-
-def _chain_colors(number: int) -> list[str]:
-    if number <= len(CHAIN_COLORS):
-        return list(CHAIN_COLORS[:number])
-    import matplotlib
-    from matplotlib.colors import to_hex
-
-    return [to_hex(color) for color in matplotlib.colormaps["viridis"](np.linspace(0, 0.95, number))]
 
 
 def _draw_row(row: _Row, axes: np.ndarray, posterior: xarray.Dataset, colors: list[str]) -> None:

@@ -1,0 +1,77 @@
+"""Whether a run can be trusted, and what to do, in words: for the terminal, for JSON and for the report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from parsample.diagnostics import Worst, worst
+from parsample.trace import as_datatree
+from parsample.verdict import CLEAR, Verdict
+
+if TYPE_CHECKING:
+    import pandas
+
+# The front door's promise for its own targets, and what the field asks for (Vehtari et al. 2021).
+GOOD_RHAT, GOOD_ESS = 1.01, 400
+# Where the loop finishes fewer steps than this share, nothing is to be gained by another method.
+MANY = 0.01
+MORE = "draw more (--samples), or warm up for longer (--warmup)"
+
+
+def is_good(trace: Any, summary: pandas.DataFrame) -> bool:
+    """Say whether a run can be trusted: the draws by R-hat and ESS, and the chain, which must not be approximate."""
+    return are_good(worst(summary)) and not as_datatree(trace).attrs.get("evaluation_approximate_steps", 0)
+
+
+def are_good(found: Worst) -> bool:
+    """Say whether the worst of the draws are good enough."""
+    return found.r_hat < GOOD_RHAT and found.ess_bulk > GOOD_ESS
+
+
+def judge_draws(summary: pandas.DataFrame) -> str:
+    """Say whether the draws are good, by which numbers, and what to do where they are not."""
+    facts = tell_draws(summary)
+    return f"good: {facts}" if are_good(worst(summary)) else f"not good enough yet: {facts}; {MORE}"
+
+
+def tell_draws(summary: pandas.DataFrame) -> str:
+    """Return the numbers that decide whether the draws are good."""
+    found = worst(summary)
+    return (
+        f"largest R-hat {found.r_hat:.4f} ({found.r_hat_variable}), smallest bulk ESS {found.ess_bulk:.0f} "
+        f"({found.ess_bulk_variable})"
+    )
+
+
+def what_to_do(summary: pandas.DataFrame, verdict: Verdict | None, divergences: int = 0) -> list[str]:
+    """Return what a reader should do, a sentence each; never empty.
+
+    Args:
+        summary: of the draws, by `parsample.summarize`.
+        verdict: of the evaluation, None where there is none.
+        divergences: draws whose trajectory diverged.
+    """
+    found, advice = worst(summary), []
+    if not are_good(found):
+        if 0 < found.ess_bulk <= GOOD_ESS and found.r_hat < GOOD_RHAT:
+            advice.append(
+                f"The chains agree, but there are too few effective draws: {MORE}. About "
+                f"{GOOD_ESS / found.ess_bulk:.1f} times as many draws would do."
+            )
+        else:
+            advice.append(f"Do not use these draws yet: {MORE}.")
+    if divergences:
+        advice.append(
+            f"{divergences:,} draws are divergent: look where they lie in the pair plot, and use a smaller step size "
+            "or another parametrisation."
+        )
+    if verdict is not None and verdict.approximate_steps:
+        advice.append("The chain is an approximation, as asked; leave Picard's mismatch out for that of the loop.")
+    if verdict is not None and verdict.finished_sequentially > MANY * verdict.steps * verdict.chains:
+        advice.append(
+            "The draws are right, but the loop had to finish many steps: try a smaller step size or another method "
+            "(parsample diagnose tells which)."
+        )
+    if verdict is not None and verdict.compared_steps and verdict.parallel_seconds > CLEAR * verdict.sequential_seconds:
+        advice.append("On this device method='sequential' gives the same draws sooner.")
+    return advice or ["Nothing needs to be done: use the draws."]

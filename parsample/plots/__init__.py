@@ -1,0 +1,27 @@
+"""Pictures of the draws and of their evaluation, as matplotlib axes; `plot_trace_rank` is a whole figure."""
+
+from parsample.plots.draws import (
+    plot_acceptance,
+    plot_autocorrelation,
+    plot_energy,
+    plot_pair,
+    plot_rank,
+    plot_trace,
+)
+from parsample.plots.evaluation import plot_evaluations, plot_residuals, plot_window, plot_work
+from parsample.plots.trace_rank import check_figure_path, plot_trace_rank
+
+__all__ = [
+    "check_figure_path",
+    "plot_acceptance",
+    "plot_autocorrelation",
+    "plot_energy",
+    "plot_evaluations",
+    "plot_pair",
+    "plot_rank",
+    "plot_residuals",
+    "plot_trace",
+    "plot_trace_rank",
+    "plot_window",
+    "plot_work",
+]
