@@ -13,16 +13,18 @@ from jaxtyping import PyTree
 
 from parsample import stopping
 from parsample.chains import Plan, Segment, begin, draw, run_segment, start_keys
-from parsample.coordinates import plain, starts, to_standardised
+from parsample.coordinates import plain, to_standardised
 from parsample.engine import methods, options, planner
 from parsample.engine.names import unknown
 from parsample.engine.solution import Status
 from parsample.groups import EVALUATION, EVALUATION_DIMS, check_requests, evaluation_group, extra_groups
+from parsample.laplace_start import begin_at
 from parsample.progress import Event, reporting
 from parsample.samplers import SAMPLERS
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK, Sampler, check_step_size
 from parsample.samplers.configured import Configured
+from parsample.scale import check_mass
 from parsample.stopping import Until
 from parsample.targets.base import Target
 from parsample.targets.given import as_target
@@ -56,6 +58,9 @@ def sample(
     initial_position: PyTree | None = None,
     bijectors: Mapping[str, Any] | None = None,
     step_size: float | None = None,
+    start: Any = "random",
+    mass: str = "auto",
+    warmup_method: str | methods.Method = "sequential",
     atol: float = 1e-6,
     rtol: float = 1e-6,
     max_iterations: int | None = None,
@@ -67,7 +72,7 @@ def sample(
 ) -> Any:
     """Sample a posterior, each chain evaluated in parallel over its steps.
 
-    Chains are warmed up sequentially, then run in coordinates where the posterior has about unit scale, segment by
+    Chains are warmed up, then run in coordinates where the posterior has about unit scale, segment by
     segment. The same seed gives the same chain whatever the method and the window. A chain that does not converge
     within `max_iterations` is finished by the sequential loop, so the draws are always there and always right, unless
     an approximation is asked for (`methods.Picard(mismatch=...)`); the verdict (`parsample.read_verdict`) says what it
@@ -96,13 +101,21 @@ def sample(
             "unit_interval", "simplex", "ordered", or a distrax bijector (see `parsample.targets.LogDensity`); for a
             distrax distribution of one array the same for "x".
         step_size: in standardised coordinates, dimensionless; None to let warm-up find it.
+        start: "random"; "laplace" for draws from the normal distribution at the mode, in whose coordinates warm-up
+            begins; or positions in unconstrained numbers, with a leading axis for the chains.
+        mass: what warm-up learns of the posterior's covariance: "diagonal", "dense", "low_rank" (a diagonal and the
+            directions that are far from it, from draws and gradients), or "auto": dense up to 100 dimensions, low rank
+            above.
+        warmup_method: how warm-up is evaluated, as `method`, but for "auto". Its segments are short, so the loop is
+            seldom slower. Not the `method` of the run: so that this one makes no difference to the chain.
         atol: tolerance of the evaluation, in posterior standard deviations. An accept decision that hangs on less may
             fall otherwise than in the loop: the tighter, the rarer. In single precision 1e-6 is near what can be had.
         rtol: tolerance relative to the state, dimensionless.
         max_iterations: of a segment of 1,024 steps; None for one in two steps.
         compare: run the first segment by the sequential loop as well, for the verdict: its wall time, the largest
             difference and the accept decisions that differ.
-        keep_warmup: keep the warm-up draws as `warmup_posterior`.
+        keep_warmup: keep the warm-up draws as `warmup_posterior`, and as `warmup_sample_stats` their `lp`,
+            `acceptance_rate`, `step_size`, and `diverging` where the sampler has it.
         groups: further groups of the trace, where the target can make them, as a NumPyro model can:
             "log_likelihood", "posterior_predictive", "prior"; and "evaluation": what every iteration of the first
             segment of the first chain saw, for `parsample.write_report` and `parsample.plots`.
@@ -140,6 +153,9 @@ def sample(
     if not (hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= seed < 2**32):
         # In 32-bit mode JAX drops the upper half of longer seeds, and different ones would give the same chains.
         raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**32 - 1.")
+    check_mass(mass)
+    if isinstance(warmup_method, str) and warmup_method == "auto":
+        raise ValueError("warmup_method is 'auto', expected the name of a method; 'sequential' is seldom slower.")
     good = stopping.check(until, num_chains)
     make(plain(target), 0.1 if step_size is None else step_size)  # refuses what no run could use, before warm-up
     plan = _plan(target, method, window, num_samples, max_iterations, atol, rtol)
@@ -149,7 +165,7 @@ def sample(
     # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
     with jax.default_matmul_precision("highest"), reporting(progress, num_warmup, num_samples) as report:
         began = time.perf_counter()
-        vectors = starts(target, _keys(key_start, num_chains))
+        vectors, density = begin_at(target, _keys(key_start, num_chains), start, mass)
         adaptation = adapt(
             target,
             make,
@@ -157,6 +173,9 @@ def sample(
             _keys(key_warmup, num_chains),
             num_warmup,
             step_size=step_size,
+            mass=mass,
+            plan=_plan(target, warmup_method, window, num_samples, max_iterations, atol, rtol),
+            density=density,
             keep_draws=keep_warmup,
             report=lambda steps: report("warm-up", steps),
         )
@@ -381,6 +400,7 @@ def _trace(
     if adaptation.draws.shape[1]:
         constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
         groups["warmup_posterior"] = jax.device_get(constrain(jnp.asarray(adaptation.draws)))
+        groups["warmup_sample_stats"] = {STATISTICS.get(name, name): row for name, row in adaptation.stats.items()}
     device, used = jax.devices()[0], make.sampler_class
     attributes = {
         "target": target.name,

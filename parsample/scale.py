@@ -76,6 +76,20 @@ def standardise(density: Standardised, draws: Float[Array, "draws dim"], mass: s
     return Standardised(density.target, center, root, density.unravel, StandardNormal())
 
 
+def with_covariance(density: Standardised, center: Float[Array, " dim"], covariance: np.ndarray) -> Standardised:
+    """Return coordinates in which a normal distribution is standard; the root is like that of `density` in structure.
+
+    Of a covariance that the structure cannot hold the diagonal and the directions farthest from it are kept.
+    """
+    dtype, scale = density.center.dtype, np.sqrt(np.diagonal(covariance))
+    if isinstance(density.root, LowRank):
+        parts = scale, *_stretched(covariance / np.outer(scale, scale), np.eye(len(scale)), density.root.stretch.size)
+        root: Any = LowRank(*(jnp.asarray(part, dtype) for part in parts))
+    else:
+        root = jnp.asarray(scale if density.root.ndim == 1 else np.linalg.cholesky(covariance), dtype)
+    return Standardised(density.target, jnp.asarray(center, dtype), root, density.unravel, StandardNormal())
+
+
 def trimmed(density: Standardised) -> Standardised:
     """Return the same coordinates without the directions that a low-rank root does not stretch.
 
@@ -156,11 +170,7 @@ def _low_rank_root(draws: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray
         added = max(0.1 * min(1.0, dim / len(rows)) ** 4, 1e-6) * np.eye(basis.shape[1])
         spans = [part @ basis for part in (rows, pulls)]
         of_draws, of_gradients = (part.T @ part / (len(part) - 1) + added for part in spans)
-        values, vectors = np.linalg.eigh(_geometric_mean(of_draws, of_gradients))
-        far = np.argsort(-np.abs(np.log(values)))[:rank]
-        far = far[np.abs(np.log(values[far])) > np.log(CUTOFF)]
-        directions, stretch = _padded(basis @ vectors[:, far], rank), np.ones(rank)
-        stretch[: len(far)] = np.sqrt(values[far])
+        directions, stretch = _stretched(_geometric_mean(of_draws, of_gradients), basis, rank)
     return center, scale, directions, stretch
 
 
@@ -185,6 +195,14 @@ def _geometric_mean(of_draws: np.ndarray, of_gradients: np.ndarray) -> np.ndarra
     return (found + found.T) / 2
 
 
-def _padded(directions: np.ndarray, rank: int) -> np.ndarray:
-    """Return the columns with zeros after them, so that all roots of a run have one shape."""
-    return np.pad(directions, ((0, 0), (0, rank - directions.shape[1])))
+def _stretched(matrix: np.ndarray, basis: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the eigenvectors of a matrix that are to be stretched, and by how much.
+
+    Those that are left to the diagonal are columns of zeros, so that all roots of a run have one shape.
+    """
+    values, vectors = np.linalg.eigh(matrix)
+    far = np.argsort(-np.abs(np.log(values)))[:rank]
+    far = far[np.abs(np.log(values[far])) > np.log(CUTOFF)]
+    missing = rank - len(far)
+    directions = np.pad(basis @ vectors[:, far], ((0, 0), (0, missing)))
+    return directions, np.pad(np.sqrt(values[far]), (0, missing), constant_values=1)
