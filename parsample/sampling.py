@@ -1,5 +1,6 @@
 """The front door: from a model to a trace."""
 
+import dataclasses
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from parsample.stopping import Until
 from parsample.targets.base import Target
 from parsample.targets.given import as_target
 from parsample.trace import build_trace
+from parsample.tuning import check_tune, tune_for_rounds
 from parsample.verdict import Verdict
 from parsample.warmup import Adaptation, adapt
 
@@ -61,6 +63,7 @@ def sample(
     start: Any = "random",
     mass: str = "auto",
     warmup_method: str | methods.Method = "sequential",
+    tune: str | None = None,
     atol: float = 1e-6,
     rtol: float = 1e-6,
     max_iterations: int | None = None,
@@ -108,6 +111,9 @@ def sample(
             above.
         warmup_method: how warm-up is evaluated, as `method`, but for "auto". Its segments are short, so the loop is
             seldom slower. Not the `method` of the run: so that this one makes no difference to the chain.
+        tune: "rounds" to try shorter steps, and for HMC shorter trajectories, on pilot runs after warm-up, and take the
+            setting with most effective draws an iteration; the verdict says what was traded. For devices on which an
+            iteration costs what a step costs; None for what mixes best in the loop.
         atol: tolerance of the evaluation, in posterior standard deviations. An accept decision that hangs on less may
             fall otherwise than in the loop: the tighter, the rarer. In single precision 1e-6 is near what can be had.
         rtol: tolerance relative to the state, dimensionless.
@@ -156,6 +162,7 @@ def sample(
     check_mass(mass)
     if isinstance(warmup_method, str) and warmup_method == "auto":
         raise ValueError("warmup_method is 'auto', expected the name of a method; 'sequential' is seldom slower.")
+    check_tune(tune, make, method)
     good = stopping.check(until, num_chains)
     make(plain(target), 0.1 if step_size is None else step_size)  # refuses what no run could use, before warm-up
     plan = _plan(target, method, window, num_samples, max_iterations, atol, rtol)
@@ -179,6 +186,10 @@ def sample(
             keep_draws=keep_warmup,
             report=lambda steps: report("warm-up", steps),
         )
+        tuned = None
+        if tune is not None:
+            tuned = tune_for_rounds(make, adaptation, _keys(jax.random.fold_in(key_warmup, 1), num_chains), plan)
+            make, adaptation = tuned.make, adaptation._replace(step_size=tuned.step_size)
         warmup_seconds = time.perf_counter() - began
         run = _Run(make, adaptation, _keys(key_chain, num_chains))
         if method == "auto":
@@ -187,6 +198,8 @@ def sample(
         num_samples = min(num_samples, plan.steps * len(segments))
         comparison = run.compare(plan, segments[0]) if compare else _NOT_COMPARED
     verdict = _verdict(plan, num_samples, segments, run, comparison)
+    if tuned is not None:
+        verdict = dataclasses.replace(verdict, tuning=tuned.text)
     settings: dict[str, Any] = {"seed": int(seed), "num_warmup": num_warmup, "warmup_seconds": warmup_seconds}
     settings |= {"until": dict(until), "until_met": met} if until else {}
     return _trace(target, make, adaptation, num_samples, segments, verdict, groups, settings)
