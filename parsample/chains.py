@@ -65,8 +65,8 @@ class Segment(NamedTuple):
     history: History | None = None
 
 
-class _Evaluated(NamedTuple):
-    """The unknowns of a chain's steps, and position, log density and diagnostics at each."""
+class Evaluated(NamedTuple):
+    """The unknowns of a chain's steps, with position, log density and diagnostics at each; the rest as in `Segment`."""
 
     states: PyTree
     details: tuple[Array, Array, dict[str, Array]]
@@ -134,14 +134,7 @@ def run_segment(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) ->
         plan: how to evaluate them.
     """
     density: Any = sampler.logdensity_fn
-    evaluate_chain = _loop if isinstance(plan.method, methods.Sequential) else _parallel
-
-    def chain(element: tuple[PyTree, PyTree]) -> _Evaluated:
-        return evaluate_chain(sampler, *element, plan)
-
-    # On a CPU the steps of one window already fill the machine; one chain after the other, none waits for a slower one.
-    one_by_one = jax.default_backend() == "cpu" and evaluate_chain is _parallel
-    found = jax.lax.map(chain, (states, inputs)) if one_by_one else jax.vmap(chain)((states, inputs))
+    found = evaluate_chains(sampler, states, inputs, plan)
     position, lp, info = found.details
     draws = jax.vmap(jax.vmap(lambda z: density.target.constrain(density.position(z))))(position)
     return Segment(
@@ -158,12 +151,24 @@ def run_segment(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) ->
     )
 
 
+def evaluate_chains(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) -> Evaluated:
+    """Evaluate every chain over the steps of a segment, arguments as for `run_segment`; leading axis `chain`."""
+    evaluate_chain = _loop if isinstance(plan.method, methods.Sequential) else _parallel
+
+    def chain(element: tuple[PyTree, PyTree]) -> Evaluated:
+        return evaluate_chain(sampler, *element, plan)
+
+    # On a CPU the steps of one window already fill the machine; one chain after the other, none waits for a slower one.
+    one_by_one = jax.default_backend() == "cpu" and evaluate_chain is _parallel
+    return jax.lax.map(chain, (states, inputs)) if one_by_one else jax.vmap(chain)((states, inputs))
+
+
 def _details(state: Any, info: Any) -> tuple[Array, Array, dict[str, Array]]:
     """Return what the trace keeps of a step: the position, the log density and every diagnostic that is a scalar."""
     return state.position, state.logdensity, {name: x for name, x in info._asdict().items() if jnp.ndim(x) == 0}
 
 
-def _loop(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> _Evaluated:
+def _loop(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> Evaluated:
     def step(state: Any, input: Any) -> tuple[Any, Any]:
         state, info = sampler.step(state, input)
         return state, (sampler.unknowns(state), _details(state, info))
@@ -171,10 +176,10 @@ def _loop(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> _Eva
     _, (states, details) = jax.lax.scan(step, sampler.resume(initial), inputs)
     steps = jnp.asarray(plan.steps)
     exact = jnp.zeros_like(details[1]), jnp.ones_like(details[1], bool)
-    return _Evaluated(states, details, *exact, steps, steps, jnp.asarray(0))
+    return Evaluated(states, details, *exact, steps, steps, jnp.asarray(0))
 
 
-def _parallel(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> _Evaluated:
+def _parallel(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> Evaluated:
     transition = sampler.transition
     solution = evaluate(
         transition,
@@ -198,7 +203,7 @@ def _parallel(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> 
 
     details = jax.lax.map(detail, (before, inputs), batch_size=min(BLOCK, plan.steps))
     finished = whole.evaluations - solution.evaluations
-    return _Evaluated(
+    return Evaluated(
         whole.states,
         details,
         whole.residual,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
+from parsample.low_rank import LowRank
 from parsample.samplers.gibbs import Conditional, as_conditionals, draw_all, sweep
 from parsample.targets.base import Target
 from parsample.targets.density import path_name
@@ -28,14 +29,14 @@ class Standardised(eqx.Module):
     Attributes:
         target: the target.
         center: shape (dim,), in the units of the position.
-        root: shape (dim, dim), lower triangular, or (dim,) for a diagonal.
+        root: shape (dim, dim), lower triangular, or (dim,) for a diagonal, or a `LowRank`.
         unravel: flat position -> position.
         surrogate: a log density that resembles this one in z; None where nothing is known of its scale.
     """
 
     target: Target
     center: Float[Array, " dim"]
-    root: Float[Array, "dim dim"] | Float[Array, " dim"]
+    root: Float[Array, "dim dim"] | Float[Array, " dim"] | LowRank
     unravel: Callable = eqx.field(static=True)
     surrogate: Callable | None = None
 
@@ -45,6 +46,8 @@ class Standardised(eqx.Module):
 
     def vector(self, z: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """Return the flat position at z."""
+        if isinstance(self.root, LowRank):
+            return self.center + self.root.times(z)
         return self.center + (self.root @ z if self.root.ndim == 2 else self.root * z)
 
     def position(self, z: Float[Array, " dim"]) -> PyTree:
@@ -54,6 +57,8 @@ class Standardised(eqx.Module):
     def inverse(self, vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """Return the z of a flat position."""
         centred = vector - self.center
+        if isinstance(self.root, LowRank):
+            return self.root.solve(centred)
         if self.root.ndim == 1:
             return centred / self.root
         return jax.scipy.linalg.solve_triangular(self.root, centred, lower=True)
@@ -64,7 +69,10 @@ class Standardised(eqx.Module):
         known = getattr(self.target, "hessian_diagonal", None)
         if known is None:
             return None
-        basis = self.root if self.root.ndim == 2 else jnp.diag(self.root)
+        if isinstance(self.root, LowRank):
+            basis = self.root.dense()
+        else:
+            basis = self.root if self.root.ndim == 2 else jnp.diag(self.root)
         return lambda z: known(self.position(z), basis)
 
     @property

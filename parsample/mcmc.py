@@ -103,7 +103,14 @@ class MCMC(numpyro.infer.MCMC):
         self._args: tuple = ()
         self._kwargs: dict[str, Any] = {}
 
-    def run(self, rng_key: Key[Array, ""] | Array, *args: Any, extra_fields: Sequence[str] = (), **kwargs: Any) -> None:
+    def run(
+        self,
+        rng_key: Key[Array, ""] | Array,
+        *args: Any,
+        extra_fields: Sequence[str] = (),
+        init_params: PyTree | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Warm up, and sample.
 
         Args:
@@ -111,12 +118,19 @@ class MCMC(numpyro.infer.MCMC):
             *args: of the model.
             extra_fields: statistics to keep beside `diverging`, by the names of NumPyro (`potential_energy`,
                 `accept_prob`, `num_steps`, `energy`) or of ArviZ.
+            init_params: where chains start, in unconstrained coordinates, such as `last_state.z`; with a leading axis
+                for the chains where there are several. None for random starts.
             **kwargs: of the model.
 
         Raises:
             ValueError: an argument is not what it should be, or the sampler has no such statistic.
         """
         kernel, target = self.sampler, NumPyroModel(self.sampler.model, *args, **kwargs)
+        settings = dict(self.settings)
+        if init_params is not None:
+            template = target.position_template()
+            one = self.num_chains == 1 and jax.tree.map(jnp.shape, init_params) == jax.tree.map(jnp.shape, template)
+            settings["start"] = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], init_params) if one else init_params
         self.trace = sample(
             target,
             sampler=kernel.sampler,
@@ -126,7 +140,7 @@ class MCMC(numpyro.infer.MCMC):
             num_chains=self.num_chains,
             seed=int(jax.random.bits(rng_key)),
             progress=self.progress_bar,
-            **self.settings,
+            **settings,
         )
         tree = as_datatree(self.trace)
         draws = {name: jnp.asarray(row.values) for name, row in tree["posterior"].data_vars.items()}

@@ -12,7 +12,7 @@ from parsample.chains import Plan
 from parsample.engine import methods
 from parsample.groups import EVALUATION, EVALUATION_DIMS, extra_groups
 from parsample.interrupts import Interrupted
-from parsample.running import Groups, Job
+from parsample.running import STATISTICS, Groups, Job
 from parsample.settings import sampler_name
 from parsample.tally import Tally
 from parsample.targets.base import Target
@@ -56,6 +56,7 @@ class Outcome(NamedTuple):
             run_seconds=tally.run_seconds,
             compile_seconds=tally.compile_seconds,
             **tally.comparison._asdict(),
+            tuning=self.adaptation.tuning,
         )
 
     def attributes(self, tally: Tally) -> dict[str, Any]:
@@ -104,6 +105,7 @@ class Outcome(NamedTuple):
         if adaptation.draws.shape[1]:
             constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
             groups["warmup_posterior"] = jax.device_get(constrain(jnp.asarray(adaptation.draws)))
+            groups["warmup_sample_stats"] = {STATISTICS.get(name, name): row for name, row in adaptation.stats.items()}
         requests = [name for name in settings.groups if name != EVALUATION] if with_requests else []
         draws = posterior() if requests else {}
         key = jax.random.fold_in(jax.random.key(settings.seed), 1)

@@ -16,7 +16,7 @@ from parsample.samplers import SAMPLERS
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import Sampler
 from parsample.sampling import carry_out, check_job
-from parsample.settings import Settings, read_method, sampler_name
+from parsample.settings import GIVEN, Settings, read_method, sampler_name
 from parsample.store import open_store
 from parsample.store_layout import read_run
 from parsample.targets import TARGETS
@@ -33,6 +33,7 @@ def resume(
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     seed: int | None = None,
     initial_position: PyTree | None = None,
+    start: PyTree | None = None,
     bijectors: Mapping[str, Any] | None = None,
     progress: bool | Callable[[Event], Any] = True,
     **kwargs: Any,
@@ -53,6 +54,7 @@ def resume(
         transform: the same function as before.
         seed: to be sure that it is the one of the store.
         initial_position: as it was passed.
+        start: the positions, if it was begun with some.
         bijectors: as they were passed.
         progress: as for `parsample.sample`.
         **kwargs: of a NumPyro model.
@@ -82,8 +84,16 @@ def resume(
     found, rest, left = as_target(_target(store, settings, target), args, kwargs, initial_position, bijectors)
     if rest or left:
         raise unknown("an argument", str([*left, *rest][0]), ["store", "target", "sampler", "method", "transform"])
+    if settings.start == GIVEN and start is None:
+        raise ValueError(f"start is not given, but the store '{store}' was begun with positions; pass the same ones.")
     job = check_job(
-        found, sampler_class, read_method(settings.method) if method is None else method, transform, settings
+        found,
+        sampler_class,
+        read_method(settings.method) if method is None else method,
+        transform,
+        settings,
+        settings.start if start is None else start,
+        read_method(settings.warmup_method),
     )
     with open_store(store, settings, is_new=False) as kept:
         return load_trace(store) if kept.is_complete else carry_out(job, kept, progress)

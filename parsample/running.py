@@ -40,6 +40,8 @@ class Job(NamedTuple):
         settings: the plain values.
         good: when to end early.
         transform: of the variables of a draw; None to keep them as they are.
+        start: where chains start: as `start` of `parsample.sample`.
+        warmup_plan: how warm-up is evaluated.
     """
 
     target: Target
@@ -48,6 +50,8 @@ class Job(NamedTuple):
     settings: Settings
     good: Until
     transform: Callable | None
+    start: Any
+    warmup_plan: Plan
 
 
 class Run:

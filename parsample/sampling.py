@@ -18,18 +18,21 @@ from parsample.engine import methods, options
 from parsample.engine.names import unknown
 from parsample.groups import EVALUATION, check_requests
 from parsample.identity import check_memory, check_transform, fingerprint, transform_name
+from parsample.laplace_start import begin_at
 from parsample.outcome import Memory, Outcome
 from parsample.progress import Event, reporting
 from parsample.running import Job, Run
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK, Sampler, check_step_size
 from parsample.samplers.configured import Configured
-from parsample.settings import Settings, method_text, sampler_name
+from parsample.scale import check_mass
+from parsample.settings import GIVEN, Settings, method_text, sampler_name
 from parsample.store import open_store, refuse_existing
 from parsample.tally import Tally
 from parsample.targets.base import Target
 from parsample.targets.given import as_target
-from parsample.warmup import adapt
+from parsample.tuning import check_tune, tune_for_rounds
+from parsample.warmup import Adaptation, adapt
 
 # Steps of a segment: what is on the device at a time, and how often the progress bar moves.
 SEGMENT = 1024
@@ -55,6 +58,10 @@ def sample(
     initial_position: PyTree | None = None,
     bijectors: Mapping[str, Any] | None = None,
     step_size: float | None = None,
+    start: Any = "random",
+    mass: str = "auto",
+    warmup_method: str | methods.Method = "sequential",
+    tune: str | None = None,
     atol: float = 1e-6,
     rtol: float = 1e-6,
     max_iterations: int | None = None,
@@ -70,11 +77,11 @@ def sample(
 ) -> Any:
     """Sample a posterior, each chain evaluated in parallel over its steps.
 
-    Chains are warmed up sequentially, then run in coordinates where the posterior has about unit scale, segment by
-    segment. The same seed gives the same chain whatever the method and the window. A chain that does not converge
-    within `max_iterations` is finished by the sequential loop, so the draws are always there and always right, unless
-    an approximation is asked for (`methods.Picard(mismatch=...)`); the verdict (`parsample.read_verdict`) says what it
-    took, and how many steps are not within tolerance.
+    Chains are warmed up, then run in coordinates where the posterior has about unit scale, segment by segment. The same
+    seed gives the same chain whatever the method and the window. A chain that does not converge within `max_iterations`
+    is finished by the sequential loop, so the draws are always there and always right, unless an approximation is asked
+    for (`methods.Picard(mismatch=...)`); the verdict (`parsample.read_verdict`) says what it took, and how many steps
+    are not within tolerance.
 
     Args:
         target: a name in `TARGETS`, a target, a NumPyro model, a distrax distribution, or a plain log density, which
@@ -99,13 +106,24 @@ def sample(
             "unit_interval", "simplex", "ordered", or a distrax bijector (see `parsample.targets.LogDensity`); for a
             distrax distribution of one array the same for "x".
         step_size: in standardised coordinates, dimensionless; None to let warm-up find it.
+        start: "random"; "laplace" for draws from the normal distribution at the mode, in whose coordinates warm-up
+            begins; or positions in unconstrained numbers, with a leading axis for the chains.
+        mass: what warm-up learns of the posterior's covariance: "diagonal", "dense", "low_rank" (a diagonal and the
+            directions that are far from it, from draws and gradients), or "auto": dense up to 100 dimensions, low rank
+            above.
+        warmup_method: how warm-up is evaluated, as `method`, but for "auto". Its segments are short, so the loop is
+            seldom slower. Not the `method` of the run: so that this one makes no difference to the chain.
+        tune: "rounds" to try shorter steps, and for HMC shorter trajectories, on pilot runs after warm-up, and take the
+            setting with most effective draws an iteration; the verdict says what was traded. For devices on which an
+            iteration costs what a step costs; None for what mixes best in the loop.
         atol: tolerance of the evaluation, in posterior standard deviations. An accept decision that hangs on less may
             fall otherwise than in the loop: the tighter, the rarer. In single precision 1e-6 is near what can be had.
         rtol: tolerance relative to the state, dimensionless.
         max_iterations: of a segment of 1,024 steps; None for one in two steps.
         compare: run the first segment by the sequential loop as well, for the verdict: its wall time, the largest
             difference and the accept decisions that differ.
-        keep_warmup: keep the warm-up draws as `warmup_posterior`.
+        keep_warmup: keep the warm-up draws as `warmup_posterior`, and as `warmup_sample_stats` their `lp`,
+            `acceptance_rate`, `step_size`, and `diverging` where the sampler has it.
         groups: further groups of the trace, where the target can make them, as a NumPyro model can:
             "log_likelihood", "posterior_predictive", "prior"; and "evaluation": what every iteration of the first
             segment of the first chain saw, for `parsample.write_report` and `parsample.plots`.
@@ -158,6 +176,10 @@ def sample(
         method=method_text(method),
         window=window,
         step_size=step_size,
+        start=start if isinstance(start, str) else GIVEN,
+        mass=mass,
+        warmup_method=method_text(warmup_method),
+        tune=tune,
         atol=atol,
         rtol=rtol,
         max_iterations=max_iterations,
@@ -167,7 +189,7 @@ def sample(
         thin=options.whole("thin", thin, "1 keeps every draw"),
         transform=transform_name(transform),
     )
-    job = check_job(target, sampler_class, method, transform, settings)
+    job = check_job(target, sampler_class, method, transform, settings, start, warmup_method)
     check_memory(job, store is not None)
     if store is None:
         return carry_out(job, Memory(), progress)
@@ -182,6 +204,8 @@ def check_job(
     method: str | methods.Method,
     transform: Callable | None,
     settings: Settings,
+    start: Any,
+    warmup_method: str | methods.Method,
 ) -> Job:
     """Check what remains to be checked, and work out how chains are evaluated.
 
@@ -198,15 +222,20 @@ def check_job(
     good = stopping.check(settings.until, settings.num_chains)
     if settings.thin > settings.num_samples:
         raise ValueError(f"thin is {settings.thin}, expected at most num_samples, which is {settings.num_samples}.")
+    check_mass(settings.mass)
+    if isinstance(warmup_method, str) and warmup_method == "auto":
+        raise ValueError("warmup_method is 'auto', expected the name of a method; 'sequential' is seldom slower.")
+    check_tune(settings.tune, make, method)
     if transform is not None:
         check_transform(transform, target, settings.groups)
     make(plain(target), 0.1 if step_size is None else step_size)  # refuses what no run could use, before warm-up
-    plan = _plan(
-        target, method, settings.window, settings.num_samples, settings.max_iterations, settings.atol, settings.rtol
+    plan, warmup_plan = (
+        _plan(target, row, settings.window, settings.num_samples, settings.max_iterations, settings.atol, settings.rtol)
+        for row in (method, warmup_method)
     )
     plan = plan._replace(history=EVALUATION in settings.groups)
     settings = dataclasses.replace(settings, seed=int(seed), atol=float(settings.atol), rtol=float(settings.rtol))
-    return Job(target, make, plan, settings, good, transform)
+    return Job(target, make, plan, settings, good, transform, start, warmup_plan)
 
 
 def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> Any:
@@ -217,7 +246,7 @@ def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> A
         kept: a `Memory` or a `Store`, where the draws go.
         progress: as for `sample`.
     """
-    target, make, plan, settings = job.target, job.make, job.plan, job.settings
+    target, plan, settings = job.target, job.plan, job.settings
     num_warmup, num_chains = settings.num_warmup, settings.num_chains
     key_start, key_warmup, key_chain = jax.random.split(jax.random.key(settings.seed), 3)
     tally = kept.tally or Tally.begin(plan, num_chains)
@@ -227,23 +256,16 @@ def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> A
         # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
         with jax.default_matmul_precision("highest"), reporting(progress, *totals) as report:
             began = time.perf_counter()
-            vectors = starts(target, _keys(key_start, num_chains))
-            kept.identify(lambda: fingerprint(target, vectors))
+            kept.identify(lambda: fingerprint(target, starts(target, _keys(key_start, num_chains))))
             if found:
                 adaptation, warmup_seconds = found
             else:
-                adaptation = adapt(
-                    target,
-                    make,
-                    vectors,
-                    _keys(key_warmup, num_chains),
-                    num_warmup,
-                    step_size=settings.step_size,
-                    keep_draws=settings.keep_warmup,
-                    report=lambda steps: report("warm-up", steps),
-                )
+                report_steps = lambda steps: report("warm-up", steps)  # noqa: E731
+                adaptation = _warm_up(job, _keys(key_start, num_chains), key_warmup, report_steps)
                 warmup_seconds = time.perf_counter() - began
-            run = Run(make, adaptation, _keys(key_chain, num_chains))
+            if adaptation.sampler_options is not None:
+                job = job._replace(make=Configured(job.make.sampler_class, adaptation.sampler_options))
+            run = Run(job.make, adaptation, _keys(key_chain, num_chains))
             run.compile_seconds = tally.compile_seconds
             if kept.tally is not None:
                 plan = tally.plan(plan)
@@ -255,6 +277,29 @@ def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> A
         return kept.finish(tally)
     except KeyboardInterrupt:
         raise kept.interrupted() from None
+
+
+def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callable[[int], None]) -> Adaptation:
+    """Warm up, and tune for the parallel evaluation if that is asked for."""
+    settings = job.settings
+    vectors, density = begin_at(job.target, start_keys, job.start, settings.mass)
+    adaptation = adapt(
+        job.target,
+        job.make,
+        vectors,
+        _keys(rng_key, settings.num_chains),
+        settings.num_warmup,
+        step_size=settings.step_size,
+        mass=settings.mass,
+        plan=job.warmup_plan,
+        density=density,
+        keep_draws=settings.keep_warmup,
+        report=report,
+    )
+    if settings.tune is None:
+        return adaptation
+    tuned = tune_for_rounds(job.make, adaptation, _keys(jax.random.fold_in(rng_key, 1), settings.num_chains), job.plan)
+    return adaptation._replace(step_size=tuned.step_size, sampler_options=tuned.make.sampler_options, tuning=tuned.text)
 
 
 def _is_zero(value: Any) -> bool:

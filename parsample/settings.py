@@ -10,6 +10,9 @@ from parsample.engine import methods
 from parsample.frozen import freeze, thaw
 from parsample.samplers import SAMPLERS
 
+# What the settings hold in the place of positions.
+GIVEN = "given"
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -20,6 +23,8 @@ class Settings:
         data: the data file that the command line made the target with.
         sampler: its name in `SAMPLERS`, or that of its class.
         method: its name in `METHODS`, or JSON of the instance with its options, or its repr if it holds arrays.
+        start: where chains start, "given" for positions that were given.
+        warmup_method: as `method`.
         transform: the name of the function.
     """
 
@@ -35,6 +40,10 @@ class Settings:
     method: str = "quasi_newton"
     window: Any = None
     step_size: Any = None
+    start: str = "random"
+    mass: Any = "auto"
+    warmup_method: str = "sequential"
+    tune: Any = None
     atol: Any = 1e-6
     rtol: Any = 1e-6
     max_iterations: Any = None
@@ -65,7 +74,7 @@ class Settings:
         """Return the keyword arguments of `parsample.sample`; the target, the transform and a class are not there.
 
         Raises:
-            ValueError: sampler or method cannot be made again from its name.
+            ValueError: sampler, method or start cannot be made again from its name.
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("target", "data", "transform"):
@@ -74,7 +83,9 @@ class Settings:
             raise ValueError(
                 f"sampler is the class {self.sampler}, which has no name in SAMPLERS; pass it as sampler=."
             )
-        return {**fields, "method": read_method(self.method)}
+        if self.start == GIVEN:
+            raise ValueError("start is a set of positions, which the settings do not hold; pass them as start=.")
+        return {**fields, "method": read_method(self.method), "warmup_method": read_method(self.warmup_method)}
 
     def differences(self, other: "Settings") -> list[str]:
         """Say in which fields two settings differ, in words."""

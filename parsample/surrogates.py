@@ -81,16 +81,18 @@ def laplace(logdensity_fn: Callable[[PyTree], Array], position: PyTree, max_step
 
     Cost: one gradient a step of the search, then a Hessian: dim gradients and O(dim^3).
 
-    Source: BFGS by `jax.scipy.optimize`, then Newton's iteration while it lowers the gradient.
+    Source: BFGS by `jax.scipy.optimize`, whose line search gives up early in single precision, then Newton's iteration
+        with steps that are halved until they lower the gradient.
     """
     vector, unravel = ravel_pytree(position)
     negative = lambda x: -logdensity_fn(unravel(x))  # noqa: E731
     with jax.default_matmul_precision("highest"):
         mode = jax.scipy.optimize.minimize(negative, vector, method="BFGS", options={"maxiter": max_steps}).x
         gradient, hessian = jax.jit(jax.grad(negative)), jax.jit(jax.hessian(negative))
-        for _ in range(5):
-            better = mode - jnp.linalg.solve(hessian(mode), gradient(mode))
-            if not bool(jnp.linalg.norm(gradient(better)) < jnp.linalg.norm(gradient(mode))):
+        value = jax.jit(negative)
+        for _ in range(max_steps):
+            better = _newton_step(value, gradient, hessian, mode)
+            if better is None:
                 break
             mode = better
         curvature = np.asarray(hessian(mode), np.float64)
@@ -103,3 +105,27 @@ def laplace(logdensity_fn: Callable[[PyTree], Array], position: PyTree, max_step
             f"{values.min():.3g}; start nearer to the mode, or give a mean and a covariance to Gaussian."
         )
     return Gaussian(unravel(mode), np.linalg.inv(curvature))
+
+
+def _newton_step(value: Callable, gradient: Callable, hessian: Callable, position: Array) -> Array | None:
+    """Return the end of a damped Newton step, or None where none is better.
+
+    Where the function is convex, better is a smaller gradient, which rounding leaves visible at the minimum; elsewhere
+    it is a smaller value, along the Newton direction with the signs of negative curvatures turned.
+    """
+    slope, curvature = np.asarray(gradient(position), np.float64), np.asarray(hessian(position), np.float64)
+    if not (np.isfinite(slope).all() and np.isfinite(curvature).all()):
+        return None
+    values, vectors = np.linalg.eigh(curvature)
+    sizes = np.maximum(np.abs(values), 1e-6 * np.abs(values).max() + np.finfo(np.float64).tiny)
+    with np.errstate(over="ignore"):
+        step = (-vectors @ (vectors.T @ slope / sizes)).astype(position.dtype)
+    if not np.isfinite(step).all():
+        return None
+    is_convex = values.min() > 0
+    measure = (lambda x: jnp.linalg.norm(gradient(x))) if is_convex else value
+    for halvings in range(20):
+        found = position + step / 2**halvings
+        if bool(measure(found) < measure(position)):
+            return found
+    return None

@@ -30,6 +30,7 @@ class Verdict:
         sequential_seconds: wall time of the loop over these steps, all chains.
         largest_difference: between the two, over these steps, in posterior standard deviations.
         decisions_that_differ: accept decisions, over these steps and all chains.
+        tuning: what was traded to have more effective draws an iteration, in words; "none" without `tune`.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Verdict:
     sequential_seconds: float
     largest_difference: float
     decisions_that_differ: int
+    tuning: str = "none"
 
     @property
     def converged(self) -> bool:
@@ -84,6 +86,8 @@ class Verdict:
             ),
             ("wall time", f"{self.run_seconds:.2f} s, and {self.compile_seconds:.2f} s to compile"),
         ]
+        if self.tuning != "none":
+            rows.append(("tuned", self.tuning))
         if self.compared_steps:
             rows += [("sequential loop", self._against_the_loop()), ("same chain", self._same_chain())]
         return rows
@@ -126,9 +130,11 @@ def read_verdict(trace: Any) -> Verdict:
     Raises:
         ValueError: the trace holds none.
     """
-    names = [field.name for field in dataclasses.fields(Verdict)]
+    known = {field.name: f"evaluation_{field.name}" for field in dataclasses.fields(Verdict)}
+    # Traces of earlier versions lack it.
+    attributes = {known["tuning"]: "none"} | dict(trace.attrs)
     try:
-        values = {name: trace.attrs[f"evaluation_{name}"] for name in names}
+        values = {name: attributes[attribute] for name, attribute in known.items()}
     except KeyError as missing:
         raise ValueError(
             f"trace has no attribute {missing}, expected a trace that parsample.sample returned; "

@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
-from parsample.chains import draw, start_keys
-from parsample.coordinates import LARGEST_DENSE, Standardised, StandardNormal, plain
+from parsample.chains import Plan, begin, draw, evaluate_chains, start_keys
+from parsample.coordinates import Standardised, plain, to_standardised
+from parsample.engine import methods
 from parsample.samplers.base import Sampler
 from parsample.samplers.configured import Configured
 from parsample.samplers.mala import MALA
+from parsample.scale import check_mass, standardise, trimmed, unscaled
 from parsample.targets.base import Target
 
 # Warm-up is counted in units of this fraction of its length; every segment is a whole number of units.
@@ -23,9 +25,15 @@ UNITS = 80
 # size. With `FIRST` units before them and what is left after them they make up the whole.
 COVARIANCE_SEGMENTS = (4, 8, 16, 28)
 FIRST, TUNING = 8, 2
+# Units of a part that is evaluated in parallel at a time; the segments above are whole numbers of such parts.
+STRETCH = 4
+# Statistics of the steps that are kept, as the samplers name them.
+KEPT = ("acceptance_rate", "is_divergent")
 # Step sizes stay within this many doublings and halvings of 1: where every proposal is accepted, whatever its length,
 # they would grow for ever.
 DOUBLINGS = 60
+# The loop; the window, the number of steps and the tolerances have no meaning for it.
+LOOP = Plan(methods.Sequential(), 1, 1, 1, 0.0, 0.0)
 # How strongly dual averaging is drawn to its centre (gamma in its source).
 SHRINKAGE = 0.1
 
@@ -38,12 +46,19 @@ class Adaptation(NamedTuple):
         step_size: dimensionless, in those coordinates.
         last: flat positions in the target's own coordinates, shape (chain, dim).
         draws: flat positions of all warm-up steps, shape (chain, steps, dim), empty unless they were asked for.
+        stats: of all warm-up steps by name, each (chain, steps), empty unless they were asked for: `lp`,
+            `acceptance_rate`, `step_size`, and `is_divergent` where the sampler has it.
+        sampler_options: those that tuning chose; None without tuning.
+        tuning: what was traded, in words.
     """
 
     density: Standardised
     step_size: float
     last: Float[Array, "chain dim"]
     draws: Float[np.ndarray, "chain steps dim"]
+    stats: dict[str, np.ndarray]
+    sampler_options: dict[str, Any] | None = None
+    tuning: str = "none"
 
 
 class DualAveraging:
@@ -75,27 +90,22 @@ class DualAveraging:
         self.log_average = share * self.log_step + (1 - share) * self.log_average
 
 
+class _Part(NamedTuple):
+    """What a stretch of a segment gave: flat positions after every step, the unknowns at its end, and statistics."""
+
+    draws: Float[Array, "chain steps dim"]
+    states: PyTree
+    stats: dict[str, Float[Array, "chain steps"] | Bool[Array, "chain steps"]]
+
+
 @eqx.filter_jit
-def _run_segment(
-    make: Configured,
-    density: Standardised,
-    step_size: Array,
-    vectors: Array,
-    rng_keys: Array,
-    inputs: PyTree,
-) -> tuple[Array, Array]:
-    """Run all chains for a segment: positions after every step (chain, steps, dim), and the mean acceptance."""
-    sampler = make(density, step_size)
-
-    def chain(vector: Array, rng_key: Array, inputs: PyTree) -> tuple[Array, Array]:
-        def step(state, input):
-            state, info = sampler.step(state, input)
-            return state, (density.vector(state.position), info.acceptance_rate)
-
-        return jax.lax.scan(step, sampler.init(density.inverse(vector), rng_key), inputs)[1]
-
-    draws, acceptance = jax.vmap(chain)(vectors, rng_keys, inputs)
-    return draws, acceptance.mean()
+def _run_part(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) -> _Part:
+    density: Any = sampler.logdensity_fn
+    found = evaluate_chains(sampler, states, inputs, plan)
+    position, lp, info = found.details
+    stats = {"lp": lp} | {name: info[name] for name in KEPT if name in info}
+    last = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
+    return _Part(jax.vmap(jax.vmap(density.vector))(position), last, stats)
 
 
 def adapt(
@@ -106,14 +116,18 @@ def adapt(
     num_warmup: int,
     *,
     step_size: float | None = None,
+    mass: str = "auto",
+    plan: Plan | None = None,
+    density: Standardised | None = None,
     keep_draws: bool = False,
     report: Callable[[int], None] = lambda steps: None,
 ) -> Adaptation:
-    """Adapt step size and covariance to the posterior, sequentially.
+    """Adapt step size and covariance to the posterior.
 
     Segments with fixed parameters follow each other: some short ones for the step size; then segments of doubling
-    length, after each of which the covariance is estimated from the draws of all chains in it (dense up to 100
-    dimensions, diagonal above) and the step size tuned again; the rest tunes the step size.
+    length, after each of which the covariance is estimated from the draws of all chains in it and the step size tuned
+    again; the rest tunes the step size. Inside a segment the kernel is fixed, so it can be evaluated in parallel like
+    any chain, and is the same chain whatever the method.
 
     Args:
         target: to sample.
@@ -123,31 +137,43 @@ def adapt(
             and it only tunes its step size.
         vectors: starts, flat positions.
         rng_keys: one a chain.
-        num_warmup: steps a chain. 0 leaves the target's own coordinates and, if it is not given, a step size of 0.1.
+        num_warmup: steps a chain. 0 leaves the coordinates that it begins in and, if it is not given, a step size of
+            0.1.
         step_size: fixed by the user, dimensionless, in the standardised coordinates; None to adapt it.
-        keep_draws: return the positions of every step.
-        report: called with the number of steps of each segment as it ends.
+        mass: the structure of the covariance, one of `parsample.scale.MASSES`: "dense", "diagonal", "low_rank" (a
+            diagonal and the directions that are far from it), or "auto": dense up to 100 dimensions, low rank above.
+        plan: how segments are evaluated: method, window and tolerances; None for the sequential loop.
+        density: coordinates to begin in; None for the target's own.
+        keep_draws: return the positions and the statistics of every step.
+        report: called with the number of steps of each part as it ends.
 
-    Cost: one gradient a step, a chain.
+    Raises:
+        ValueError: an unknown structure.
+
+    Cost: one gradient a step, a chain, in sequence; by a parallel method what that costs, a few dozen steps at a time.
 
     Source: Stan's windowed adaptation (Stan reference manual, "HMC algorithm parameters"); here chains share what they
     learn, parameters change only between segments, and the covariance is regularised without a unit.
     """
     make = sampler if isinstance(sampler, Configured) else Configured(sampler)
-    density = plain(target)
+    check_mass(mass)
     if num_warmup == 0:
-        return Adaptation(density, step_size or 0.1, vectors, np.empty((len(vectors), 0, vectors.shape[1])))
+        empty = np.empty((len(vectors), 0, vectors.shape[1]))
+        return Adaptation(plain(target) if density is None else density, step_size or 0.1, vectors, empty, {})
+    density = unscaled(plain(target), mass) if density is None else density
     adjusts = make.target_acceptance is not None
     warmer = make if adjusts and not make.warm_up_by_mala else Configured(MALA)
-    run = _Warmup(warmer, density, vectors, rng_keys, num_warmup, keep_draws, report)
+    run = _Warmup(warmer, density, vectors, rng_keys, num_warmup, LOOP if plan is None else plan, report)
     run.find_step_size()
     for _ in range(FIRST):
         run.segment(1)
     for units in COVARIANCE_SEGMENTS:
         draws = run.segment(units)
         if draws.shape[1] > 1:
-            run.density = _standardise(density, draws.reshape(-1, draws.shape[-1]))
+            run.density = standardise(density, draws.reshape(-1, draws.shape[-1]), mass)
             run.find_step_size()
+        if not keep_draws:
+            run.kept.clear()
         for _ in range(TUNING):
             run.segment(1)
     if adjusts and warmer is not make:
@@ -159,7 +185,8 @@ def adapt(
     if not adjusts:
         share, power, power_of_dim = make.beside_mala
         found = share * found**power * vectors.shape[1] ** power_of_dim
-    return Adaptation(run.density, step_size or found, run.vectors, np.concatenate(run.kept, 1))
+    kept, stats = run.history() if keep_draws else (np.empty((len(vectors), 0, vectors.shape[1])), {})
+    return Adaptation(trimmed(run.density), step_size or found, run.vectors, kept, stats)
 
 
 class _Warmup:
@@ -172,14 +199,17 @@ class _Warmup:
         vectors: Array,
         rng_keys: Array,
         num_warmup: int,
-        keep_draws: bool,
+        plan: Plan,
         report: Callable[[int], None],
     ):
         """Begin with a sampler."""
         self.density, self.vectors = density, vectors
-        self.rng_keys, self.keep_draws, self.report = rng_keys, keep_draws, report
+        self.rng_keys, self.report = rng_keys, report
         self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
-        self.kept = [np.empty((len(vectors), 0, vectors.shape[1]), vectors.dtype)]
+        # One compiled program serves all segments of the loop, two those in parallel, which gain from longer parts.
+        is_loop = isinstance(plan.method, methods.Sequential)
+        self.plan, self.part = plan, self.unit if is_loop else STRETCH * self.unit
+        self.kept: list[tuple[Array, dict[str, Any]]] = []
         self.begin(make)
 
     def begin(self, make: Configured) -> None:
@@ -190,33 +220,41 @@ class _Warmup:
         self.has_step_size = first.has_step_size
         self.inputs = draw(first, self.rng_keys, self.vectors, 0, self.num_warmup)
 
-    def run(self, step_size: float, start: int) -> tuple[Array, float]:
-        """Run one unit from where the chains stand, with the inputs of the steps from `start` on."""
-        inputs = jax.tree.map(lambda leaf: leaf[:, start : start + self.unit], self.inputs)
-        size = jnp.asarray(step_size, self.vectors.dtype)
-        # Only positions go on from unit to unit; what else is unknown is drawn anew.
-        keys = start_keys(self.rng_keys, start)
-        draws, acceptance = _run_segment(self.make, self.density, size, self.vectors, keys, inputs)
-        return draws, float(acceptance)
+    def start(self, step_size: float, step: int) -> tuple[Sampler, PyTree]:
+        """Return the sampler with a step size, and its unknowns where the chains stand.
+
+        Only positions go on from segment to segment; what else is unknown is drawn anew.
+        """
+        sampler = self.make(self.density, jnp.asarray(step_size, self.vectors.dtype))
+        return sampler, begin(sampler, to_standardised(self.density, self.vectors), start_keys(self.rng_keys, step))
+
+    def run(self, sampler: Sampler, states: PyTree, start: int, steps: int) -> _Part:
+        """Run `steps` steps with the inputs of those from `start` on."""
+        inputs = jax.tree.map(lambda leaf: leaf[:, start : start + steps], self.inputs)
+        limit = max(64, steps // 2)
+        plan = self.plan._replace(steps=steps, window=min(self.plan.window, steps), max_iterations=limit)
+        return _run_part(sampler, states, inputs, plan)
 
     def segment(self, units: int) -> Float[Array, "chain steps dim"]:
-        """Run a segment with fixed parameters, a unit at a time so that one compiled program serves all segments."""
-        draws, acceptances = [self.vectors[:, None, :][:, :0]], []
-        for _ in range(units):
-            if self.done == self.num_warmup:
-                break
-            part, acceptance = self.run(math.exp(self.averaging.log_step), self.done)
-            self.vectors = part[:, -1]
-            self.done += part.shape[1]
-            self.report(part.shape[1])
-            draws.append(part)
-            acceptances.append(acceptance)
-        if acceptances and self.has_step_size:
-            self.averaging.update(float(np.mean(acceptances)))
-        joined = jnp.concatenate(draws, 1)
-        if self.keep_draws:
-            self.kept.append(np.asarray(joined))
-        return joined
+        """Run a segment with fixed parameters, in parts of equal length so that few programs have to be compiled."""
+        draws, accepted = [self.vectors[:, None, :][:, :0]], 0.0
+        first, end = self.done, min(self.done + units * self.unit, self.num_warmup)
+        step_size = math.exp(self.averaging.log_step)
+        if first < end:
+            sampler, states = self.start(step_size, first)
+        while self.done < end:
+            steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
+            part = self.run(sampler, states, self.done, steps)
+            states = part.states
+            draws.append(part.draws)
+            accepted += float(part.stats["acceptance_rate"].mean()) * steps
+            self.kept.append((part.draws, part.stats | {"step_size": jnp.full_like(part.stats["lp"], step_size)}))
+            self.done += steps
+            self.report(steps)
+        self.vectors = jnp.concatenate([self.vectors[:, None], draws[-1]], 1)[:, -1]
+        if first < end and self.has_step_size:
+            self.averaging.update(accepted / (end - first))
+        return jnp.concatenate(draws, 1)
 
     def find_step_size(self) -> None:
         """Double or halve the step size until the mean acceptance of a unit crosses the target; go on from there."""
@@ -225,7 +263,8 @@ class _Warmup:
         step_size, direction = 1.0, 0
         start = min(self.done, self.num_warmup - self.unit)
         for _ in range(DOUBLINGS):
-            wanted = 1 if self.run(step_size, start)[1] > self.averaging.target else -1
+            part = self.run(*self.start(step_size, start), start, self.unit)
+            wanted = 1 if float(part.stats["acceptance_rate"].mean()) > self.averaging.target else -1
             if direction not in (0, wanted):
                 break
             direction = wanted
@@ -233,28 +272,8 @@ class _Warmup:
         self.averaging.log_step = math.log(step_size)
         self.averaging.restart()
 
-
-@eqx.filter_jit
-def _standardise(density: Standardised, draws: Float[Array, "draws dim"]) -> Standardised:
-    """Return the coordinates in which these draws have unit scale, regularised as Stan does.
-
-    Stan adds 0.001 with the weight of five draws, which takes a posterior of a much smaller scale for a wide one; here
-    it is 0.001 of each variance.
-    """
-    num_draws, dim = draws.shape
-    weight = num_draws / (num_draws + 5)
-    center = draws.mean(0)
-    centred = draws - center
-    # Chains that all stand still have no variance: then the rounding errors of a position are the scale.
-    smallest = (jnp.finfo(draws.dtype).eps * (1 + jnp.abs(center))) ** 2
-    variances = centred.var(0, ddof=1) + smallest
-    floor = 1e-3 * (1 - weight) * variances
-    if dim > LARGEST_DENSE:
-        root = jnp.sqrt(weight * variances + floor)
-    else:
-        with jax.default_matmul_precision("highest"):
-            covariance = weight * (centred.T @ centred) / (num_draws - 1) + jnp.diag(floor + smallest)
-            root = jnp.linalg.cholesky(covariance)
-            # Chains that have hardly moved can leave a covariance that is singular to working precision.
-            root = jnp.where(jnp.isfinite(root).all(), root, jnp.diag(jnp.sqrt(jnp.diagonal(covariance))))
-    return Standardised(density.target, center, root, density.unravel, StandardNormal())
+    def history(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return positions and statistics of all steps, on the host; of the statistics those that every part has."""
+        draws = np.concatenate([np.asarray(part) for part, _ in self.kept], 1)
+        names = [name for name in self.kept[0][1] if all(name in stats for _, stats in self.kept)]
+        return draws, {name: np.concatenate([np.asarray(stats[name]) for _, stats in self.kept], 1) for name in names}

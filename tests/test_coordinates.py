@@ -11,12 +11,13 @@ from jax.flatten_util import ravel_pytree
 
 from parsample.coordinates import LARGEST_DENSE, Standardised, plain, starts, to_standardised
 from parsample.engine.evaluate import evaluate_sequential
+from parsample.low_rank import LowRank
 from parsample.samplers import MALA
 from parsample.targets import EightSchools, LogisticRegression, Target
 from parsample.targets.density import LogDensity
 from tests.tolerances import SAME_COMPUTATION
 
-ROOTS = ["dense", "diagonal"]
+ROOTS = ["dense", "diagonal", "low_rank"]
 
 
 def standardised(target: Target, root: str) -> Standardised:
@@ -25,9 +26,20 @@ def standardised(target: Target, root: str) -> Standardised:
     density = plain(target)
     dim = density.center.size
     factor = np.tril(rng.normal(size=(dim, dim)), -1) * 0.3 + np.diag(rng.uniform(0.3, 2.0, dim))
-    chosen = factor if root == "dense" else np.diag(factor)
-    new = jnp.asarray(rng.normal(size=dim)), jnp.asarray(chosen)
+    chosen: Any = jnp.asarray(factor if root == "dense" else np.diag(factor))
+    if root == "low_rank":
+        directions = np.linalg.qr(rng.normal(size=(dim, 2)))[0]
+        chosen = LowRank(chosen, jnp.asarray(directions), jnp.asarray([0.1, 20.0]))
+    new = jnp.asarray(rng.normal(size=dim)), chosen
     return eqx.tree_at(lambda density: (density.center, density.root), density, new)
+
+
+def matrix_of(root: Any) -> np.ndarray:
+    """The root as a matrix, a low-rank one written out."""
+    if isinstance(root, LowRank):
+        scale, directions, stretch = map(np.asarray, (root.scale, root.directions, root.stretch))
+        return np.diag(scale) @ (np.eye(scale.size) + directions @ np.diag(stretch - 1) @ directions.T)
+    return np.asarray(root if root.ndim == 2 else np.diag(root))
 
 
 def point(dim: int) -> jax.Array:
@@ -40,8 +52,7 @@ def test_the_log_density_is_the_target_s_at_the_mapped_position(root: str) -> No
     target = EightSchools()
     density = standardised(target, root)
     z = point(10)
-    matrix = np.asarray(density.root if root == "dense" else np.diag(density.root))
-    expected = np.asarray(density.center) + matrix @ np.asarray(z)
+    expected = np.asarray(density.center) + matrix_of(density.root) @ np.asarray(z)
     position = ravel_pytree(target.position_template())[1](jnp.asarray(expected))
     SAME_COMPUTATION.check(density.vector(z), expected)
     SAME_COMPUTATION.check(density(z), target.logdensity(position))
@@ -73,11 +84,12 @@ def test_a_target_that_does_not_know_its_hessian_has_none() -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("root", ROOTS)
+@pytest.mark.parametrize("root", ["dense", "diagonal"])
 def test_mala_in_them_is_mala_with_the_inverse_mass_matrix(root: str) -> None:
     target = LogisticRegression()
     density = standardised(target, root)
-    inverse_mass = density.root @ density.root.T if root == "dense" else density.root**2
+    matrix = jnp.asarray(matrix_of(density.root))
+    inverse_mass = matrix @ matrix.T if root == "dense" else jnp.diag(matrix) ** 2
     own = plain(target)
     inside, outside = MALA(density, 0.03), MALA(lambda x: target.logdensity(own.unravel(x)), 0.03, inverse_mass)
     z = density.inverse(jnp.zeros(density.center.size))
@@ -93,6 +105,7 @@ def test_mala_in_them_is_mala_with_the_inverse_mass_matrix(root: str) -> None:
 def test_plain_coordinates_are_the_target_s_own(dim: int, ndim: int) -> None:
     target = LogDensity(lambda x: -x["b"] @ x["b"], {"b": jnp.ones(dim)})
     density = plain(target)
+    assert not isinstance(density.root, LowRank)
     assert density.root.ndim == ndim
     x = jnp.arange(dim, dtype=jnp.float32)
     np.testing.assert_array_equal(density.vector(x), x)

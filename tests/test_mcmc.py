@@ -48,6 +48,18 @@ def test_draws_and_fields_are_those_of_the_trace(run: Any) -> None:
     assert run.verdict.steps == 300
 
 
+def test_a_chain_starts_at_init_params(run: Any) -> None:
+    """So short a step that the first draw is where the chain began; one chain needs no axis for chains."""
+    kernel = ps.Kernel(schools, "mala")
+    settings: dict[str, Any] = {"step_size": 1e-10, "method": "sequential", "compare": False}
+    one = ps.MCMC(kernel, num_warmup=0, num_samples=1, progress_bar=False, **settings)
+    start = {name: values[0] for name, values in run.last_state.z.items()}
+    one.run(jax.random.key(0), ERRORS, heights=HEIGHTS, init_params=start)
+    np.testing.assert_allclose(one.last_state.z["raw"][0], start["raw"], atol=1e-3)
+    with pytest.raises(ValueError, match=r"start has the shapes .* expected .* with a leading axis of chains"):
+        one.run(jax.random.key(0), ERRORS, heights=HEIGHTS, init_params={"mean": np.zeros(2)})
+
+
 def test_the_last_state_is_numpyros_potential_at_the_last_draw(run: Any) -> None:
     known = numpyro.infer.initialize_model(jax.random.key(0), schools, model_args=(ERRORS, HEIGHTS))
     found = run.last_state

@@ -53,7 +53,11 @@ def schools() -> Tree:
 
 
 def test_groups_variables_and_dims(schools: Tree) -> None:
-    assert set(schools.children) == {"posterior", "sample_stats", "warmup_posterior"}
+    assert set(schools.children) == {"posterior", "sample_stats", "warmup_posterior", "warmup_sample_stats"}
+    statistics = schools["warmup_sample_stats"].data_vars
+    assert {name: value.shape for name, value in statistics.items()} == {
+        name: (4, 2000) for name in ("lp", "acceptance_rate", "step_size")
+    }
     shapes = {"mu": (4, 5000), "tau": (4, 5000), "theta": (4, 5000, 8), "theta_trans": (4, 5000, 8)}
     assert {name: value.shape for name, value in schools["posterior"].data_vars.items()} == shapes
     assert schools["posterior"]["theta"].dims == ("chain", "draw", "school")

@@ -9,16 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parsample import warmup
+from parsample import scale, warmup
 from parsample.chains import Plan, draw, run_segment
-from parsample.coordinates import LARGEST_DENSE, starts, to_standardised
+from parsample.coordinates import LARGEST_DENSE, plain, starts, to_standardised
 from parsample.engine import methods
-from parsample.samplers import MALA, PCN, RWM, ULA, Sampler
-from parsample.targets import MultivariateNormal, Target
+from parsample.low_rank import LowRank
+from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, ULA, Sampler
+from parsample.targets import EightSchools, MultivariateNormal, Target
 from parsample.targets.density import LogDensity
 from parsample.trace import build_trace, import_arviz, posterior_dataset
 from parsample.warmup import Adaptation, DualAveraging, adapt
-from tests.tolerances import MIN_EFFECTIVE_SAMPLES, SAME_COMPUTATION, STATISTICAL
+from tests.test_coordinates import matrix_of
+from tests.tolerances import CONVERGED, MIN_EFFECTIVE_SAMPLES, SAME_COMPUTATION, STATISTICAL
 
 DIM = 10
 CHAINS = 4
@@ -66,7 +68,7 @@ def test_the_step_size_gives_the_acceptance_that_mala_wants(name: str) -> None:
 def test_the_coordinates_have_unit_scale(name: str) -> None:
     """In the coordinates that were found the true covariance is the identity, within what the draws can tell."""
     _, found = adapted(name)
-    root = np.asarray(found.density.root, np.float64)
+    root = np.asarray(matrix_of(found.density.root), np.float64)
     assert np.array_equal(root, np.tril(root))
     inside = np.linalg.solve(root, np.linalg.solve(root, COVARIANCES[name]).T)
     unit = 4000 // warmup.UNITS
@@ -90,7 +92,7 @@ def test_the_root_is_that_of_the_regularised_covariance_of_the_draws() -> None:
     n = len(draws)
     covariance = np.cov(draws.T)
     expected = n / (n + 5) * covariance + 1e-3 * 5 / (n + 5) * np.diag(np.diag(covariance))
-    root = np.asarray(found.density.root, np.float64)
+    root = np.asarray(matrix_of(found.density.root), np.float64)
     np.testing.assert_allclose(root @ root.T, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
@@ -103,14 +105,51 @@ def test_any_length_gives_exactly_that_many_steps(num_warmup: int) -> None:
     assert found.draws.shape == (CHAINS, num_warmup, 2)
     np.testing.assert_array_equal(found.draws[:, -1], found.last)
     assert np.all(np.isfinite(found.draws))
-    assert np.all(np.isfinite(found.density.root))
+    assert np.all(np.isfinite(matrix_of(found.density.root)))
     assert found.step_size > 0
+
+
+PARALLEL = Plan(methods.QuasiNewton(), 16, 1, 1, 1e-12, 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("sampler", [MALA, GHMC])
+def test_in_parallel_warm_up_is_the_same_as_in_the_loop(sampler: type[Sampler]) -> None:
+    """GHMC keeps its momentum from step to step, so where a segment is cut into parts must not matter."""
+    target = EightSchools() if sampler is MALA else MultivariateNormal()
+    loop, parallel = (run(target, 160, sampler, keep_draws=True, plan=plan) for plan in (None, PARALLEL))
+    moves = [np.abs(np.diff(found.draws, axis=1)).max(-1) > 1e-9 for found in (loop, parallel)]
+    np.testing.assert_array_equal(moves[1], moves[0])
+    assert 0.3 < moves[0].mean() < 0.9
+    CONVERGED.check(parallel.draws, loop.draws)
+    CONVERGED.check(parallel.stats["step_size"], loop.stats["step_size"])
+    CONVERGED.check(*(matrix_of(found.density.root) for found in (parallel, loop)))
+    assert np.ptp(loop.stats["step_size"]) > 0
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_part_that_does_not_converge_is_finished_by_the_loop() -> None:
+    """Jacobi needs as many iterations as steps, and 64 are allowed: of parts of 80 steps 16 are left."""
+    plan = PARALLEL._replace(method=methods.Jacobi(), window=1)
+    loop, parallel = (run(MultivariateNormal(), 1600, keep_draws=True, plan=choice) for choice in (None, plan))
+    CONVERGED.check(parallel.draws, loop.draws)
+
+
+def test_statistics_are_kept_beside_the_draws_and_speak_of_them() -> None:
+    target = MultivariateNormal()
+    found = run(target, 160, HMC, keep_draws=True)
+    assert set(found.stats) == {"lp", "acceptance_rate", "is_divergent", "step_size"}
+    assert all(values.shape == (CHAINS, 160) for values in found.stats.values())
+    lp = jax.vmap(jax.vmap(lambda x: target.logdensity(found.density.unravel(x))))(jnp.asarray(found.draws))
+    np.testing.assert_allclose(found.stats["lp"], lp, rtol=1e-4, atol=1e-4)
+    assert len(np.unique(found.stats["step_size"][0])) > 10
+    assert run(target, 16, HMC).stats == {}
 
 
 def test_one_chain_is_enough() -> None:
     found = run(MultivariateNormal(), 160, chains=1, keep_draws=True)
     assert found.draws.shape == (1, 160, 2)
-    assert np.all(np.isfinite(found.density.root))
+    assert np.all(np.isfinite(matrix_of(found.density.root)))
 
 
 def test_the_draws_are_kept_only_on_request() -> None:
@@ -127,7 +166,7 @@ def test_without_warm_up_the_coordinates_are_the_target_s_own() -> None:
         found = adapt(target, MALA, vectors, keys(2), 0, step_size=given)
         assert found.step_size == expected
         np.testing.assert_array_equal(found.last, vectors)
-        np.testing.assert_array_equal(found.density.root, np.eye(2))
+        np.testing.assert_array_equal(matrix_of(found.density.root), np.eye(2))
         np.testing.assert_array_equal(found.density.center, np.zeros(2))
         assert found.draws.shape == (CHAINS, 0, 2)
 
@@ -136,8 +175,8 @@ def test_a_step_size_that_is_given_is_kept_and_the_coordinates_are_adapted() -> 
     found, free = run(MultivariateNormal(), 400, step_size=0.123), run(MultivariateNormal(), 400)
     assert found.step_size == 0.123
     assert free.step_size != 0.123
-    np.testing.assert_array_equal(found.density.root, free.density.root)
-    assert abs(float(found.density.root[1, 0])) > 0.5
+    np.testing.assert_array_equal(matrix_of(found.density.root), matrix_of(free.density.root))
+    assert abs(float(matrix_of(found.density.root)[1, 0])) > 0.5
 
 
 def test_a_sampler_without_accept_is_warmed_up_by_mala_and_steps_a_tenth() -> None:
@@ -147,12 +186,13 @@ def test_a_sampler_without_accept_is_warmed_up_by_mala_and_steps_a_tenth() -> No
 
 
 @pytest.mark.parametrize("dim", [LARGEST_DENSE, LARGEST_DENSE + 1])
-def test_above_a_hundred_dimensions_the_scale_is_diagonal(dim: int) -> None:
-    scale = jnp.where(jnp.arange(dim) % 2 == 0, 0.1, 3.0)
-    target = LogDensity(lambda x: -0.5 * jnp.sum((x / scale) ** 2), jnp.zeros(dim))
+def test_above_a_hundred_dimensions_a_target_without_correlation_has_a_diagonal_scale(dim: int) -> None:
+    spread = jnp.where(jnp.arange(dim) % 2 == 0, 0.1, 3.0)
+    target = LogDensity(lambda x: -0.5 * jnp.sum((x / spread) ** 2), jnp.zeros(dim))
     found = run(target, 800).density
+    assert not isinstance(found.root, LowRank)
     assert found.root.shape == ((dim, dim) if dim <= LARGEST_DENSE else (dim,))
-    sd = np.asarray(found.root if found.root.ndim == 1 else jnp.linalg.norm(found.root, axis=1))
+    sd = np.linalg.norm(matrix_of(found.root), axis=1)
     # Draws from a short warm-up hang together: they tell the small scales well, and that the others are much larger.
     assert np.median(sd[::2]) == pytest.approx(0.1, rel=0.35)
     assert np.median(sd[1::2]) > 0.5
@@ -162,18 +202,16 @@ def test_above_a_hundred_dimensions_the_scale_is_diagonal(dim: int) -> None:
 def test_the_unit_of_a_coordinate_does_not_matter(num_draws: int) -> None:
     draws = np.random.default_rng(0).normal(size=(num_draws, DIM)) @ np.tril(np.ones((DIM, DIM)))
     units = 10.0 ** np.arange(-4, DIM - 4)
-    plain = warmup.plain(MultivariateNormal(covariance=np.eye(DIM)))
-    root, other = (
-        np.asarray(warmup._standardise(plain, jnp.asarray(x, jnp.float32)).root) for x in (draws, draws * units)
-    )
+    own = plain(MultivariateNormal(covariance=np.eye(DIM)))
+    root, other = (matrix_of(scale.standardise(own, jnp.asarray(x, jnp.float32)).root) for x in (draws, draws * units))
     np.testing.assert_allclose(other, units[:, None] * root, rtol=2e-3, atol=2e-4 * units.min())
 
 
 def test_chains_that_never_move_leave_a_root_that_can_be_inverted() -> None:
     draws = jnp.ones((40, 3))
-    density = warmup._standardise(warmup.plain(MultivariateNormal(covariance=np.eye(3))), draws)
+    density = scale.standardise(plain(MultivariateNormal(covariance=np.eye(3))), draws)
     # The scale of rounding: one unit in the last place of 1 + |position|.
-    np.testing.assert_allclose(density.root, 2 * np.finfo(np.float32).eps * np.eye(3), rtol=0.01)
+    np.testing.assert_allclose(matrix_of(density.root), 2 * np.finfo(np.float32).eps * np.eye(3), rtol=0.01)
     np.testing.assert_array_equal(density.center, np.ones(3))
 
 
@@ -181,7 +219,7 @@ def test_without_a_gradient_mala_finds_the_scale_and_the_sampler_its_own_step_si
     target = MultivariateNormal(covariance=COVARIANCES["ill-conditioned"])
     found = run(target, 4000, RWM, keep_draws=True)
     assert found.draws.shape == (CHAINS, 4000, DIM)
-    root = np.asarray(found.density.root, np.float64)
+    root = np.asarray(matrix_of(found.density.root), np.float64)
     inside = np.linalg.solve(root, np.linalg.solve(root, COVARIANCES["ill-conditioned"]).T)
     assert np.abs(inside - np.eye(DIM)).max() < 0.4
     # 2.4 / sqrt(dim) accepts about a quarter of the proposals.
@@ -198,8 +236,8 @@ def test_where_every_proposal_is_accepted_the_step_size_stays_a_number(num_warmu
 
 def test_draws_on_a_line_leave_a_root_that_can_be_inverted() -> None:
     along = np.linspace(-300, 300, 40)[:, None] * np.array([1.0, -2.0, 0.5])
-    plain = warmup.plain(MultivariateNormal(covariance=np.eye(3)))
-    root = np.asarray(warmup._standardise(plain, jnp.asarray(along, jnp.float32)).root, np.float64)
+    own = plain(MultivariateNormal(covariance=np.eye(3)))
+    root = matrix_of(scale.standardise(own, jnp.asarray(along, jnp.float32)).root).astype(np.float64)
     covariance = np.cov(along.T)
     expected = 40 / 45 * covariance + 1e-3 * 5 / 45 * np.diag(np.diag(covariance))
     np.testing.assert_allclose(root @ root.T, expected, rtol=1e-4)

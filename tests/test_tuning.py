@@ -1,0 +1,72 @@
+"""Tuning for draws an iteration: pilot runs, the choice among them, and the words about it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import parsample as ps
+from parsample import sampling, tuning
+from parsample.samplers import HMC, MALA, ULA
+from parsample.samplers.configured import Configured
+from parsample.trace import as_datatree
+from parsample.tuning import STEP_SIZES, Pilot, Tuned, check_tune, tune_for_rounds
+
+
+def pilot(**changes: Any) -> Pilot:
+    return Pilot(0.3, 8, 0.8, 0.81, 300, 512, -0.14)._replace(**changes)
+
+
+def test_the_choice_is_the_architectures_example() -> None:
+    """Eight schools by HMC: 8 leapfrog steps mix best a gradient, 4 give more effective draws an iteration."""
+    long, short = pilot(), pilot(num_integration_steps=4, ess_per_draw=0.29, iterations=44, exponent=-0.46)
+    assert long.per_gradient > short.per_gradient
+    assert short.per_iteration > 2 * long.per_iteration
+    text = Tuned(Configured(HMC), 0.3, short, long, (short, long)).text
+    assert text == (
+        "step size 0.3, 4 leapfrog steps (0.29 effective draws a step, 44 iterations for 512 steps, exponent -0.46); "
+        "the best for the loop is step size 0.3, 8 leapfrog steps (0.81 effective draws a step, 300 iterations for 512 "
+        "steps, exponent -0.14): 2.44 times as many effective draws an iteration"
+    )
+    assert Tuned(Configured(HMC), 0.3, short, short, (short,)).text.endswith("which is the best for the loop as well")
+
+
+@pytest.mark.parametrize(
+    ("tune", "sampler", "method", "words"),
+    [
+        ("draws", MALA, "quasi_newton", "tune is 'draws', expected None or 'rounds'"),
+        ("rounds", ULA, "quasi_newton", "ULA has no accept/reject: its step size is its bias"),
+        ("rounds", MALA, "sequential", "method is 'sequential', expected a parallel one"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(tune: str, sampler: Any, method: str, words: str) -> None:
+    check_tune(None, Configured(sampler), method)
+    with pytest.raises(ValueError, match=words):
+        check_tune(tune, Configured(sampler), method)
+
+
+def test_pilot_runs_choose_the_most_effective_draws_an_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Tuned] = []
+
+    def keep(*given: Any) -> Tuned:
+        found.append(tune_for_rounds(*given))
+        return found[-1]
+
+    monkeypatch.setattr(sampling, "tune_for_rounds", keep)
+    monkeypatch.setattr(tuning, "PILOT", 256)
+    settings: dict[str, Any] = {"num_warmup": 80, "num_samples": 128, "num_chains": 2, "window": 128}
+    trace = ps.sample("multivariate_normal", tune="rounds", compare=False, progress=False, **settings)
+    (tuned,) = found
+    assert [row.steps for row in tuned.pilots] == [256] * len(STEP_SIZES)
+    np.testing.assert_allclose(
+        np.array([row.step_size for row in tuned.pilots]) / tuned.pilots[0].step_size, STEP_SIZES
+    )
+    assert tuned.chosen == max(tuned.pilots, key=lambda row: row.ess_per_draw / row.iterations)
+    assert tuned.sequential == max(tuned.pilots, key=lambda row: row.ess_per_draw)
+    rates = [row.acceptance_rate for row in tuned.pilots]
+    assert rates == sorted(rates), "shorter steps are accepted more often"
+    verdict = ps.read_verdict(trace)
+    assert dict(verdict.rows())["tuned"] == tuned.text
+    assert float(as_datatree(trace)["sample_stats"].to_dataset()["step_size"][0, 0]) == pytest.approx(
+        tuned.chosen.step_size
+    )
