@@ -1,15 +1,15 @@
 """The command line: `parsample sample`, `resume`, `report`, `diagnose`, `targets`, `samplers`, `methods`, `version`."""
 
 import ast
-import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 import parsample
+from parsample.cli_run import NOT_GOOD, Files, fail, others, own_data, run_and_show, take_defaults
 
 app = typer.Typer(
     name="parsample",
@@ -18,8 +18,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-NOT_GOOD, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 def main() -> None:
@@ -34,11 +32,6 @@ def _keep_compiled_programs() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
-
-
-def _fail(error: Exception) -> NoReturn:
-    typer.echo(f"parsample: {error}", err=True)
-    raise typer.Exit(BAD_INPUT)
 
 
 def _version(show: bool) -> bool:
@@ -71,40 +64,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-def _take_defaults(context: Any, path: Path | None) -> Path | None:
-    """Let the settings of a run be the defaults of the options."""
-    if path is not None:
-        from parsample.settings import read_settings
-
-        try:
-            found = read_settings(path)
-        except ValueError as error:
-            _fail(error)
-        plain = ("target", "data", "sampler", "method", "window", "seed", "step_size", "atol", "rtol", "thin")
-        numbers = {"warmup": found.num_warmup, "samples": found.num_samples, "chains": found.num_chains}
-        pairs = {"option": found.sampler_options, "until": found.until or {}}
-        lists = {name: [f"{key}={value!r}" for key, value in values.items()] for name, values in pairs.items()}
-        context.default_map = {name: getattr(found, name) for name in plain} | numbers | lists
-    return path
-
-
-def _own_data(path: Path, target: str, data: Path | None) -> Path | None:
-    """Return the data file, or None where it is that of another target's settings."""
-    from parsample.settings import read_settings
-
-    found = read_settings(path)
-    return None if target != found.target and data is not None and str(data) == found.data else data
-
-
-def _others(path: Path, method: str) -> dict[str, Any]:
-    """Return the settings of a run that have no option, and its method if that is not to be another."""
-    from parsample.settings import read_method, read_settings
-
-    found = read_settings(path)
-    kept = {name: getattr(found, name) for name in ("max_iterations", "compare", "keep_warmup", "groups")}
-    return kept | ({"method": read_method(method)} if method == found.method else {})
 
 
 @app.command(
@@ -151,6 +110,17 @@ def sample(
         float | None,
         typer.Option(help="In units of the posterior's scale.", show_default="adapted by warm-up"),
     ] = None,
+    start: Annotated[str, typer.Option(help="Where chains start: random, or laplace for the mode.")] = "random",
+    mass: Annotated[
+        str, typer.Option(help="What warm-up learns of the covariance: auto, diagonal, dense or low_rank.")
+    ] = "auto",
+    warmup_method: Annotated[
+        str, typer.Option(help="How warm-up is evaluated.", autocompletion=_complete("engine/methods"))
+    ] = "sequential",
+    tune: Annotated[
+        str | None,
+        typer.Option(help="rounds: tune for effective draws an iteration.", show_default="what mixes best in the loop"),
+    ] = None,
     atol: Annotated[float, typer.Option(help="Tolerance of the evaluation, in posterior sd.")] = 1e-6,
     rtol: Annotated[float, typer.Option(help="Tolerance relative to the state.")] = 1e-6,
     data: Annotated[
@@ -167,7 +137,7 @@ def sample(
     settings: Annotated[
         Path | None,
         typer.Option(
-            callback=_take_defaults,
+            callback=take_defaults,
             is_eager=True,
             help="A trace or store whose run is to be repeated; what is given here takes precedence.",
         ),
@@ -184,21 +154,21 @@ def sample(
 
     try:
         if settings is not None:
-            data = _own_data(settings, target, data)
+            data = own_data(settings, target, data)
         origin = _origin(target, data)
         chosen = _make_target(target, data)
         sampler_options = _parse_options("--option", option, "num_integration_steps=4")
         good = _parse_options("--until", until, "ess=400")
         # What has no option here.
-        others = {} if settings is None else _others(settings, method)
-        files = _Files(output, origin["target"].rpartition(":")[-1], store)
+        rest = {} if settings is None else others(settings, method)
+        files = Files(output, origin["target"].rpartition(":")[-1], store)
     except ValueError as error:
-        _fail(error)
-    _run_and_show(
+        fail(error)
+    run_and_show(
         lambda: parsample.sample(
             chosen,
             sampler,
-            **{"method": method, "groups": (EVALUATION,), **others},
+            **{"method": method, "groups": (EVALUATION,), **rest},
             sampler_options=sampler_options,
             window=window,
             num_warmup=warmup,
@@ -207,6 +177,10 @@ def sample(
             until=good,
             seed=seed,
             step_size=step_size,
+            start=start,
+            mass=mass,
+            warmup_method=warmup_method,
+            tune=tune,
             atol=atol,
             rtol=rtol,
             thin=thin,
@@ -234,10 +208,10 @@ def resume(
     from parsample.store_layout import read_run
 
     try:
-        files = _Files(output, Settings.from_json(read_run(store)["settings"]).target.rpartition(":")[-1], store)
+        files = Files(output, Settings.from_json(read_run(store)["settings"]).target.rpartition(":")[-1], store)
     except ValueError as error:
-        _fail(error)
-    _run_and_show(lambda: parsample.resume(store, progress=progress and not as_json), files, as_json)
+        fail(error)
+    run_and_show(lambda: parsample.resume(store, progress=progress and not as_json), files, as_json)
 
 
 def _origin(target: str, data: Path | None) -> dict[str, str]:
@@ -246,75 +220,6 @@ def _origin(target: str, data: Path | None) -> dict[str, str]:
     if is_model and Path(file).expanduser().is_file():
         target = f"{Path(file).expanduser().absolute()}:{name}"
     return {"target": target} | ({} if data is None else {"data": str(data.expanduser().absolute())})
-
-
-class _Files:
-    """Where a run's files go, checked before it begins."""
-
-    def __init__(self, output: Path, label: str, store: Path | None):
-        from parsample.trace import check_writable
-
-        self.output, self.is_new, self.store, self.is_saved = output, not output.exists(), store, False
-        _make_folder(output)
-        self.trace = None if store else check_writable(output / f"{label}.nc")
-        self.plot = check_writable(output / f"{label}.png")
-
-    def leave_nothing(self) -> None:
-        """Remove the folder if it was made for this run."""
-        if self.is_new:
-            # Something is in it if a file could be saved and the next one not.
-            with contextlib.suppress(OSError):
-                self.output.rmdir()
-
-
-def _run_and_show(run: Callable[[], Any], files: _Files, as_json: bool) -> None:
-    from parsample.interrupts import holding_interrupts
-    from parsample.judgement import is_good
-    from parsample.report import show_json, show_run
-    from parsample.trace import save_trace
-
-    try:
-        trace = run()
-        with holding_interrupts():
-            if files.trace:
-                save_trace(trace, files.trace)
-                files.is_saved = True
-    except KeyboardInterrupt as stop:
-        _interrupted(stop, files)
-    except (ValueError, FloatingPointError, OSError) as error:
-        files.leave_nothing()
-        _fail(error)
-    summary = parsample.summarize(trace)
-    parsample.plot_trace_rank(trace, files.plot)
-    show = show_json if as_json else show_run
-    show(trace, summary, [files.trace or Path(files.store or ""), files.plot])
-    if not is_good(trace, summary):
-        raise typer.Exit(NOT_GOOD)
-
-
-def _interrupted(stop: KeyboardInterrupt, files: _Files) -> NoReturn:
-    """Save the draws so far, say so, and end."""
-    from parsample.trace import save_trace
-
-    trace, note = getattr(stop, "trace", None), getattr(stop, "note", "interrupted.")
-    if trace is not None and files.trace:
-        save_trace(trace, files.trace)
-        note = f"{note}, which are saved in '{files.trace}'."
-    elif files.is_saved:
-        note = f"interrupted; the trace is saved in '{files.trace}'."
-    else:
-        files.leave_nothing()
-    typer.echo(f"parsample: {note}", err=True)
-    raise typer.Exit(INTERRUPTED)
-
-
-def _make_folder(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"--output is '{output}', which is no folder and cannot become one ({error.strerror}); give another one."
-        ) from error
 
 
 def _parse_options(flag: str, given: list[str] | None, example: str) -> dict[str, Any] | None:
@@ -357,7 +262,7 @@ def report(
         path = parsample.write_report(loaded, output or trace.with_suffix(".html"))
         good = is_good(loaded, parsample.summarize(loaded))
     except ValueError as error:
-        _fail(error)
+        fail(error)
     typer.echo(path)
     if not good:
         raise typer.Exit(NOT_GOOD)
@@ -393,7 +298,7 @@ def diagnose(
             seed=seed,
         )
     except (ValueError, parsample.ConvergenceError) as error:
-        _fail(error)
+        fail(error)
     typer.echo(found.text())
 
 

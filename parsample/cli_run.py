@@ -1,0 +1,132 @@
+"""What the command line does around a run: the settings of an earlier one, the files, the ways to end."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+import parsample
+
+NOT_GOOD, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def fail(error: Exception) -> NoReturn:
+    """Say what is wrong, and end."""
+    typer.echo(f"parsample: {error}", err=True)
+    raise typer.Exit(BAD_INPUT)
+
+
+def take_defaults(context: Any, path: Path | None) -> Path | None:
+    """Let the settings of a run be the defaults of the options."""
+    if path is not None:
+        from parsample.settings import read_settings
+
+        try:
+            found = read_settings(path)
+        except ValueError as error:
+            fail(error)
+        plain = (
+            *("target", "data", "sampler", "method", "window", "seed", "step_size", "atol", "rtol", "thin"),
+            *("start", "mass", "warmup_method", "tune"),
+        )
+        numbers = {"warmup": found.num_warmup, "samples": found.num_samples, "chains": found.num_chains}
+        pairs = {"option": found.sampler_options, "until": found.until or {}}
+        lists = {name: [f"{key}={value!r}" for key, value in values.items()] for name, values in pairs.items()}
+        context.default_map = {name: getattr(found, name) for name in plain} | numbers | lists
+    return path
+
+
+def own_data(path: Path, target: str, data: Path | None) -> Path | None:
+    """Return the data file, or None where it is that of another target's settings."""
+    from parsample.settings import read_settings
+
+    found = read_settings(path)
+    return None if target != found.target and data is not None and str(data) == found.data else data
+
+
+def others(path: Path, method: str) -> dict[str, Any]:
+    """Return the settings of a run that have no option, and its method if that is not to be another."""
+    from parsample.settings import read_method, read_settings
+
+    found = read_settings(path)
+    kept = {name: getattr(found, name) for name in ("max_iterations", "compare", "keep_warmup", "groups")}
+    return kept | ({"method": read_method(method)} if method == found.method else {})
+
+
+class Files:
+    """Where a run's files go, checked before it begins."""
+
+    def __init__(self, output: Path, label: str, store: Path | None):
+        """Make the folder, and see that the files can be written; with a store the trace is no file."""
+        from parsample.trace import check_writable
+
+        self.output, self.is_new, self.store, self.is_saved = output, not output.exists(), store, False
+        _make_folder(output)
+        self.trace = None if store else check_writable(output / f"{label}.nc")
+        self.plot = check_writable(output / f"{label}.png")
+
+    def leave_nothing(self) -> None:
+        """Remove the folder if it was made for this run."""
+        if self.is_new:
+            # Something is in it if a file could be saved and the next one not.
+            with contextlib.suppress(OSError):
+                self.output.rmdir()
+
+
+def run_and_show(run: Callable[[], Any], files: Files, as_json: bool) -> None:
+    """Run, save, show, and end with the exit code that it deserves.
+
+    Args:
+        run: returns the trace.
+        files: where it goes.
+        as_json: print one JSON object in place of the tables.
+    """
+    from parsample.interrupts import holding_interrupts
+    from parsample.judgement import is_good
+    from parsample.report import show_json, show_run
+    from parsample.trace import save_trace
+
+    try:
+        trace = run()
+        with holding_interrupts():
+            if files.trace:
+                save_trace(trace, files.trace)
+                files.is_saved = True
+    except KeyboardInterrupt as stop:
+        _interrupted(stop, files)
+    except (ValueError, FloatingPointError, OSError) as error:
+        files.leave_nothing()
+        fail(error)
+    summary = parsample.summarize(trace)
+    parsample.plot_trace_rank(trace, files.plot)
+    show = show_json if as_json else show_run
+    show(trace, summary, [files.trace or Path(files.store or ""), files.plot])
+    if not is_good(trace, summary):
+        raise typer.Exit(NOT_GOOD)
+
+
+def _interrupted(stop: KeyboardInterrupt, files: Files) -> NoReturn:
+    """Save the draws so far, say so, and end."""
+    from parsample.trace import save_trace
+
+    trace, note = getattr(stop, "trace", None), getattr(stop, "note", "interrupted.")
+    if trace is not None and files.trace:
+        save_trace(trace, files.trace)
+        note = f"{note}, which are saved in '{files.trace}'."
+    elif files.is_saved:
+        note = f"interrupted; the trace is saved in '{files.trace}'."
+    else:
+        files.leave_nothing()
+    typer.echo(f"parsample: {note}", err=True)
+    raise typer.Exit(INTERRUPTED)
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--output is '{output}', which is no folder and cannot become one ({error.strerror}); give another one."
+        ) from error
