@@ -1,6 +1,7 @@
 """What every test shares: JAX's settings, run-time type checks, seeds, and the data that is not in the repository."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from jaxtyping import install_import_hook
 
 # Checks the annotations of every public and private function of the package; it must be there before the first import.
 install_import_hook("parsample", "beartype.beartype")
+
+# A shell that runs the tests in the background has their process ignore interrupts, which some of the tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import jax

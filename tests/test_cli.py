@@ -88,7 +88,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Path) -> None:
     options = {"sampler": "ula", "method": "newton", "window": "7", "warmup": "11", "samples": "12", "chains": "3"}
     options |= {"seed": "5", "step-size": "0.25", "atol": "1e-3", "rtol": "1e-2", "output": str(tmp_path)}
-    options |= {"thin": "2", "store": str(tmp_path / "run.zarr")}
+    options |= {"thin": "2", "store": str(tmp_path / "run.zarr"), "start": "laplace", "mass": "diagonal"}
+    options |= {"warmup-method": "picard", "tune": "rounds"}
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
     arguments += ["--until", "ess=400", "--until", "rhat=1.01"]
     arguments += ["--option", "n=4", "--option", "ladder=[1.0, 0.5]", "--option", "scheme=baoab"]
@@ -108,6 +109,10 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
         "until": {"ess": 400, "rhat": 1.01},
         "seed": 5,
         "step_size": 0.25,
+        "start": "laplace",
+        "mass": "diagonal",
+        "warmup_method": "picard",
+        "tune": "rounds",
         "atol": 1e-3,
         "rtol": 1e-2,
         "thin": 2,
