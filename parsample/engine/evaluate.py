@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,8 +25,9 @@ def evaluate(
     *,
     method: str | methods.Method = "quasi_newton",
     window: int | None = None,
-    atol: float = 1e-4,
+    atol: Any = 1e-4,
     rtol: float = 1e-3,
+    norm: str = "max",
     max_iterations: int | None = None,
     guess: PyTree | None = None,
     throw: bool = True,
@@ -54,8 +55,9 @@ def evaluate(
             take the fastest (see `planner.choose`).
         window: how many steps are solved at a time; None, or more than there are, for all of them. A window of 1 is
             the sequential loop.
-        atol: tolerance, in the units of the state.
+        atol: tolerance, in the units of the state; one number, or one for each step.
         rtol: tolerance relative to the state, dimensionless.
+        norm: what has to be within tolerance: "max", every number of a state, or "rms", their root mean square.
         max_iterations: None for as many as the chain has steps, within which every method ends.
         guess: a trajectory to start from, like the states; None to start every step from the initial state.
         throw: raise if the evaluation does not converge; otherwise return what was reached with its status.
@@ -89,8 +91,8 @@ def evaluate(
     if found.needs_derivative:
         options.check_floating(initial_state, f"the method {type(found).__name__}")
     flat, initial, steps = flatten(transition, initial_state, inputs)
-    options.check_tolerances(atol, rtol, initial.dtype)
-    chosen = options.check(found, steps, window, max_iterations, history, damping, projection, clip, active_set)
+    options.check_tolerances(atol, rtol, initial.dtype, steps)
+    chosen = options.check(found, steps, window, max_iterations, history, damping, projection, clip, active_set, norm)
     if guess is not None:
         guess = options.check_guess(guess, initial_state, steps)
     inputs = jax.tree.map(jnp.asarray, inputs)
@@ -98,7 +100,7 @@ def evaluate(
         if automatic:
             plan = planner.choose(evaluate, transition, initial_state, inputs, window=window, atol=atol, rtol=rtol)
             found, chosen = plan.method, chosen._replace(window=min(plan.window or steps, steps))
-        tolerances = jnp.asarray(atol, initial.dtype), jnp.asarray(rtol, initial.dtype)
+        tolerances = jnp.broadcast_to(jnp.asarray(atol, initial.dtype), (steps,)), jnp.asarray(rtol, initial.dtype)
         solution = _evaluate(flat, initial, inputs, guess, found, *tolerances, chosen)
     return raise_unless_converged(solution) if throw else solution
 
@@ -120,16 +122,18 @@ def _evaluate(
     inputs: PyTree,
     guess: Float[Array, "steps dim"] | None,
     method: methods.Method,
-    atol: Float[Array, ""],
+    atol: Float[Array, " steps"],
     rtol: Float[Array, ""],
     chosen: Options,
 ) -> Solution:
     if isinstance(method, methods.Sequential):
         solution = run_loop(transition, initial, inputs, chosen)
     else:
-        solution = _iterate(
-            transition, initial, inputs, guess, method, lambda states: transition.tolerance(states, atol, rtol), chosen
-        )
+
+        def tolerance(states: Array, atol: Array) -> Array:
+            return transition.tolerance(states, atol[:, None], rtol)
+
+        solution = _iterate(transition, initial, inputs, guess, method, atol, tolerance, chosen)
         states = differentiable(transition, solution.states, initial, inputs)
         solution = eqx.tree_at(lambda solution: solution.states, solution, states)
     return eqx.tree_at(lambda solution: solution.states, solution, jax.vmap(transition.unravel)(solution.states))
@@ -182,6 +186,7 @@ class _Chain(NamedTuple):
     Attributes:
         inputs: padded with `window` rows beyond the end of the chain.
         prepared: what the method prepared, padded alike.
+        atol: of every step, padded alike.
         guesses: the guess, padded with twice as many; None where there is none.
         entering: what a method remembers of rows that enter the window.
         steps: of the chain.
@@ -189,6 +194,7 @@ class _Chain(NamedTuple):
 
     inputs: PyTree
     prepared: PyTree
+    atol: Float[Array, " padded"]
     guesses: Float[Array, "padded dim"] | None
     entering: PyTree
     steps: int
@@ -200,7 +206,8 @@ def _iterate(
     inputs: PyTree,
     guess: Float[Array, "steps dim"] | None,
     method: methods.Method,
-    tolerance: Callable[[Array], Array],
+    atol: Float[Array, " steps"],
+    tolerance: Callable[[Array, Array], Array],
     chosen: Options,
 ) -> Solution:
     # The iterations are not differentiated: `differentiable` attaches the derivative to their result.
@@ -213,6 +220,7 @@ def _iterate(
     chain = _Chain(
         inputs=pad_all(inputs),
         prepared=pad_all(prepared.per_step),
+        atol=_pad(atol, length),
         guesses=None if guess is None else _pad(guess, 2 * length),
         entering=None,
         steps=steps,
@@ -236,14 +244,14 @@ def _iterate(
 
     def iterate(loop: _Loop) -> _Loop:
         around = _around(loop.window, loop.iterations, chain, tolerance, chosen)
-        return _accept(loop, around, method.iterate(transition, around, loop.memory), chain, chosen.mismatch)
+        return _accept(loop, around, method.iterate(transition, around, loop.memory), chain, chosen)
 
     loop = jax.lax.while_loop(going_on, iterate, loop)
-    return _judge(loop, transition, initial, inputs, tolerance, chosen)
+    return _judge(loop, transition, initial, inputs, lambda states: tolerance(states, atol), chosen)
 
 
 def _around(
-    window: Window, iterations: Array, chain: _Chain, tolerance: Callable[[Array], Array], chosen: Options
+    window: Window, iterations: Array, chain: _Chain, tolerance: Callable[[Array, Array], Array], chosen: Options
 ) -> Around:
     """Cut the window out of the chain."""
     cut = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, window.first_step, chosen.window)  # noqa: E731
@@ -253,21 +261,22 @@ def _around(
         inside=window.inside(chain.steps),
         inputs=jax.tree.map(cut, chain.inputs),
         prepared=jax.tree.map(cut, chain.prepared),
-        tolerance=tolerance(window.guesses),
+        tolerance=tolerance(window.guesses, cut(chain.atol)),
         rng_key=jax.random.fold_in(jax.random.key(0), iterations),
         conditioning=chosen.conditioning,
         capacity=chosen.capacity,
     )
 
 
-def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, mismatch: float) -> _Loop:
+def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, chosen: Options) -> _Loop:
     """Judge the states of an iteration, and move the window to the first step that has not converged."""
     window, length = loop.window, around.guesses.shape[0]
     states, values = update.states, update.values
     residual = states - values
     # A guess that is not finite would be within a tolerance that is not finite either.
     finite = jnp.isfinite(values) & jnp.isfinite(states)
-    good = finite & (jnp.abs(residual) <= around.tolerance) & (jnp.abs(update.correction) <= around.tolerance)
+    fitting = finite & (chosen.size(residual) <= around.tolerance)
+    good = fitting & (chosen.size(update.correction) <= around.tolerance)
     known = jnp.ones(length, bool) if update.waiting is None else ~update.waiting
     verified = count_leading(around.inside & known & good.all(1))
     row = jnp.arange(length)
@@ -278,10 +287,9 @@ def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, mismatch
     stuck = jnp.any(exact & around.inside & ~jnp.isfinite(values).all(1))
     room = jnp.minimum(length, chain.steps - window.first_step)
     advance = jnp.minimum(jnp.where(exact.any() & ~stuck, verified + 1, verified), room)
-    if mismatch:
-        fits = (finite & (jnp.abs(residual) <= around.tolerance)).all(1)
+    if chosen.mismatch:
         passable = around.inside & jnp.isfinite(values).all(1)
-        farther = count_nearly_leading(fits, passable, mismatch)
+        farther = count_nearly_leading(fitting.all(1), passable, chosen.mismatch)
         # The new guesses are one iteration further; `_judge` measures what they are worth.
         accepted = jnp.where(farther > advance, update.guesses, accepted)
         advance = jnp.maximum(advance, farther)
@@ -326,8 +334,9 @@ def _judge(
     def measure() -> tuple[Array, Array]:
         before = jnp.concatenate([initial[None], states[:-1]])
         values = jax.lax.map(lambda step: transition(*step), (before, inputs), batch_size=chosen.window)
-        residual = jnp.abs(states - values)
-        return residual.max(1), (jnp.isfinite(states) & (residual <= tolerance(states))).all(1)
+        residual = states - values
+        is_within = jnp.isfinite(states) & (chosen.size(residual) <= tolerance(states))
+        return jnp.abs(residual).max(1), is_within.all(1)
 
     # Only a chain that failed, or an approximate one, has states whose residual was not measured at their acceptance.
     known = loop.residual[:steps], jnp.ones(steps, bool)

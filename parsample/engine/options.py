@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ class Options(NamedTuple):
         conditioning: of the matrices.
         capacity: steps gathered at a time where only active ones are evaluated; None to evaluate all.
         mismatch: the share of the steps that may change in an iteration and still be accepted; see `methods.Picard`.
+        norm: one of `NORMS`.
     """
 
     window: int
@@ -35,11 +36,19 @@ class Options(NamedTuple):
     conditioning: Conditioning
     capacity: int | None
     mismatch: float = 0.0
+    norm: str = "max"
+
+    def size(self, rows: Float[Array, "window dim"]) -> Float[Array, "window dim"]:
+        """Return what a tolerance is compared with, for every number of every row."""
+        if self.norm == "max":
+            return jnp.abs(rows)
+        return jnp.broadcast_to(jnp.sqrt(jnp.mean(rows**2, 1, keepdims=True)), rows.shape)
 
 
 # With active_set=True, the share of the window that is gathered at a time: small enough to waste little in the last
 # batch, large enough to fill the device.
 ACTIVE_SHARE = 16
+NORMS = ("max", "rms")
 
 
 def check(
@@ -52,6 +61,7 @@ def check(
     projection: bool | None,
     clip: float | None,
     active_set: bool | int,
+    norm: str = "max",
 ) -> Options:
     """Return the options with their defaults filled in.
 
@@ -74,6 +84,8 @@ def check(
         )
     if isinstance(history, str) and history != "steps":
         raise ValueError(f"history is {history!r}, expected True, False or 'steps'.")
+    if norm not in NORMS:
+        raise ValueError(f"norm is {norm!r}, expected one of {', '.join(map(repr, NORMS))}.")
     capacity = _capacity(active_set, window)
     if capacity is not None and not (method.has_active_set and inner.has_active_set):
         raise ValueError(
@@ -90,6 +102,7 @@ def check(
         conditioning,
         capacity,
         float(mismatch),
+        norm,
     )
 
 
@@ -139,8 +152,8 @@ def check_floating(initial_state: PyTree, who: str) -> None:
             )
 
 
-def check_tolerances(atol: float, rtol: float, dtype: jnp.dtype) -> None:
-    """Check that the tolerances are numbers that `dtype` can reach.
+def check_tolerances(atol: Any, rtol: Any, dtype: jnp.dtype, steps: int | None = None) -> None:
+    """Check that the tolerances are numbers that `dtype` can reach, `atol` one for each of `steps` or one for all.
 
     Raises:
         ValueError: they are negative, not finite, both zero, or below the rounding error of `dtype`.
@@ -148,13 +161,18 @@ def check_tolerances(atol: float, rtol: float, dtype: jnp.dtype) -> None:
     for name, value in {"atol": atol, "rtol": rtol}.items():
         if isinstance(value, jax.core.Tracer):
             return
+        each = name == "atol" and isinstance(value, jax.Array | np.ndarray) and jnp.ndim(value) == 1
+        if each and steps is not None and jnp.shape(value) != (steps,):
+            raise ValueError(f"atol has shape {jnp.shape(value)}, expected one number, or ({steps},): one a step.")
         scalar = is_number(value) or (isinstance(value, jax.Array) and value.ndim == 0)
-        if not (scalar and 0 <= float(value) < math.inf):
+        if not (each or scalar) or not bool(np.all((0 <= np.asarray(value)) & (np.asarray(value) < math.inf))):
             raise ValueError(f"{name} is {value!r}, expected a finite number of at least 0, such as 1e-4.")
     epsilon = float(jnp.finfo(dtype).eps)
-    if max(atol, rtol) < epsilon:
+    least = float(np.min(np.asarray(atol))) if jnp.ndim(atol) else atol
+    if max(least, float(rtol)) < epsilon:
         raise ValueError(
-            f"atol is {atol} and rtol is {rtol}, both below {epsilon:.2g}, the rounding error of {dtype}: no "
+            f"atol is {least} and rtol is {rtol}, both below {epsilon:.2g}, the rounding error of {dtype}: "
+            f"no "
             "iteration could tell that it has converged; raise one of them, or use float64 states with JAX's x64 mode."
         )
 

@@ -20,6 +20,7 @@ from parsample.engine.methods.base import (
     evaluate_all,
 )
 from parsample.engine.methods.surrogate import Surrogate
+from parsample.engine.parts import Parts
 from parsample.engine.transition import FlatTransition
 
 SOURCES = ("trace", "surrogate")
@@ -32,7 +33,9 @@ class ScaledIdentity(PreparedMethod):
         scale: where a comes from, dimensionless. "trace": tr(J) / D at every step, estimated by random signs v as
             v . J v / D, one JVP a probe. "surrogate": the same of a surrogate's matrices, without derivatives of the
             transition. A number in [-1, 1]; an array of them, one a step of the chain; or a function from the number
-            of a step (0 is the first) to one, a schedule.
+            of a step (0 is the first) to one, a schedule. For states of several like parts (a sample and its last
+            prediction) an array of shape (steps, parts, parts), a number for each pair, of any size: use it with
+            projection=False, because such a product can contract where no factor does.
         num_probes: of "trace". One is enough: a sum over many coordinates averages by itself.
         gate: how the derivative treats accept/reject.
         stand_in: for "surrogate", the transition that stands in; None as in `Surrogate`.
@@ -62,7 +65,8 @@ class ScaledIdentity(PreparedMethod):
                     "an array of them, or a function of the step."
                 )
         elif isinstance(scale, jax.Array | np.ndarray) and not isinstance(scale, jax.core.Tracer):
-            if scale.ndim > 1 or not bool(np.all(np.abs(scale) <= 1)):
+            square = scale.ndim == 3 and scale.shape[1] == scale.shape[2] and bool(np.isfinite(scale).all())
+            if not square and (scale.ndim > 1 or not bool(np.all(np.abs(scale) <= 1))):
                 raise ValueError(
                     f"scale is an array of shape {scale.shape} with values from {np.min(scale):.3g} to "
                     f"{np.max(scale):.3g}, expected one number in [-1, 1] for each step."
@@ -84,15 +88,24 @@ class ScaledIdentity(PreparedMethod):
             known = Surrogate(self.stand_in).prepare(transition, initial_state, inputs)
             return Prepared(known.per_step.entries.mean(1), known.guess)
         scale = jax.vmap(self.scale)(jnp.arange(steps)) if callable(self.scale) else jnp.asarray(self.scale)
+        if scale.ndim == 3 and scale.shape[0] == steps:
+            if initial_state.size % scale.shape[1]:
+                raise ValueError(
+                    f"scale has shape {scale.shape}, for states of {scale.shape[1]} like parts, but the state has "
+                    f"{initial_state.size} numbers, expected a multiple of {scale.shape[1]}."
+                )
+            return Prepared(scale.astype(dtype))
         if scale.shape not in ((), (steps,)):
             raise ValueError(f"scale has shape {scale.shape}, expected ({steps},): one number for each step.")
         return Prepared(jnp.broadcast_to(scale.astype(dtype), (steps,)))
 
     def linearise(
         self, transition: FlatTransition, steps: Steps
-    ) -> tuple[Float[Array, "steps dim"], matrices.ScaledIdentity]:
+    ) -> tuple[Float[Array, "steps dim"], matrices.ScaledIdentity | Parts]:
         """Return the values and the scaled identities."""
         if steps.prepared is not None:
+            if steps.prepared.ndim == 3:
+                return evaluate_all(transition, steps), Parts(steps.prepared)
             return evaluate_all(transition, steps), matrices.ScaledIdentity(steps.prepared)
         gated = transition.with_gate(self.gate)
         probes = draw_signs(steps.rng_key, (self.num_probes, *steps.previous.shape), steps.previous.dtype)

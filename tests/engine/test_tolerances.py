@@ -1,0 +1,79 @@
+"""A tolerance for each step, the root mean square, and matrices between the parts of a state."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsample.engine import methods
+from parsample.engine.evaluate import evaluate
+from parsample.engine.matrices import ScaledIdentity
+from parsample.engine.parts import Parts
+from tests.engine import recursions
+from tests.engine.recursions import STEPS, scan
+from tests.tolerances import CONVERGED, SAME_COMPUTATION
+
+
+def test_every_step_has_its_own_tolerance() -> None:
+    problem = recursions.tanh_problem()
+    atol = np.where(np.arange(STEPS) < 12, 1e-5, 0.3).astype(np.float32)
+    options: dict[str, Any] = {"method": "jacobi", "rtol": 0.0}
+    each = evaluate(*problem, atol=atol, **options)
+    assert each.converged
+    assert (each.residual <= atol).all()
+    assert each.residual[12:].max() > 1e-3
+    strict = evaluate(*problem, atol=1e-5, window=7, **options)
+    windowed = evaluate(*problem, atol=np.full(STEPS, 1e-5, np.float32), window=7, **options)
+    np.testing.assert_array_equal(strict.states, windowed.states)
+
+
+def test_the_root_mean_square() -> None:
+    """One coordinate of four is far off: the largest number is beyond the tolerance, the mean square within."""
+
+    def step(state: Any, input: Any) -> Any:
+        return 0.5 * state + input
+
+    inputs = jnp.zeros((2, 4))
+    guess = jnp.asarray([[1.5, 0.5, 0.5, 0.5]] * 2) * jnp.asarray([[1.0], [0.5]])
+    arguments: dict[str, Any] = {"atol": 0.8, "rtol": 0.0, "guess": guess, "method": methods.ScaledIdentity(0.5)}
+    rms = evaluate(step, jnp.ones(4), inputs, norm="rms", **arguments)
+    largest = evaluate(step, jnp.ones(4), inputs, norm="max", **arguments)
+    assert (rms.iterations, largest.iterations) == (1, 2)
+    assert rms.residual[0] == pytest.approx(1.0)
+
+
+def test_what_is_refused() -> None:
+    problem = recursions.tanh_problem()
+    with pytest.raises(ValueError, match=r"norm is 'l1', expected one of 'max', 'rms'"):
+        evaluate(*problem, norm="l1")
+    with pytest.raises(ValueError, match=rf"atol has shape \(3,\), expected one number, or \({STEPS},\): one a step"):
+        evaluate(*problem, atol=np.ones(3))
+    with pytest.raises(ValueError, match=r"for states of 2 like parts, but the state has 3 numbers"):
+        evaluate(*problem, method=methods.ScaledIdentity(np.zeros((STEPS, 2, 2))), projection=False)
+
+
+def test_parts_are_their_dense_form(rng: np.random.Generator) -> None:
+    first, second = (Parts(jnp.asarray(rng.normal(size=(5, 3, 3)), jnp.float32)) for _ in range(2))
+    x = jnp.asarray(rng.normal(size=(5, 6)), jnp.float32)
+    apply = lambda dense: jnp.einsum("tij,tj->ti", dense, x, precision="highest")  # noqa: E731
+    SAME_COMPUTATION.check(first.apply(x), apply(first.dense(6)))
+    np.testing.assert_allclose((second @ first).apply(x), second.apply(first.apply(x)), rtol=1e-4, atol=1e-5)
+    SAME_COMPUTATION.check((first @ ScaledIdentity(jnp.full(5, 2.0))).dense(6), first.scale(2.0).dense(6))
+    assert np.linalg.norm(np.asarray(first.project().dense(6)), ord=2, axis=(1, 2)).max() <= 1 + 1e-5
+
+
+def test_the_matrix_of_a_linear_recursion_in_parts_needs_one_iteration_and_one_to_verify() -> None:
+    """x[t] = 0.9 x[t-1] - 0.5 x[t-2] + u, with (x[t], x[t-1]) as the state."""
+
+    def step(state: Any, input: Any) -> Any:
+        return 0.9 * state[0] - 0.5 * state[1] + input, state[0]
+
+    inputs = jax.random.normal(jax.random.key(0), (40, 3))
+    start = (jnp.ones(3), jnp.zeros(3))
+    scale = np.broadcast_to(np.asarray([[0.9, -0.5], [1.0, 0.0]]), (40, 2, 2))
+    solution = evaluate(step, start, inputs, method=methods.ScaledIdentity(scale), projection=False, atol=1e-5)
+    assert solution.iterations == 2
+    for found, expected in zip(solution.states, scan(step, start, inputs), strict=True):
+        CONVERGED.check(found, expected)
