@@ -37,6 +37,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "resume": ("parsample.resuming", "resume"),
     "Settings": ("parsample.settings", "Settings"),
     "read_settings": ("parsample.settings", "read_settings"),
+    "diffuse": ("parsample.diffusing", "diffuse"),
+    "Diffused": ("parsample.diffusing", "Diffused"),
     "forecast": ("parsample.forecasting", "forecast"),
     "MCMC": ("parsample.mcmc", "MCMC"),
     "Kernel": ("parsample.mcmc", "Kernel"),
@@ -54,6 +56,7 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:
     from parsample import plots, samplers, targets
     from parsample.diagnostics import summarize
+    from parsample.diffusing import Diffused, diffuse
     from parsample.engine import matrices, methods
     from parsample.engine.diagnose import Diagnosis, diagnose
     from parsample.engine.evaluate import evaluate, evaluate_sequential

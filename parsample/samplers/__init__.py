@@ -1,6 +1,7 @@
 """The samplers, one family a file. A new one is a file and a row in `SAMPLERS`."""
 
 from parsample.engine.names import unknown
+from parsample.samplers import diffusion
 from parsample.samplers.adjusted_mclmc import AdjustedMCLMC
 from parsample.samplers.barker import Barker
 from parsample.samplers.base import Chain, Sampler
@@ -56,6 +57,7 @@ __all__ = [
     "Sampler",
     "Tempering",
     "UnderdampedLangevin",
+    "diffusion",
     "find",
     "from_blackjax",
 ]

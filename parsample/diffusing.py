@@ -1,0 +1,309 @@
+"""Diffusion at the front door: draw samples, all denoising steps at once, and say what it cost."""
+
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from parsample.engine import methods
+from parsample.engine.evaluate import evaluate
+from parsample.engine.finish import finish_sequentially
+from parsample.engine.memory import evaluation_bytes
+from parsample.engine.methods.base import innermost
+from parsample.engine.options import check_tolerances, is_number, whole
+from parsample.engine.solution import ConvergenceError, Solution, raise_unless_converged
+from parsample.samplers.diffusion.base import HeldDenoiser, Process
+
+GUESSES = ("gaussian", "coarse", "start")
+
+
+class Diffused(NamedTuple):
+    """What `parsample.diffuse` returns.
+
+    Attributes:
+        samples: leading axis `num_samples`, in the units of the data.
+        solution: the trajectories, leading axes (num_samples, steps), and the verdict about each.
+        rounds: batches of model calls that had to wait for one another, of each sample: the steps of a coarse guess,
+            the calls one after the other inside a step or a segment, and what was left to the loop all count. The
+            sequential
+            sampler needs `num_steps` times the calls of a step. The number that a batch waits for is the largest.
+        model_evaluations: calls of the model in all of them, of each sample. A derivative along a probe counts as one.
+        finished_sequentially: steps of each sample that were left to the loop.
+        window: steps solved at a time.
+    """
+
+    samples: Float[Array, "num_samples ..."]
+    solution: Solution
+    rounds: Int[Array, " num_samples"]
+    model_evaluations: Int[Array, " num_samples"]
+    finished_sequentially: Int[Array, " num_samples"]
+    window: int
+
+
+def diffuse(
+    process: Any,
+    shape: Any,
+    num_samples: int = 1,
+    *,
+    seed: int = 0,
+    method: str | methods.Method = "scaled_identity",
+    tolerance: Any = 1e-3,
+    window: int | None = None,
+    memory_budget: int | None = None,
+    guess: Any = "gaussian",
+    coarse_steps: int = 5,
+    max_iterations: int | None = None,
+    active_set: bool | int = False,
+    dtype: Any = None,
+    throw: bool = True,
+) -> Diffused:
+    """Draw samples by a diffusion process, solving for its denoising steps in parallel.
+
+    The samples are those of the sequential sampler with the same noise, whatever the method. A step is accepted once it
+    and all before it have the root mean square over pixels, of their residual and of what the linear system would still
+    change, within `tolerance` times the noise level of the step: sqrt(sigma^2 + alpha^2 sigma_data^2), the noise that
+    is left and below it the data's own spread. The error of a sample is a small multiple of `tolerance * sigma_data`.
+
+    Args:
+        process: such as `parsample.samplers.diffusion.DDPM(predict)`.
+        shape: of one sample.
+        num_samples: how many.
+        seed: a whole number.
+        method: a name in `METHODS` or an instance. "scaled_identity": the scale that the schedule gives for normal data
+            of deviation `process.sigma_data`, which takes no derivative. "picard" is ParaDiGMS. "parareal" has segments
+            of sqrt(steps) steps, joined by the process on normal data.
+        tolerance: relative to the noise level of a step, dimensionless.
+        window: steps solved at a time; None for all, or for as many as `memory_budget` allows.
+        memory_budget: bytes that the evaluation of one sample may take on the device, as compiled.
+        guess: "gaussian": the process on normal data with the same noise, which calls no model; "coarse": the process
+            with the model called only at `coarse_steps` steps and its answer held between, which costs as many rounds;
+            "start": every step from the noise itself; or trajectories, like `solution.states` of a neighbouring run, "
+            "for
+            one sample or for each.
+        coarse_steps: calls of the model for guess="coarse".
+        max_iterations: before the loop takes over; None for as many as there are steps, within which every method ends.
+        active_set: evaluate again only the steps that moved; see `evaluate`.
+        dtype: of the samples; None for JAX's floating point.
+        throw: raise where a sample is not finite; otherwise return it with its status.
+
+    Returns:
+        A `Diffused`.
+
+    Raises:
+        ValueError: an argument is not what it should be; the sentence says which and how to mend it.
+        ConvergenceError: with `throw`, the sequential sampler itself meets a value that is not finite; the sentence
+            names the step and its time.
+
+    Cost: `rounds` batches of at most `window` calls of the model. Memory O(window) samples, beside the trajectory.
+
+    Source: Shih et al. 2023 (ParaDiGMS) for windows and tolerance; the scale from the schedule and the guess from
+    normal data are ours.
+    """
+    _check(process, shape, tolerance)
+    num_samples = whole("num_samples", num_samples, "it is how many samples are drawn")
+    steps, dtype = process.num_steps, jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    found, options = _method(process, method)
+    options |= {
+        "method": found,
+        "max_iterations": max_iterations,
+        "active_set": active_set,
+        "atol": jnp.asarray(tolerance * process.noise_levels, dtype),
+        "rtol": 0.0,
+        "norm": "rms",
+    }
+    check_tolerances(float(tolerance * process.noise_levels.min()), 0.0, dtype)
+    options["window"] = window = _window(process, shape, dtype, window, memory_budget, options)
+    keys = jax.random.split(jax.random.key(seed), num_samples)
+    states, guesses = _guesses(process, shape, dtype, num_samples, guess)
+    if guess == "coarse":
+        coarse_steps = _check_coarse(process, coarse_steps)
+    rounds_of_guess = coarse_steps if guess == "coarse" else 0
+    solution, finished = _run(process, shape, dtype, keys, guesses, states, rounds_of_guess, options)
+    if throw:
+        _raise_if_not_finite(process, solution)
+    depth, work, inner = process.evaluations_per_step, *_per_iteration(process, found, window)
+    samples = jax.vmap(lambda rows: process.sample(jax.tree.map(lambda leaf: leaf[-1], rows)))(solution.states)
+    is_loop = isinstance(found, methods.Sequential)
+    passes = jnp.where(is_loop, steps, solution.iterations * inner + finished)
+    parallel = solution.evaluations - finished
+    return Diffused(
+        samples=samples,
+        solution=solution,
+        rounds=rounds_of_guess + depth * passes,
+        model_evaluations=rounds_of_guess + depth * (jnp.round(parallel * work).astype(parallel.dtype) + finished),
+        finished_sequentially=finished,
+        window=window,
+    )
+
+
+@eqx.filter_jit
+def _run(
+    process: Process,
+    shape: tuple[int, ...],
+    dtype: Any,
+    keys: Array,
+    guesses: str,
+    given: PyTree,
+    coarse_steps: int,
+    options: dict[str, Any],
+) -> tuple[Solution, Array]:
+    transition = process.transition
+
+    def sample(element: tuple[Array, PyTree]) -> tuple[Solution, Array]:
+        key, guess = element
+        state_key, input_key = jax.random.split(key)
+        initial, inputs = process.init(state_key, shape, dtype), process.draw_inputs(input_key, shape, dtype)
+        if guesses == "gaussian":
+            guess = evaluate(process.gaussian().transition, initial, inputs, method="sequential", throw=False).states
+        elif guesses == "coarse":
+            guess = _hold_predictions(process, initial, inputs, coarse_steps)
+        solution = evaluate(transition, initial, inputs, guess=guess, throw=False, **options)
+        whole = finish_sequentially(transition, initial, inputs, solution)
+        return whole, whole.evaluations - solution.evaluations
+
+    # On a CPU the steps of one window fill the machine; one sample after the other, none waits for a slower one.
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(sample, (keys, given))
+    return jax.vmap(sample)((keys, given))
+
+
+def _hold_predictions(process: Process, initial: PyTree, inputs: Any, coarse_steps: int) -> PyTree:
+    """Run the process with the model called at a few steps only, and its clean sample held between."""
+    steps = process.num_steps
+    calls = jnp.zeros(steps, bool).at[jnp.linspace(0, steps, coarse_steps, endpoint=False).astype(int)].set(True)
+
+    def step(carry: tuple[PyTree, Array], element: tuple[Any, Array]) -> tuple[tuple[PyTree, Array], PyTree]:
+        state, x0 = carry
+        input, call = element
+        x0 = jax.lax.cond(call, lambda: process.denoise(process.sample(state), input.now), lambda: x0)
+        held = process.with_denoiser(HeldDenoiser(x0))
+        state = held.step(state, input)
+        return (state, x0), state
+
+    return jax.lax.scan(step, (initial, jnp.zeros_like(process.sample(initial))), (inputs, calls))[1]
+
+
+def _method(process: Process, method: str | methods.Method) -> tuple[methods.Method, dict[str, Any]]:
+    """Return the method, with what a name means for a diffusion process, and the options of `evaluate` it needs."""
+    if method == "scaled_identity":
+        jacobians = process.jacobians()
+        if jacobians.shape[1] == 1:
+            return methods.ScaledIdentity(jnp.clip(jacobians[:, 0, 0], -1, 1)), {}
+        # A product of such matrices contracts, though hardly one of them does.
+        return methods.ScaledIdentity(jacobians), {"projection": False}
+    if method == "parareal":
+        return methods.Parareal(segment=math.isqrt(process.num_steps - 1) + 1), {}
+    if method == "auto":
+        raise ValueError("method is 'auto', which is not for diffusion; expected a name in METHODS or an instance.")
+    return methods.find(method), {}
+
+
+def _per_iteration(process: Process, method: methods.Method, window: int) -> tuple[float, int]:
+    """Return what an evaluation costs in calls of the model, derivatives included, and the rounds of an iteration."""
+    inner = innermost(method)
+    if isinstance(inner, methods.Parareal):
+        # What joins the segments calls the model too, unless it is the process on normal data.
+        segment = min(inner.segment, window)
+        return 1.0, segment + (0 if inner.coarse is None else -(-window // segment))
+    if not method.needs_derivative or isinstance(inner, methods.Sequential):
+        return 1.0, 1
+    probes = getattr(inner, "num_probes", 1)
+    if isinstance(inner, methods.BlockQuasiNewton):
+        probes *= 2
+    return 1.0 + probes, 1
+
+
+def _window(
+    process: Process,
+    shape: tuple[int, ...],
+    dtype: Any,
+    window: int | None,
+    budget: int | None,
+    options: dict[str, Any],
+) -> int:
+    """Return the window, the largest that the budget allows where none is given."""
+    steps = process.num_steps
+    asked = steps if window is None else min(whole("window", window, "None solves all steps at once"), steps)
+    if budget is None:
+        return asked
+    budget = whole("memory_budget", budget, "it is in bytes; None sets no limit")
+    initial, inputs = (
+        process.init(jax.random.key(0), shape, dtype),
+        process.draw_inputs(jax.random.key(0), shape, dtype),
+    )
+
+    def size(window: int) -> int:
+        chosen = {**options, "window": window, "max_iterations": None}
+        return evaluation_bytes(process.transition, initial, inputs, 1, **chosen)
+
+    # Memory is a line in the window; two points on it tell the rest.
+    low, high = max(1, steps // 4), max(2, steps // 2)
+    slope = max((size(high) - size(low)) / max(high - low, 1), 1.0)
+    base = size(low) - slope * low
+    allowed = int((budget - base) // slope)
+    if allowed < 1 or (window is not None and asked > allowed):
+        needed = math.ceil(base + slope * asked)
+        remedy = f"a window of {allowed} fits" if allowed >= 1 else "no window fits"
+        raise ValueError(
+            f"window is {window}, which takes about {needed:,} bytes a sample, more than memory_budget, {budget:,}; "
+            f"{remedy}."
+        )
+    return min(asked, allowed)
+
+
+def _guesses(process: Process, shape: tuple[int, ...], dtype: Any, num_samples: int, guess: Any) -> tuple[PyTree, str]:
+    """Return trajectories to start from, leading axis `num_samples`, or None, and what kind of a guess it is."""
+    if isinstance(guess, str):
+        if guess not in GUESSES:
+            raise ValueError(f"guess is {guess!r}, expected one of {', '.join(map(repr, GUESSES))}, or trajectories.")
+        return None, guess
+    states = guess.solution.states if isinstance(guess, Diffused) else guess
+    state = jax.eval_shape(lambda: process.init(jax.random.key(0), shape, dtype))
+    one = jax.tree.map(lambda leaf: (process.num_steps, *leaf.shape), state)
+    found = jax.tree.map(jnp.shape, states)
+    batched = jax.tree.map(lambda leaf: (num_samples, process.num_steps, *leaf.shape), state)
+    if found == one:
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_samples, *leaf.shape)), states), "given"
+    if found != batched:
+        raise ValueError(f"guess has the shapes {found}, expected {one} for one sample, or {batched} for each.")
+    return states, "given"
+
+
+def _check(process: Any, shape: Any, tolerance: Any) -> None:
+    if not isinstance(process, Process):
+        raise ValueError(
+            f"process is a {type(process).__name__}, expected one such as parsample.samplers.diffusion.DDPM(predict)."
+        )
+    if not isinstance(shape, tuple) or not all(hasattr(n, "__index__") and n >= 1 for n in shape):
+        raise ValueError(f"shape is {shape!r}, expected the shape of one sample, such as (64,) or (3, 32, 32).")
+    if not (is_number(tolerance) and 0 < tolerance < math.inf):
+        raise ValueError(f"tolerance is {tolerance!r}, expected a finite number above 0, such as 1e-3.")
+
+
+def _check_coarse(process: Process, coarse_steps: Any) -> int:
+    coarse_steps = whole("coarse_steps", coarse_steps, "it is how often the model is called for a guess")
+    if coarse_steps > process.num_steps:
+        raise ValueError(f"coarse_steps is {coarse_steps}, expected at most {process.num_steps}, the number of steps.")
+    return coarse_steps
+
+
+def _raise_if_not_finite(process: Process, solution: Solution) -> None:
+    converged = np.asarray(solution.converged)
+    if converged.all():
+        return
+    worst = int(np.argmin(converged))
+    bad = int(solution.first_bad_step[worst])
+    time = process.levels.time[bad]
+    try:
+        raise_unless_converged(solution)
+    except ConvergenceError as error:
+        error.args = (
+            f"Sample {worst}: the state after step {bad} of {process.num_steps} is not finite: predict returned NaN or "
+            f"infinity at t = {time:g}, or a state that is too large; the sequential sampler meets the same value. "
+            "Check the model there.",
+        )
+        raise

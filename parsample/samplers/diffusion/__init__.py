@@ -1,0 +1,83 @@
+"""Diffusion: schedules, predictions, and the processes, one a file. A new one is a file and a row in `PROCESSES`."""
+
+from parsample.engine.names import unknown
+from parsample.samplers.diffusion.annealed_langevin import AnnealedLangevin
+from parsample.samplers.diffusion.base import GaussianDenoiser, Process, ProcessTransition, StepInput
+from parsample.samplers.diffusion.ddim import DDIM
+from parsample.samplers.diffusion.ddpm import DDPM
+from parsample.samplers.diffusion.dpm_solver_pp import DPMSolverPP
+from parsample.samplers.diffusion.edm import EDM
+from parsample.samplers.diffusion.euler_maruyama import EulerMaruyama
+from parsample.samplers.diffusion.exact import MixtureModel
+from parsample.samplers.diffusion.heun import Heun
+from parsample.samplers.diffusion.predictions import PREDICTIONS, convert
+from parsample.samplers.diffusion.predictor_corrector import PredictorCorrector
+from parsample.samplers.diffusion.schedules import (
+    VE,
+    VP,
+    CosineBetas,
+    Karras,
+    Level,
+    LinearBetas,
+    RectifiedFlow,
+    Schedule,
+    SigmoidBetas,
+    SubVP,
+)
+from parsample.samplers.diffusion.unipc import UniPC
+
+PROCESSES: dict[str, type[Process]] = {
+    "ddpm": DDPM,
+    "ddim": DDIM,
+    "euler_maruyama": EulerMaruyama,
+    "heun": Heun,
+    "edm": EDM,
+    "dpm_solver_pp": DPMSolverPP,
+    "unipc": UniPC,
+    "predictor_corrector": PredictorCorrector,
+    "annealed_langevin": AnnealedLangevin,
+}
+
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "EDM",
+    "PREDICTIONS",
+    "PROCESSES",
+    "VE",
+    "VP",
+    "AnnealedLangevin",
+    "CosineBetas",
+    "DPMSolverPP",
+    "EulerMaruyama",
+    "GaussianDenoiser",
+    "Heun",
+    "Karras",
+    "Level",
+    "LinearBetas",
+    "MixtureModel",
+    "PredictorCorrector",
+    "Process",
+    "ProcessTransition",
+    "RectifiedFlow",
+    "Schedule",
+    "SigmoidBetas",
+    "StepInput",
+    "SubVP",
+    "UniPC",
+    "convert",
+    "find",
+]
+
+
+def find(process: str | type[Process]) -> type[Process]:
+    """Return a process's class, given as such or by its name in `PROCESSES`.
+
+    Raises:
+        ValueError: no process has that name; the nearest one is suggested.
+    """
+    if isinstance(process, type) and issubclass(process, Process):
+        return process
+    if isinstance(process, str) and process in PROCESSES:
+        return PROCESSES[process]
+    raise unknown("process", process, PROCESSES, "a Process class")

@@ -1,0 +1,347 @@
+"""What a diffusion process is: a discretised reverse equation as a transition, with its schedule among the inputs."""
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from parsample.engine.names import unknown
+from parsample.engine.options import is_number
+from parsample.engine.transition import Transition
+from parsample.samplers.diffusion.predictions import TO_X0, check_prediction
+from parsample.samplers.diffusion.schedules import Level, LinearBetas, Schedule, check_times
+
+
+class StepInput(NamedTuple):
+    """What a step is given.
+
+    Attributes:
+        now: the level that the state has.
+        next: the level that it gets; sigma is 0 where it is to be clean.
+        noise: standard normal, one array of the sample's shape for each that the process needs, or none.
+        coefficients: what else the process works out from the schedule, a tuple of numbers.
+    """
+
+    now: Level
+    next: Level
+    noise: tuple[Array, ...]
+    coefficients: tuple[Any, ...]
+
+
+class Denoiser(eqx.Module):
+    """What stands in for a model: it gives the clean sample from signal and noise."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Array, alpha: Array, sigma: Array) -> Array:
+        """Return the clean sample."""
+
+
+class HeldDenoiser(Denoiser):
+    """The same clean sample whatever x is: the last answer of a model, held."""
+
+    x0: Array
+
+    def __call__(self, x: Array, alpha: Array, sigma: Array) -> Array:
+        """Return the clean sample."""
+        return self.x0
+
+
+class GaussianDenoiser(Denoiser):
+    """The exact mean of x0 given x for normal data of mean 0: what stands in for a model where none may be called.
+
+    Args:
+        sigma_data: standard deviation of the data, in its units.
+    """
+
+    sigma_data: float = eqx.field(static=True)
+
+    def __call__(self, x: Array, alpha: Array, sigma: Array) -> Array:
+        """Return alpha s^2 / (alpha^2 s^2 + sigma^2) x."""
+        signal = (alpha * self.sigma_data) ** 2
+        # The quotient alpha / (alpha^2 + ...) has no 0 / 0 for a clean sample, where sigma is 0 and alpha is not.
+        return alpha * self.sigma_data**2 / (signal + sigma**2) * x
+
+
+class Process(eqx.Module):
+    """A way to go from noise to a sample in `num_steps` steps.
+
+    Args:
+        predict: the model: `predict(x, t)`, or `predict(x, t, condition)` where there is a condition. One sample and
+            one time, as the schedule has it: training step, noise level or continuous time.
+        schedule: how much noise there is when.
+        num_steps: of the sampler.
+        prediction: what the model predicts: "noise", "x0", "v", "score" or "velocity".
+        spacing: which times: "leading", "linspace" or "trailing" for training steps, "linspace" for continuous time, or
+            "karras"; None for what the process is best with.
+        times: the times themselves, falling, in place of `num_steps` and `spacing`.
+        condition: any pytree, handed to the model as it is.
+        sigma_data: standard deviation of the data around its nearest neighbours, in its units. It changes no sample:
+            methods take the scale of the Jacobian and the guess from it.
+        options: of the process.
+
+    Raises:
+        ValueError: an argument is not what it should be; the sentence says which and how to mend it.
+    """
+
+    # Calls of the model a step, one after the other, and arrays of noise a step.
+    evaluations_per_step: ClassVar[int] = 1
+    noises: ClassVar[int] = 0
+    # Whether the last step goes to a clean sample, beyond the last of the times.
+    ends_clean: ClassVar[bool] = True
+    # The options of the process: (name, default, least, largest).
+    option_rows: ClassVar[tuple[tuple[str, float, float, float], ...]] = ()
+
+    predict: Callable
+    schedule: Schedule
+    prediction: str = eqx.field(static=True)
+    visited: tuple[Any, ...] = eqx.field(static=True)
+    condition: PyTree
+    sigma_data: float = eqx.field(static=True)
+    options: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        predict: Any,
+        schedule: Any = None,
+        num_steps: int | None = None,
+        prediction: str = "noise",
+        *,
+        spacing: str | None = None,
+        times: Any = None,
+        condition: PyTree = None,
+        sigma_data: Any = 1.0,
+        **options: Any,
+    ):
+        """Check the arguments and choose the times."""
+        if not callable(predict):
+            raise ValueError(f"predict is a {type(predict).__name__}, expected a function `predict(x, t)`.")
+        check_prediction(prediction)
+        if not (is_number(sigma_data) and 0 < sigma_data < math.inf):
+            raise ValueError(f"sigma_data is {sigma_data!r}, expected a finite number above 0, such as 0.5 for images.")
+        schedule = self.default_schedule() if schedule is None else schedule
+        if not isinstance(schedule, Schedule):
+            raise ValueError(f"schedule is a {type(schedule).__name__}, expected one such as LinearBetas() or VP().")
+        if times is None:
+            num_steps = self.default_steps() if num_steps is None else num_steps
+            spacing = self.default_spacing(schedule) if spacing is None else spacing
+            times = schedule.times(self._count(num_steps), spacing)
+        elif num_steps is not None or spacing is not None:
+            raise ValueError("times was given beside num_steps or spacing, expected one or the other; leave one out.")
+        self.predict, self.schedule, self.prediction, self.condition = predict, schedule, prediction, condition
+        self.visited = check_times(times, schedule)
+        self.sigma_data = float(sigma_data)
+        self.options = self._check_options(options)
+        self._check_levels()
+
+    # What a process says of itself.
+
+    @abc.abstractmethod
+    def step(self, state: PyTree, input: StepInput) -> PyTree:
+        """Make one step."""
+
+    @abc.abstractmethod
+    def coefficients(self, levels: Level) -> tuple[np.ndarray, ...]:
+        """Return what a step needs beside its two levels, arrays with leading axis `steps`, from `steps + 1` levels."""
+
+    def default_schedule(self) -> Schedule:
+        """Return the schedule to use where none is given."""
+        return LinearBetas()
+
+    def default_steps(self) -> int:
+        """Return the number of steps to make where none is given."""
+        return 100
+
+    def default_spacing(self, schedule: Schedule) -> str:
+        """Return the spacing to use where none is given."""
+        return "leading" if schedule.discrete else "linspace"
+
+    def start(self, x: Array) -> PyTree:
+        """Return the state at the beginning."""
+        return x
+
+    def sample(self, state: PyTree) -> Array:
+        """Return the sample in a state."""
+        return state
+
+    # What is the same for all.
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps there are."""
+        return len(self.visited) - (0 if self.ends_clean else 1)
+
+    @property
+    def levels(self) -> Level:
+        """The level before every step, and after the last: `num_steps + 1` of each, in double precision."""
+        visited = self.schedule.level(np.asarray(self.visited))
+        if not self.ends_clean:
+            return visited
+        return Level(*(np.append(row, end) for row, end in zip(visited, (0, 1.0, 0.0), strict=True)))
+
+    @property
+    def noise_levels(self) -> np.ndarray:
+        """The scale of an error after every step, in the units of the data: sqrt(sigma^2 + alpha^2 sigma_data^2).
+
+        The noise that is left, and below it the data's own spread. On normal data the ODE keeps the ratio of an error
+        to this scale, so that a tolerance relative to it is as strict at the beginning as at the end, where no noise is
+        left.
+        """
+        return self._scale(split(self.levels)[1])
+
+    def _scale(self, levels: Level) -> np.ndarray:
+        return np.sqrt(levels.sigma**2 + (levels.alpha * self.sigma_data) ** 2)
+
+    @property
+    def transition(self) -> "ProcessTransition":
+        """What the engine solves: `transition(state, input) -> state`."""
+        return ProcessTransition(self)
+
+    def init(self, rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = None) -> PyTree:
+        """Return the state that sampling starts from: normal noise at the first level."""
+        scale = self.schedule.prior_scale(self.visited[0])
+        return self.start(scale * jax.random.normal(rng_key, shape, jnp.result_type(float) if dtype is None else dtype))
+
+    def draw_inputs(self, rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = None) -> StepInput:
+        """Return the schedule values and the noise of all steps, leading axis `steps`."""
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        steps, levels = self.num_steps, self.levels
+
+        def cut(first: int) -> Level:
+            time = jnp.asarray(levels.time[first : first + steps], jnp.int32 if self.schedule.discrete else dtype)
+            return Level(time, *(jnp.asarray(row[first : first + steps], dtype) for row in levels[1:]))
+
+        size = math.prod(shape)
+        noise = tuple(
+            # Drawn flat: for a short last axis XLA takes long to compile the generator.
+            jax.random.normal(key, (steps * size,), dtype).reshape(steps, *shape)
+            for key in (jax.random.split(rng_key, self.noises) if self.noises else ())
+        )
+        coefficients = tuple(jnp.asarray(row, dtype) for row in self.coefficients(levels))
+        return StepInput(cut(0), cut(1), noise, coefficients)
+
+    def denoise(self, x: Array, level: Level) -> Array:
+        """Return the model's clean sample at a level."""
+        if isinstance(self.predict, Denoiser):
+            return self.predict(x, level.alpha, level.sigma)
+        extra = () if self.condition is None else (self.condition,)
+        output = self.predict(x, level.time, *extra)
+        if jnp.shape(output) != x.shape:
+            raise ValueError(
+                f"predict returned shape {jnp.shape(output)} for a sample of shape {x.shape}, expected the same; it is "
+                "given one sample and one time, without a batch axis."
+            )
+        if not jnp.issubdtype(jnp.result_type(output), jnp.floating):
+            raise ValueError(
+                f"predict returned dtype {jnp.result_type(output)}, expected floating point like the sample's "
+                f"{x.dtype}."
+            )
+        # A model may run in bfloat16; the state keeps its precision.
+        return TO_X0[self.prediction](x, output.astype(x.dtype), level.alpha, level.sigma)
+
+    def noise_of(self, x: Array, x0: Array, level: Level) -> Array:
+        """Return the noise in x, given its clean sample."""
+        return (x - level.alpha * x0) / level.sigma
+
+    def gaussian(self) -> "Process":
+        """Return the same process for normal data of standard deviation `sigma_data`: it calls no model."""
+        return self.with_denoiser(GaussianDenoiser(self.sigma_data))
+
+    def with_denoiser(self, stand_in: Denoiser) -> "Process":
+        """Return the same process with something else in the place of its model."""
+        return eqx.tree_at(lambda p: (p.predict, p.condition), self, (stand_in, None), is_leaf=lambda x: x is None)
+
+    def jacobians(self) -> Float[Array, "steps parts parts"]:
+        """Return the Jacobian of every step for normal data of standard deviation `sigma_data`.
+
+        There each part of the next state is a number times each part of the last, the same number for every pixel.
+        """
+        simple, state = self.gaussian(), self.start(jnp.ones(()))
+        inputs = self.draw_inputs(jax.random.key(0), ())
+        inputs = inputs._replace(noise=tuple(jnp.zeros_like(noise) for noise in inputs.noise))
+        flat, tree = jax.tree.flatten(state)
+
+        def step(parts: Array, input: StepInput) -> Array:
+            return jnp.stack(jax.tree.leaves(simple.step(jax.tree.unflatten(tree, list(parts)), input)))
+
+        return jax.vmap(lambda input: jax.jacfwd(step)(jnp.stack(flat), input))(inputs)
+
+    def _count(self, num_steps: Any) -> int:
+        """Return the number of times that so many steps visit."""
+        if isinstance(num_steps, bool) or not hasattr(num_steps, "__index__") or num_steps.__index__() < 1:
+            raise ValueError(f"num_steps is {num_steps!r}, expected a whole number of at least 1.")
+        return num_steps.__index__() + (0 if self.ends_clean else 1)
+
+    def _check_options(self, options: dict[str, Any]) -> tuple[float, ...]:
+        known = [name for name, *_ in self.option_rows]
+        for name in options:
+            if name not in known:
+                raise unknown(f"an option of {type(self).__name__}", name, known or ["none"])
+        found = []
+        for name, default, least, largest in self.option_rows:
+            value = options.get(name, default)
+            if not (is_number(value) and least <= value <= largest):
+                raise ValueError(f"{name} is {value!r}, expected a number in [{least:g}, {largest:g}].")
+            found.append(float(value))
+        return tuple(found)
+
+    def _check_levels(self) -> None:
+        _, alpha, sigma = self.schedule.level(np.asarray(self.visited))
+        if self.num_steps < 1:
+            raise ValueError("times holds 1 time, expected at least 2: this process makes a step between two of them.")
+        if (sigma[: self.num_steps] <= 0).any():
+            raise ValueError("times reach a level without noise before the last step; leave out time 0.")
+        if self.needs_signal() and (alpha <= 0).any():
+            raise ValueError(
+                f"the schedule has no signal at time {self.visited[0]:g}, where {type(self).__name__} cannot start; "
+                f"give "
+                "times that begin below it, or use DDIM."
+            )
+
+    def needs_signal(self) -> bool:
+        """Whether alpha must not be 0: whenever it is divided by."""
+        return self.prediction in ("noise", "score")
+
+
+def split(levels: Level) -> tuple[Level, Level]:
+    """Return the levels before and after every step."""
+    return Level(*(row[:-1] for row in levels)), Level(*(row[1:] for row in levels))
+
+
+class ProcessTransition(Transition):
+    """A process's step as a transition. Its surrogate is the same process on normal data."""
+
+    process: Process
+
+    def __call__(self, state: PyTree, input: StepInput) -> PyTree:
+        """Return the next state."""
+        return self.process.step(state, input)
+
+    def with_gate(self, gate: str) -> "ProcessTransition":
+        """Return itself: there is no decision."""
+        return self
+
+    def with_diagonal(self, state: PyTree, input: StepInput) -> None:
+        """Return None: the model's Jacobian is not known."""
+        return None
+
+    def surrogate(self) -> "ProcessTransition":
+        """Return the transition for normal data of standard deviation `sigma_data`."""
+        return ProcessTransition(self.process.gaussian())
+
+    def start(self, state: PyTree) -> PyTree:
+        """Return the state itself."""
+        return state
+
+    def advance(self, carry: PyTree, input: StepInput) -> tuple[PyTree, None]:
+        """Return the next state and no diagnostics."""
+        return self.process.step(carry, input), None
+
+    def state_of(self, carry: PyTree) -> PyTree:
+        """Return the carry, which is the state."""
+        return carry

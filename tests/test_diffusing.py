@@ -1,0 +1,161 @@
+"""The front door of diffusion: the parallel samples are the loop's, their law is right, and the counts are honest."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import parsample as ps
+from parsample.engine import methods
+from parsample.samplers import diffusion
+from parsample.samplers.diffusion import PROCESSES
+from tests.samplers.diffusion.models import MEANS, model
+from tests.tolerances import STATISTICAL, check_mean
+
+STEPS = 24
+
+
+def make(name: str, **options: Any) -> diffusion.Process:
+    defaults = PROCESSES[name](lambda x, t: x)
+    if name == "annealed_langevin":
+        return PROCESSES[name](model(defaults.schedule), num_steps=4, sigma_data=0.3, repeats=STEPS // 4, **options)
+    return PROCESSES[name](model(defaults.schedule), num_steps=STEPS, sigma_data=0.3, **options)
+
+
+ROWS = [(name, "scaled_identity") for name in PROCESSES] + [
+    ("ddpm", "picard"),
+    ("dpm_solver_pp", "picard"),
+    ("ddpm", "quasi_newton"),
+    ("ddim", "anderson"),
+    ("ddim", "parareal"),
+    ("dpm_solver_pp", "block_quasi_newton"),
+]
+
+
+@pytest.mark.parametrize(("name", "method"), ROWS)
+def test_parallel_samples_are_the_loops(name: str, method: str) -> None:
+    process = make(name)
+    out = ps.diffuse(process, (3,), 2, method=method, tolerance=1e-3)
+    loop = ps.diffuse(process, (3,), 2, method="sequential")
+    assert out.solution.converged.all()
+    x = jax.vmap(jax.vmap(process.sample))
+    error = np.asarray(x(out.solution.states) - x(loop.solution.states))
+    # The tolerance is that of one step; the error of the trajectory is a multiple of it.
+    relative = np.sqrt((error**2).mean(-1)) / process.noise_levels
+    assert relative.max() < 0.02
+    np.testing.assert_array_equal(out.samples, x(out.solution.states)[:, -1])
+    calls = process.evaluations_per_step
+    np.testing.assert_array_equal(loop.rounds, calls * process.num_steps)
+    if method != "parareal":
+        np.testing.assert_array_equal(out.rounds, calls * out.solution.iterations)
+        assert (out.solution.iterations <= process.num_steps).all()
+
+
+def test_the_law_of_the_samples() -> None:
+    """Mean and second moments of a mixture, behind their standard errors; ancestral sampling has a bias of its own."""
+    schedule = diffusion.LinearBetas()
+    out = ps.diffuse(diffusion.DDPM(model(schedule), schedule, 250, sigma_data=0.3), (3,), 600)
+    truth = model(schedule).draw(jax.random.key(9), 200_000)
+    x = np.asarray(out.samples)
+    for power in (1, 2):
+        moments = x**power
+        check_mean(moments.mean(0), (np.asarray(truth) ** power).mean(0), moments.std(0) / np.sqrt(len(x)))
+    nearest = np.argmin(((x[:, None] - MEANS) ** 2).sum(-1), 1)
+    shares = np.bincount(nearest, minlength=3) / len(x)
+    assert (np.abs(shares - 1 / 3) < STATISTICAL * np.sqrt(2 / 9 / len(x))).all()
+
+
+def test_windows_guesses_and_methods_change_no_sample() -> None:
+    process = make("ddpm")
+    loop = ps.diffuse(process, (3,), 2, method="sequential")
+    cases: list[dict[str, Any]] = [
+        {"window": 5},
+        {"guess": "coarse", "coarse_steps": 3},
+        {"guess": loop},
+        {"method": methods.Anderson(methods.ScaledIdentity(0.9))},
+        {"max_iterations": 2},
+    ]
+    found = [ps.diffuse(process, (3,), 2, **case) for case in cases]
+    for out in found:
+        np.testing.assert_allclose(out.samples, loop.samples, atol=1e-3)
+        assert out.solution.converged.all()
+    coarse, neighbour, cut = found[1], found[2], found[-1]
+    np.testing.assert_array_equal(coarse.rounds, 3 + coarse.solution.iterations)
+    np.testing.assert_array_equal(neighbour.rounds, 1)
+    # What was left to the loop waits step by step.
+    assert (cut.finished_sequentially > 0).all()
+    np.testing.assert_array_equal(cut.rounds, 2 + cut.finished_sequentially)
+
+
+def test_the_seed_and_the_number_of_samples() -> None:
+    process = make("ddim")
+    few, many = ps.diffuse(process, (3,), 2, seed=5), ps.diffuse(process, (3,), 2, seed=6)
+    assert np.abs(few.samples - many.samples).max() > 0.01
+    np.testing.assert_array_equal(few.samples, ps.diffuse(process, (3,), 2, seed=5).samples)
+
+
+def test_what_parareal_waits_for() -> None:
+    out = ps.diffuse(make("ddim"), (3,), method="parareal")
+    assert out.rounds[0] == 5 * out.solution.iterations[0]
+
+
+def test_a_budget_sets_the_window() -> None:
+    process = make("ddim")
+    needed = _bytes_of(process)
+    tight = ps.diffuse(process, (3,), memory_budget=needed)
+    assert 1 <= tight.window < STEPS
+    with pytest.raises(
+        ValueError,
+        match=rf"window is {STEPS}, which takes about .* than memory_budget, .* a window of {tight.window} fits",
+    ):
+        ps.diffuse(process, (3,), memory_budget=needed, window=STEPS)
+
+
+def _bytes_of(process: diffusion.Process) -> int:
+    from parsample.engine.memory import evaluation_bytes
+
+    initial, inputs = process.init(jax.random.key(0), (3,)), process.draw_inputs(jax.random.key(0), (3,))
+    return evaluation_bytes(process.transition, initial, inputs, 1, method="picard", window=STEPS // 2)
+
+
+def test_a_model_that_fails_at_a_time() -> None:
+    schedule = diffusion.LinearBetas()
+    fine = model(schedule)
+    process = diffusion.DDIM(lambda x, t: jnp.where(t == 400, jnp.nan, fine(x, t)), schedule, 10)
+    with pytest.raises(ps.ConvergenceError, match=r"step 5 of 10 is not finite: predict returned NaN .* at t = 400"):
+        ps.diffuse(process, (3,))
+    out = ps.diffuse(process, (3,), throw=False)
+    assert not out.solution.converged.any()
+    assert out.solution.first_bad_step[0] == 5
+
+
+def test_a_model_in_bfloat16() -> None:
+    schedule = diffusion.LinearBetas()
+    fine = model(schedule)
+    process = diffusion.DDIM(lambda x, t: fine(x, t).astype(jnp.bfloat16), schedule, 20, sigma_data=0.3)
+    out, loop = ps.diffuse(process, (3,)), ps.diffuse(process, (3,), method="sequential")
+    assert out.samples.dtype == jnp.float32
+    np.testing.assert_allclose(out.samples, loop.samples, atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"process": 3}, r"process is a int, expected one such as"),
+        ({"shape": [3]}, r"shape is \[3\], expected the shape of one sample"),
+        ({"tolerance": 0.0}, r"tolerance is 0.0, expected a finite number above 0"),
+        ({"num_samples": 0}, r"num_samples is 0, expected a whole number of at least 1"),
+        ({"guess": "coarsest"}, r"guess is 'coarsest', expected one of 'gaussian', 'coarse', 'start'"),
+        ({"guess": jnp.zeros((3, 2))}, r"guess has the shapes \(3, 2\), expected \(24, 3\) for one sample"),
+        ({"guess": "coarse", "coarse_steps": 25}, r"coarse_steps is 25, expected at most 24"),
+        ({"method": "auto"}, r"method is 'auto', which is not for diffusion"),
+        ({"method": "picrad"}, r"method is 'picrad'.*Did you mean 'picard'"),
+        ({"window": 0}, r"window is 0, expected a whole number of at least 1"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"process": make("ddim"), "shape": (3,), "num_samples": 1, **options}
+    with pytest.raises(ValueError, match=message):
+        ps.diffuse(**arguments)
