@@ -3,6 +3,7 @@
 from parsample.engine.names import unknown
 from parsample.samplers.diffusion.annealed_langevin import AnnealedLangevin
 from parsample.samplers.diffusion.base import GaussianDenoiser, Process, ProcessTransition, StepInput
+from parsample.samplers.diffusion.continuous import VE, VP, Karras, RectifiedFlow, SubVP
 from parsample.samplers.diffusion.ddim import DDIM
 from parsample.samplers.diffusion.ddpm import DDPM
 from parsample.samplers.diffusion.dpm_solver_pp import DPMSolverPP
@@ -12,18 +13,7 @@ from parsample.samplers.diffusion.exact import MixtureModel
 from parsample.samplers.diffusion.heun import Heun
 from parsample.samplers.diffusion.predictions import PREDICTIONS, convert
 from parsample.samplers.diffusion.predictor_corrector import PredictorCorrector
-from parsample.samplers.diffusion.schedules import (
-    VE,
-    VP,
-    CosineBetas,
-    Karras,
-    Level,
-    LinearBetas,
-    RectifiedFlow,
-    Schedule,
-    SigmoidBetas,
-    SubVP,
-)
+from parsample.samplers.diffusion.schedules import CosineBetas, Level, LinearBetas, Schedule, SigmoidBetas
 from parsample.samplers.diffusion.unipc import UniPC
 
 PROCESSES: dict[str, type[Process]] = {

@@ -6,7 +6,8 @@ import numpy as np
 
 from parsample.samplers.diffusion.affine import Affine
 from parsample.samplers.diffusion.base import Process, split
-from parsample.samplers.diffusion.schedules import Karras, Level, Schedule
+from parsample.samplers.diffusion.continuous import Karras
+from parsample.samplers.diffusion.schedules import Level, Schedule
 
 
 class AnnealedLangevin(Affine):

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from parsample.samplers.diffusion.base import Process, StepInput, split
+from parsample.samplers.diffusion.continuous import Continuous
 from parsample.samplers.diffusion.heun import AbstractHeun, second_level
-from parsample.samplers.diffusion.schedules import Continuous, Level
+from parsample.samplers.diffusion.schedules import Level
 
 
 class EDM(AbstractHeun):

@@ -6,7 +6,8 @@ import numpy as np
 
 from parsample.samplers.diffusion.affine import Affine
 from parsample.samplers.diffusion.base import Process
-from parsample.samplers.diffusion.schedules import VP, Level, Schedule
+from parsample.samplers.diffusion.continuous import VP
+from parsample.samplers.diffusion.schedules import Level, Schedule
 
 
 class EulerMaruyama(Affine):

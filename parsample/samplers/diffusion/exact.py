@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from parsample.samplers.diffusion.continuous import Continuous
 from parsample.samplers.diffusion.predictions import FROM, check_prediction
-from parsample.samplers.diffusion.schedules import Continuous, Discrete, Schedule
+from parsample.samplers.diffusion.schedules import Discrete, Schedule
 
 
 class MixtureModel(eqx.Module):

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from parsample.samplers.diffusion.base import Process, StepInput, split
-from parsample.samplers.diffusion.schedules import Karras, Level, Schedule
+from parsample.samplers.diffusion.continuous import Karras
+from parsample.samplers.diffusion.schedules import Level, Schedule
 
 
 class AbstractHeun(Process):

@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from parsample.samplers.diffusion.base import Process, StepInput, split
+from parsample.samplers.diffusion.continuous import VE
 from parsample.samplers.diffusion.euler_maruyama import euler_weights
-from parsample.samplers.diffusion.schedules import VE, Level, Schedule
+from parsample.samplers.diffusion.schedules import Level, Schedule
 
 
 class PredictorCorrector(Process):
