@@ -29,8 +29,8 @@ class Diffused(NamedTuple):
         solution: the trajectories, leading axes (num_samples, steps), and the verdict about each.
         rounds: batches of model calls that had to wait for one another, of each sample: the steps of a coarse guess,
             the calls one after the other inside a step or a segment, and what was left to the loop all count. The
-            sequential
-            sampler needs `num_steps` times the calls of a step. The number that a batch waits for is the largest.
+            sequential sampler needs `num_steps` times the calls of a step. The number that a batch waits for is the
+            largest.
         model_evaluations: calls of the model in all of them, of each sample. A derivative along a probe counts as one.
         finished_sequentially: steps of each sample that were left to the loop.
         window: steps solved at a time.
@@ -64,9 +64,11 @@ def diffuse(
     """Draw samples by a diffusion process, solving for its denoising steps in parallel.
 
     The samples are those of the sequential sampler with the same noise, whatever the method. A step is accepted once it
-    and all before it have the root mean square over pixels, of their residual and of what the linear system would still
-    change, within `tolerance` times the noise level of the step: sqrt(sigma^2 + alpha^2 sigma_data^2), the noise that
-    is left and below it the data's own spread. The error of a sample is a small multiple of `tolerance * sigma_data`.
+    and all before it have their error within `tolerance`, as far as the method can tell: the root mean square over
+    pixels of the residual, and of what the linear system would still change, as a share of the noise level of the step.
+    That is sqrt(sigma^2 + alpha^2 sigma_data^2), the noise that is left and below it the data's own spread. The true
+    error of a sample, against the sequential one, is a few times `tolerance * sigma_data`, in the units of the data:
+    the tests allow four times, and `benchmarks/results/diffusion.md` has it measured in every row.
 
     Args:
         process: such as `parsample.samplers.diffusion.DDPM(predict)`.
@@ -76,14 +78,13 @@ def diffuse(
         method: a name in `METHODS` or an instance. "scaled_identity": the scale that the schedule gives for normal data
             of deviation `process.sigma_data`, which takes no derivative. "picard" is ParaDiGMS. "parareal" has segments
             of sqrt(steps) steps, joined by the process on normal data.
-        tolerance: relative to the noise level of a step, dimensionless.
+        tolerance: the largest error of a step per pixel, root mean square, relative to its noise level; dimensionless.
         window: steps solved at a time; None for all, or for as many as `memory_budget` allows.
         memory_budget: bytes that the evaluation of one sample may take on the device, as compiled.
         guess: "gaussian": the process on normal data with the same noise, which calls no model; "coarse": the process
             with the model called only at `coarse_steps` steps and its answer held between, which costs as many rounds;
-            "start": every step from the noise itself; or trajectories, like `solution.states` of a neighbouring run, "
-            "for
-            one sample or for each.
+            "start": every step from the noise itself; or trajectories, like `solution.states` of a neighbouring run,
+            for one sample or for each.
         coarse_steps: calls of the model for guess="coarse".
         max_iterations: before the loop takes over; None for as many as there are steps, within which every method ends.
         active_set: evaluate again only the steps that moved; see `evaluate`.
@@ -125,7 +126,8 @@ def diffuse(
     solution, finished = _run(process, shape, dtype, keys, guesses, states, rounds_of_guess, options)
     if throw:
         _raise_if_not_finite(process, solution)
-    depth, work, inner = process.evaluations_per_step, *_per_iteration(process, found, window)
+    dim = sum(leaf[0, 0].size for leaf in jax.tree.leaves(solution.states))
+    depth, work, inner = process.evaluations_per_step, *_per_iteration(found, window, dim)
     samples = jax.vmap(lambda rows: process.sample(jax.tree.map(lambda leaf: leaf[-1], rows)))(solution.states)
     is_loop = isinstance(found, methods.Sequential)
     passes = jnp.where(is_loop, steps, solution.iterations * inner + finished)
@@ -189,20 +191,22 @@ def _hold_predictions(process: Process, initial: PyTree, inputs: Any, coarse_ste
 
 def _method(process: Process, method: str | methods.Method) -> tuple[methods.Method, dict[str, Any]]:
     """Return the method, with what a name means for a diffusion process, and the options of `evaluate` it needs."""
-    if method == "scaled_identity":
-        jacobians = process.jacobians()
-        if jacobians.shape[1] == 1:
-            return methods.ScaledIdentity(jnp.clip(jacobians[:, 0, 0], -1, 1)), {}
-        # A product of such matrices contracts, though hardly one of them does.
-        return methods.ScaledIdentity(jacobians), {"projection": False}
-    if method == "parareal":
-        return methods.Parareal(segment=math.isqrt(process.num_steps - 1) + 1), {}
     if method == "auto":
         raise ValueError("method is 'auto', which is not for diffusion; expected a name in METHODS or an instance.")
-    return methods.find(method), {}
+    parts = len(jax.tree.leaves(jax.eval_shape(process.start, jax.ShapeDtypeStruct((), jnp.float32))))
+    found: methods.Method
+    if method == "scaled_identity":
+        jacobians = process.jacobians()
+        found = methods.ScaledIdentity(jacobians if parts > 1 else jnp.clip(jacobians[:, 0, 0], -1, 1))
+    elif method == "parareal":
+        found = methods.Parareal(segment=math.isqrt(process.num_steps - 1) + 1)
+    else:
+        found = methods.find(method)
+    # Where a state holds past predictions, a product of matrices contracts, though hardly one of them does.
+    return found, {"projection": False} if parts > 1 and innermost(found).has_matrices else {}
 
 
-def _per_iteration(process: Process, method: methods.Method, window: int) -> tuple[float, int]:
+def _per_iteration(method: methods.Method, window: int, dim: int) -> tuple[float, int]:
     """Return what an evaluation costs in calls of the model, derivatives included, and the rounds of an iteration."""
     inner = innermost(method)
     if isinstance(inner, methods.Parareal):
@@ -211,10 +215,10 @@ def _per_iteration(process: Process, method: methods.Method, window: int) -> tup
         return 1.0, segment + (0 if inner.coarse is None else -(-window // segment))
     if not method.needs_derivative or isinstance(inner, methods.Sequential):
         return 1.0, 1
+    if isinstance(inner, methods.Newton | methods.ELK) or getattr(inner, "estimator", "") == "exact":
+        return 1.0 + dim, 1  # a derivative along every coordinate
     probes = getattr(inner, "num_probes", 1)
-    if isinstance(inner, methods.BlockQuasiNewton):
-        probes *= 2
-    return 1.0 + probes, 1
+    return 1.0 + (2 * probes if isinstance(inner, methods.BlockQuasiNewton) else probes), 1
 
 
 def _window(

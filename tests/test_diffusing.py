@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import parsample as ps
+from parsample.diffusing import _per_iteration
 from parsample.engine import methods
 from parsample.samplers import diffusion
 from parsample.samplers.diffusion import PROCESSES
@@ -24,27 +25,33 @@ def make(name: str, **options: Any) -> diffusion.Process:
     return PROCESSES[name](model(defaults.schedule), num_steps=STEPS, sigma_data=0.3, **options)
 
 
-ROWS = [(name, "scaled_identity") for name in PROCESSES] + [
-    ("ddpm", "picard"),
-    ("dpm_solver_pp", "picard"),
-    ("ddpm", "quasi_newton"),
-    ("ddim", "anderson"),
+slow = pytest.mark.slow
+# Every row compiles two programs; those that reach no other code than the first ones are slow.
+QUICK = ("ddpm", "dpm_solver_pp")
+ROWS: list[Any] = [(name, "scaled_identity") for name in QUICK]
+ROWS += [pytest.param(name, "scaled_identity", marks=slow) for name in PROCESSES if name not in QUICK]
+ROWS += [
     ("ddim", "parareal"),
-    ("dpm_solver_pp", "block_quasi_newton"),
+    pytest.param("ddpm", "picard", marks=slow),
+    pytest.param("ddpm", "quasi_newton", marks=slow),
+    pytest.param("ddim", "anderson", marks=slow),
+    pytest.param("dpm_solver_pp", "picard", marks=slow),
+    pytest.param("dpm_solver_pp", "block_quasi_newton", marks=slow),
 ]
+# The true error of a trajectory is a multiple of what the method sees of it, and this is the largest in any row.
+TOLERANCE, TOLERANCES = 1e-3, 4
 
 
 @pytest.mark.parametrize(("name", "method"), ROWS)
 def test_parallel_samples_are_the_loops(name: str, method: str) -> None:
     process = make(name)
-    out = ps.diffuse(process, (3,), 2, method=method, tolerance=1e-3)
+    out = ps.diffuse(process, (3,), 2, method=method, tolerance=TOLERANCE)
     loop = ps.diffuse(process, (3,), 2, method="sequential")
     assert out.solution.converged.all()
     x = jax.vmap(jax.vmap(process.sample))
     error = np.asarray(x(out.solution.states) - x(loop.solution.states))
-    # The tolerance is that of one step; the error of the trajectory is a multiple of it.
     relative = np.sqrt((error**2).mean(-1)) / process.noise_levels
-    assert relative.max() < 0.02
+    assert relative.max() < TOLERANCES * TOLERANCE
     np.testing.assert_array_equal(out.samples, x(out.solution.states)[:, -1])
     calls = process.evaluations_per_step
     np.testing.assert_array_equal(loop.rounds, calls * process.num_steps)
@@ -53,6 +60,7 @@ def test_parallel_samples_are_the_loops(name: str, method: str) -> None:
         assert (out.solution.iterations <= process.num_steps).all()
 
 
+@pytest.mark.slow
 def test_the_law_of_the_samples() -> None:
     """Mean and second moments of a mixture, behind their standard errors; ancestral sampling has a bias of its own."""
     schedule = diffusion.LinearBetas()
@@ -101,6 +109,7 @@ def test_what_parareal_waits_for() -> None:
     assert out.rounds[0] == 5 * out.solution.iterations[0]
 
 
+@pytest.mark.slow
 def test_a_budget_sets_the_window() -> None:
     process = make("ddim")
     needed = _bytes_of(process)
@@ -120,6 +129,19 @@ def _bytes_of(process: diffusion.Process) -> int:
     return evaluation_bytes(process.transition, initial, inputs, 1, method="picard", window=STEPS // 2)
 
 
+def test_what_an_evaluation_costs() -> None:
+    """Calls of the model a step, a derivative along one direction counted as one."""
+    cost = lambda method: _per_iteration(method, 24, 3)  # noqa: E731
+    assert cost(methods.Picard()) == cost(methods.ScaledIdentity(0.5)) == (1.0, 1)
+    assert cost(methods.Anderson(methods.ScaledIdentity("trace"))) == (2.0, 1)
+    assert cost(methods.QuasiNewton("hutchinson", num_probes=2)) == (3.0, 1)
+    assert cost(methods.BlockQuasiNewton(num_probes=2)) == (5.0, 1)
+    assert cost(methods.Newton()) == cost(methods.QuasiNewton("exact")) == (4.0, 1)
+    assert cost(methods.Parareal(segment=5)) == (1.0, 5)
+    # A coarse solver of its own calls the model once for each of five segments, one after the other.
+    assert cost(methods.Parareal(lambda x, inputs: x, 5)) == (1.0, 10)
+
+
 def test_a_model_that_fails_at_a_time() -> None:
     schedule = diffusion.LinearBetas()
     fine = model(schedule)
@@ -131,6 +153,7 @@ def test_a_model_that_fails_at_a_time() -> None:
     assert out.solution.first_bad_step[0] == 5
 
 
+@pytest.mark.slow
 def test_a_model_in_bfloat16() -> None:
     schedule = diffusion.LinearBetas()
     fine = model(schedule)

@@ -18,13 +18,14 @@ class UniPC(Process):
     """Integrate the denoised sample exactly along the parabola through its last three values.
 
     The model is called once a step, at the predicted state; its answer first corrects that state, with the parabola
-    that
-    the new value completes, and then predicts the next. The state is (predicted x, last corrected x, the last two x0).
-    The first steps, and the last one, to a clean sample, are of lower order.
+    that the new value completes, and then predicts the next. Both parabolas give third order; the corrector's error is
+    the smaller. The state is (predicted x, last corrected x, the last two x0). The first steps, and the last one, to a
+    clean sample, are of lower order.
 
     Args: those of `Process`.
 
-    Source: Zhao et al. 2023, algorithms 1 and 2. The weights are those of exact integration of the interpolating
+    Source: Zhao et al. 2023, algorithms 1 and 2: the predictor of UniPC-3 with the corrector of UniPC-2, which is of
+    third order like it and needs no older value. The weights are those of exact integration of the interpolating
     polynomial, which is their UniPC_v.
     """
 

@@ -126,9 +126,8 @@ def test_euler_along_a_rectified_flow() -> None:
         SAME_COMPUTATION.check(state, x)
 
 
-# Process -> its order where the solution is smooth; UniPC's corrector adds one to the parabola's three. The times leave
-# out both ends, where other errors rule.
-ORDERS = {"ddim": 1, "euler_maruyama": 1, "heun": 2, "dpm_solver_pp": 2, "unipc": 4}
+# Process -> its order where the solution is smooth. The times leave out both ends, where other errors rule.
+ORDERS = {"ddim": 1, "euler_maruyama": 1, "heun": 2, "dpm_solver_pp": 2, "unipc": 3}
 
 
 @pytest.mark.usefixtures("x64")
@@ -139,13 +138,16 @@ def test_orders_of_the_ode_solvers(name: str) -> None:
     normal = diffusion.MixtureModel(schedule, jnp.zeros((1, 1)), 0.5)
     deviation = lambda t: np.sqrt(schedule.level(t).alpha ** 2 * 0.25 + schedule.level(t).sigma ** 2)  # noqa: E731
     options: dict[str, Any] = {"eta": 0.0} if name in ("euler_maruyama", "ddim") else {}
-    for steps in (40, 80):
+    for steps in (160, 320):
         times = np.linspace(0.7, 0.2, steps + 1)
         process = PROCESSES[name](normal, schedule, times=times, **options)
-        x, _, states = run(process, (1,))
-        # A process that ends clean has one step more.
-        errors.append(abs(states[steps - 1] / x - deviation(0.2) / deviation(0.7)).max())
-    assert np.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[name], abs=0.35)
+        state, inputs = process.init(jax.random.key(1), (1,)), process.draw_inputs(jax.random.key(2), (1,))
+        states = evaluate_sequential(process.transition, state, inputs).states
+        # UniPC's state lags: what a step predicts, the next one corrects. The predicted value has a local error of the
+        # order of the global one and of the other sign, so that their sum is no pure power of the step.
+        at_the_end = states[1][steps] if name == "unipc" else jax.vmap(process.sample)(states)[steps - 1]
+        errors.append(abs(float((at_the_end / process.sample(state))[0]) - deviation(0.2) / deviation(0.7)))
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[name], abs=0.1)
 
 
 @pytest.mark.parametrize("name", PROCESSES)
