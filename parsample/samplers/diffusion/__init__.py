@@ -10,6 +10,7 @@ from parsample.samplers.diffusion.dpm_solver_pp import DPMSolverPP
 from parsample.samplers.diffusion.edm import EDM
 from parsample.samplers.diffusion.euler_maruyama import EulerMaruyama
 from parsample.samplers.diffusion.exact import MixtureModel
+from parsample.samplers.diffusion.guidance import guided
 from parsample.samplers.diffusion.heun import Heun
 from parsample.samplers.diffusion.predictions import PREDICTIONS, convert
 from parsample.samplers.diffusion.predictor_corrector import PredictorCorrector
@@ -57,6 +58,7 @@ __all__ = [
     "UniPC",
     "convert",
     "find",
+    "guided",
 ]
 
 

@@ -81,6 +81,9 @@ class Process(eqx.Module):
             "karras"; None for what the process is best with.
         times: the times themselves, falling, in place of `num_steps` and `spacing`.
         condition: any pytree, handed to the model as it is.
+        known: for inpainting, the pixels that are given, an array like a sample; what it holds elsewhere is not looked
+            at. Every denoised sample gets them, so that the final one has them exactly.
+        mask: truth values like `known`: where it is known.
         sigma_data: standard deviation of the data around its nearest neighbours, in its units. It changes no sample:
             methods take the scale of the Jacobian and the guess from it.
         options: of the process.
@@ -102,6 +105,8 @@ class Process(eqx.Module):
     prediction: str = eqx.field(static=True)
     visited: tuple[Any, ...] = eqx.field(static=True)
     condition: PyTree
+    known: Array | None
+    mask: Array | None
     sigma_data: float = eqx.field(static=True)
     options: tuple[float, ...] = eqx.field(static=True)
 
@@ -115,6 +120,8 @@ class Process(eqx.Module):
         spacing: str | None = None,
         times: Any = None,
         condition: PyTree = None,
+        known: Any = None,
+        mask: Any = None,
         sigma_data: Any = 1.0,
         **options: Any,
     ):
@@ -134,6 +141,7 @@ class Process(eqx.Module):
         elif num_steps is not None or spacing is not None:
             raise ValueError("times was given beside num_steps or spacing, expected one or the other; leave one out.")
         self.predict, self.schedule, self.prediction, self.condition = predict, schedule, prediction, condition
+        self.known, self.mask = _check_known(known, mask)
         self.visited = check_times(times, schedule)
         self.sigma_data = float(sigma_data)
         self.options = self._check_options(options)
@@ -226,7 +234,15 @@ class Process(eqx.Module):
         return StepInput(cut(0), cut(1), noise, coefficients)
 
     def denoise(self, x: Array, level: Level) -> Array:
-        """Return the model's clean sample at a level."""
+        """Return the model's clean sample at a level, with the pixels that are known put in."""
+        x0 = self._denoise(x, level)
+        if self.known is None or self.mask is None:
+            return x0
+        if self.known.shape != x.shape:
+            raise ValueError(f"known has shape {self.known.shape}, expected {x.shape}, the shape of a sample.")
+        return jnp.where(self.mask, self.known.astype(x.dtype), x0)
+
+    def _denoise(self, x: Array, level: Level) -> Array:
         if isinstance(self.predict, Denoiser):
             return self.predict(x, level.alpha, level.sigma)
         extra = () if self.condition is None else (self.condition,)
@@ -261,7 +277,9 @@ class Process(eqx.Module):
 
         There each part of the next state is a number times each part of the last, the same number for every pixel.
         """
-        simple, state = self.gaussian(), self.start(jnp.ones(()))
+        nothing_known = lambda leaf: leaf is None  # noqa: E731
+        simple = eqx.tree_at(lambda p: (p.known, p.mask), self.gaussian(), (None, None), is_leaf=nothing_known)
+        state = self.start(jnp.ones(()))
         inputs = self.draw_inputs(jax.random.key(0), ())
         inputs = inputs._replace(noise=tuple(jnp.zeros_like(noise) for noise in inputs.noise))
         flat, tree = jax.tree.flatten(state)
@@ -306,6 +324,15 @@ class Process(eqx.Module):
     def needs_signal(self) -> bool:
         """Whether alpha must not be 0: whenever it is divided by."""
         return self.prediction in ("noise", "score")
+
+
+def _check_known(known: Any, mask: Any) -> tuple[Array | None, Array | None]:
+    if known is None and mask is None:
+        return None, None
+    if known is None or mask is None or jnp.shape(known) != jnp.shape(mask):
+        found = [None if value is None else jnp.shape(value) for value in (known, mask)]
+        raise ValueError(f"known and mask have the shapes {found}, expected the same: pixels and where they are known.")
+    return jnp.asarray(known), jnp.asarray(mask, bool)
 
 
 def split(levels: Level) -> tuple[Level, Level]:
