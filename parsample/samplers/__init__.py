@@ -8,6 +8,7 @@ from parsample.samplers.base import Chain, Sampler
 from parsample.samplers.configured import Configured
 from parsample.samplers.elliptical import EllipticalSlice
 from parsample.samplers.from_blackjax import FromBlackJAX, from_blackjax
+from parsample.samplers.from_diffrax import FromDiffrax, from_diffrax
 from parsample.samplers.ghmc import GHMC
 from parsample.samplers.gibbs import Conditional, Gibbs
 from parsample.samplers.hmc import HMC
@@ -53,6 +54,7 @@ __all__ = [
     "Configured",
     "EllipticalSlice",
     "FromBlackJAX",
+    "FromDiffrax",
     "Gibbs",
     "Sampler",
     "Tempering",
@@ -60,6 +62,7 @@ __all__ = [
     "diffusion",
     "find",
     "from_blackjax",
+    "from_diffrax",
 ]
 
 
