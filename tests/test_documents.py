@@ -62,6 +62,14 @@ def test_the_code_of_the_readme_runs() -> None:
         exec(compile(block, "README.md", "exec"), namespace)
 
 
+def test_the_code_on_diffusion_runs() -> None:
+    namespace: dict[str, Any] = {}
+    for block in code_blocks("docs/diffusion.md"):
+        exec(compile(block, "docs/diffusion.md", "exec"), namespace)
+    assert int(namespace["out"].rounds.max()) < 15
+    assert int(namespace["loop"].rounds.max()) == 50
+
+
 def test_the_recipe_for_pymc_runs() -> None:
     pytest.importorskip("pymc", reason="PyMC is not installed: the recipe of docs/pymc.md was not run")
     with jax.enable_x64(True):  # which PyMC turns on for good
