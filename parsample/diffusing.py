@@ -68,9 +68,9 @@ def diffuse(
     pixels of the residual, and of what the linear system would still change, as a share of the noise level of the step.
     That is sqrt(sigma^2 + alpha^2 sigma_data^2), the noise that is left and below it the data's own spread. The true
     error of a sample, against the sequential one, may be a few times `tolerance * sigma_data`, in the data's units:
-    at most four times in the tests, nearly ten at 64 dimensions in `benchmarks/results/diffusion.md`, which has it for every
-    row. There is no bound: where a sample hesitates between modes that are far apart, the sampler amplifies any error,
-    and a parallel sample may end in another mode than the sequential one. A smaller tolerance is the remedy.
+    at most four times in the tests, nearly ten at 64 dimensions in `benchmarks/results/diffusion.md`, which has it for
+    every row. There is no bound: where a sample hesitates between modes that are far apart, the sampler amplifies any
+    error, and a parallel sample may end in another mode than the sequential one. A smaller tolerance is the remedy.
 
     Args:
         process: such as `parsample.samplers.diffusion.DDPM(predict)`.
