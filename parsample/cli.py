@@ -1,4 +1,4 @@
-"""The command line: `parsample sample`, `resume`, `report`, `diagnose`, `targets`, `samplers`, `methods`, `version`."""
+"""The command line: `parsample sample`, `diffuse`, `report`, `diagnose`, and lists of what there is."""
 
 import ast
 import os
@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import typer
 
 import parsample
-from parsample.cli_run import NOT_GOOD, Files, fail, others, own_data, run_and_show, take_defaults
+from parsample import diffuse_command
+from parsample.cli_run import Files, others, own_data, run_and_show, take_defaults
+from parsample.exits import NOT_GOOD, fail
 
 app = typer.Typer(
     name="parsample",
-    help="Markov chains, evaluated in parallel over the chain.",
+    help="Markov chains and diffusion samplers, evaluated in parallel over their steps.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -242,6 +244,11 @@ def _make_target(name: str, data: Path | None) -> Any:
     from parsample.model_file import make_target
 
     return make_target(name, data)
+
+
+app.command(
+    epilog="Example: [bold]parsample diffuse digits --process ddpm --steps 1000 -o digits.png --movie digits.gif[/bold]"
+)(diffuse_command.diffuse)
 
 
 @app.command(epilog="Example: [bold]parsample report runs/eight_schools.nc --output report.html[/bold]")

@@ -1,4 +1,4 @@
-"""What the command line does around a run: the settings of an earlier one, the files, the ways to end."""
+"""What the command line does around a run: the settings of an earlier one, and the files."""
 
 import contextlib
 from collections.abc import Callable
@@ -8,14 +8,7 @@ from typing import Any, NoReturn
 import typer
 
 import parsample
-
-NOT_GOOD, BAD_INPUT, INTERRUPTED = 1, 2, 130
-
-
-def fail(error: Exception) -> NoReturn:
-    """Say what is wrong, and end."""
-    typer.echo(f"parsample: {error}", err=True)
-    raise typer.Exit(BAD_INPUT)
+from parsample.exits import INTERRUPTED, NOT_GOOD, fail
 
 
 def take_defaults(context: Any, path: Path | None) -> Path | None:

@@ -109,7 +109,7 @@ def diffuse(
     _check(process, shape, tolerance)
     num_samples = whole("num_samples", num_samples, "it is how many samples are drawn")
     steps, dtype = process.num_steps, jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
-    found, options = _method(process, method)
+    found, options = find_method(process, method)
     options |= {
         "method": found,
         "max_iterations": max_iterations,
@@ -159,8 +159,7 @@ def _run(
 
     def sample(element: tuple[Array, PyTree]) -> tuple[Solution, Array]:
         key, guess = element
-        state_key, input_key = jax.random.split(key)
-        initial, inputs = process.init(state_key, shape, dtype), process.draw_inputs(input_key, shape, dtype)
+        initial, inputs = begin(process, key, shape, dtype)
         if guesses == "gaussian":
             guess = evaluate(process.gaussian().transition, initial, inputs, method="sequential", throw=False).states
         elif guesses == "coarse":
@@ -169,10 +168,17 @@ def _run(
         whole = finish_sequentially(transition, initial, inputs, solution)
         return whole, whole.evaluations - solution.evaluations
 
-    # On a CPU the steps of one window fill the machine; one sample after the other, none waits for a slower one.
-    if jax.default_backend() == "cpu":
+    # On a CPU the steps of one window fill the machine; one sample after the other, none waits for a slower one. The
+    # loop has one step at a time, and goes faster with all samples together.
+    if jax.default_backend() == "cpu" and not isinstance(options["method"], methods.Sequential):
         return jax.lax.map(sample, (keys, given))
     return jax.vmap(sample)((keys, given))
+
+
+def begin(process: Process, rng_key: Array, shape: tuple[int, ...], dtype: Any) -> tuple[PyTree, Any]:
+    """Return the state that a sample starts from, and the inputs of all its steps."""
+    state_key, input_key = jax.random.split(rng_key)
+    return process.init(state_key, shape, dtype), process.draw_inputs(input_key, shape, dtype)
 
 
 def _hold_predictions(process: Process, initial: PyTree, inputs: Any, coarse_steps: int) -> PyTree:
@@ -191,7 +197,7 @@ def _hold_predictions(process: Process, initial: PyTree, inputs: Any, coarse_ste
     return jax.lax.scan(step, (initial, jnp.zeros_like(process.sample(initial))), (inputs, calls))[1]
 
 
-def _method(process: Process, method: str | methods.Method) -> tuple[methods.Method, dict[str, Any]]:
+def find_method(process: Process, method: str | methods.Method) -> tuple[methods.Method, dict[str, Any]]:
     """Return the method, with what a name means for a diffusion process, and the options of `evaluate` it needs."""
     if method == "auto":
         raise ValueError("method is 'auto', which is not for diffusion; expected a name in METHODS or an instance.")

@@ -6,6 +6,7 @@ from parsample.samplers.diffusion.base import GaussianDenoiser, Process, Process
 from parsample.samplers.diffusion.continuous import VE, VP, Karras, RectifiedFlow, SubVP
 from parsample.samplers.diffusion.ddim import DDIM
 from parsample.samplers.diffusion.ddpm import DDPM
+from parsample.samplers.diffusion.digits_model import DigitsModel
 from parsample.samplers.diffusion.dpm_solver_pp import DPMSolverPP
 from parsample.samplers.diffusion.edm import EDM
 from parsample.samplers.diffusion.euler_maruyama import EulerMaruyama
@@ -40,6 +41,7 @@ __all__ = [
     "AnnealedLangevin",
     "CosineBetas",
     "DPMSolverPP",
+    "DigitsModel",
     "EulerMaruyama",
     "GaussianDenoiser",
     "Heun",

@@ -67,7 +67,7 @@ class MixtureModel(eqx.Module):
 
     def __call__(self, x: Float[Array, " dim"], t: Array) -> Float[Array, " dim"]:
         """Return the prediction for a sample at a time."""
-        alpha, sigma = (value.astype(x.dtype) for value in _level(self.schedule, t, x.dtype))
+        alpha, sigma = (value.astype(x.dtype) for value in level_at(self.schedule, t, x.dtype))
         variance = (alpha * self.deviation) ** 2 + sigma**2
         away = x - alpha * self.means.astype(x.dtype)
         shares = jax.nn.softmax(self.log_weights.astype(x.dtype) - 0.5 * jnp.sum(away**2, 1) / variance)
@@ -87,7 +87,7 @@ class MixtureModel(eqx.Module):
         return self.means[which] + self.deviation * noise
 
 
-def _level(schedule: Schedule, t: Array, dtype: Any) -> tuple[Array, Array]:
+def level_at(schedule: Schedule, t: Array, dtype: Any) -> tuple[Array, Array]:
     """Return signal and noise at a traced time."""
     if isinstance(schedule, Discrete):
         table = schedule.level(np.arange(schedule.betas().size))
