@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from parsample.plots.images import Settling
     from parsample.samplers.diffusion import Process
 
-# Model -> shape of a sample, and the spread of the data around its nearest neighbours, which changes no sample.
-MODELS: dict[str, tuple[tuple[int, int], float]] = {"digits": ((8, 8), 0.5)}
+# Model -> shape of a sample.
+MODELS: dict[str, tuple[int, int]] = {"digits": (8, 8)}
 # Samples and iterations of a movie, at most.
 MOVIE_SAMPLES, MOVIE_ITERATIONS = 4, 60
 # One of two times must be this much longer before it is called so.
@@ -107,13 +107,12 @@ def make_process(
         raise ValueError(
             f"--guidance is {guidance:g}, but there is no label to follow; add --label, such as --label 3."
         )
-    shape, sigma_data = MODELS[model]
     found = diffusion.find(process)
     schedule = found(lambda x, t: x).schedule
     predict = diffusion.DigitsModel(schedule, "x0", guidance)
-    return found(
-        predict, schedule, steps, "x0", condition=None if label is None else jnp.asarray(label), sigma_data=sigma_data
-    ), shape
+    condition = None if label is None else jnp.asarray(label)
+    chosen = found(predict, schedule, steps, "x0", condition=condition, sigma_data=predict.sigma_data)
+    return chosen, MODELS[model]
 
 
 def run(process: "Process", shape: tuple[int, int], options: dict[str, Any]) -> Timed:
