@@ -11,7 +11,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
@@ -20,7 +19,7 @@ from benchmarks.device import write_table
 from parsample.samplers import diffusion
 
 EACH, RESAMPLES, TOLERANCE = 20, 200, 1e-3
-CASES: list[tuple[str, int]] = [("ddim", 25), ("dpm_solver_pp", 25), ("ddim", 50), ("ddpm", 100)]
+CASES: list[tuple[str, int]] = [("ddim", 25), ("dpm_solver_pp", 25), ("ddpm", 50)]
 
 
 class Judge:
@@ -43,8 +42,9 @@ class Judge:
     def frechet(self, images: np.ndarray) -> float:
         """Return the distance of two normal distributions, fitted to the features of images and of real ones."""
         (m1, c1), (m2, c2) = ((f.mean(0), np.cov(f.T)) for f in (self.features(images), self.features(self.real)))
-        root = scipy.linalg.sqrtm(c1 @ c2).real
-        return float(np.sum((m1 - m2) ** 2) + np.trace(c1 + c2 - 2 * root))
+        # The trace of the square root of c1 c2, whose eigenvalues are at least 0; features that never vary give zeros.
+        shared = np.sqrt(np.maximum(np.linalg.eigvals(c1 @ c2).real, 0)).sum()
+        return float(np.sum((m1 - m2) ** 2) + np.trace(c1 + c2) - 2 * shared)
 
     def nearest(self, images: np.ndarray) -> float:
         """Return the median distance to the nearest image of the training, root mean square over pixels."""

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
-import optax
+import optax  # type: ignore[import-untyped]
 from jaxtyping import Array
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console

@@ -70,6 +70,16 @@ def test_the_code_on_diffusion_runs() -> None:
     assert int(namespace["loop"].rounds.max()) == 50
 
 
+def test_the_code_on_digits_runs() -> None:
+    namespace: dict[str, Any] = {}
+    for block in code_blocks("docs/digits.md"):
+        exec(compile(block, "docs/digits.md", "exec"), namespace)
+    assert namespace["out"].solution.converged.all()
+    # The model for standard normal data is exact, and its first sample has no more to change.
+    assert jnp.isfinite(namespace["normal"].samples).all()
+    assert namespace["untrained"].solution.converged.all()
+
+
 def test_the_recipe_for_pymc_runs() -> None:
     pytest.importorskip("pymc", reason="PyMC is not installed: the recipe of docs/pymc.md was not run")
     with jax.enable_x64(True):  # which PyMC turns on for good

@@ -104,9 +104,9 @@ def film_settling(settling: Settling, path: Any, title: str) -> Path:
     shown = np.unique(np.linspace(0, steps - 1, COLUMNS).round().astype(int))
     last = len(settling.frames) - 1
     rounds = [*range(last + 1), *np.unique(np.linspace(min(last, steps), steps, LAST_FRAMES).round().astype(int))[1:]]
-    figure = Figure(figsize=(8.4, 0.5 * samples + 1.0))
+    figure = Figure(figsize=(8.4, 0.5 * samples + 0.85))
     sides = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.1, top=1 - 0.75 / figure.get_figheight(), wspace=0.04)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.1, top=1 - 0.55 / figure.get_figheight(), wspace=0.04)
     figure.suptitle(title, fontsize=10, x=0.012, ha="left")
     blank = np.ones_like(_tiles(settling.loop[:, shown], settling.levels[shown], None))
     artists = []
@@ -116,7 +116,7 @@ def film_settling(settling: Settling, path: Any, title: str) -> Path:
         axes.xaxis.label.set(fontsize=8.5, color=GREY)
         axes.spines[:].set_visible(False)
         axes.set_title(words, fontsize=9.5, loc="left")
-    writer = PillowWriter(fps=2.5)
+    writer = PillowWriter(fps=2)
     with replacing(target) as temporary:
         # Matplotlib takes the format from the name.
         named = temporary.with_suffix(".gif")
@@ -143,7 +143,7 @@ def _tiles(images: np.ndarray, levels: np.ndarray, orange: Any, done: Any = None
     grey = np.clip(0.5 - 0.5 * images / levels[:, None, None], 0, 1)
     rgb = np.repeat(grey[..., None], 3, -1)
     if orange is not None:
-        rgb = np.where(orange[..., None, None, None], 1 - (1 - rgb) * (1 - ORANGE) * 1.0 - (1 - ORANGE) * 0.25, rgb)
+        rgb = np.where(orange[..., None, None, None], 1 - (1 - ORANGE) * (1.25 - rgb), rgb)
     if done is not None:
         rgb = np.where(done[..., None, None, None], rgb, 0.93)
     rows, columns, height, width = images.shape

@@ -101,6 +101,7 @@ def normalise(h: Float[Array, "patches width"]) -> Float[Array, "patches width"]
 
 
 def _each(layer: eqx.nn.Linear, rows: Array) -> Array:
+    assert layer.bias is not None
     return rows @ layer.weight.T + layer.bias
 
 
@@ -175,8 +176,10 @@ class DigitsModel(eqx.Module):
 
 def save(path: Path, network: DigitsNetwork) -> None:
     """Write the weights, in half precision."""
-    leaves = jax.tree.leaves(network)
-    np.savez_compressed(path, **{f"{i:02}": np.asarray(leaf, np.float16) for i, leaf in enumerate(leaves)})
+    leaves: dict[str, Any] = {
+        f"{i:02}": np.asarray(leaf, np.float16) for i, leaf in enumerate(jax.tree.leaves(network))
+    }
+    np.savez_compressed(path, **leaves)
 
 
 @functools.cache
