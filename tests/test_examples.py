@@ -15,7 +15,7 @@ SMALL = {
     "rates": ["--dim", "3", "--steps", "12", "--strengths", "0.9", "--cap", "12"],
     "residual_network": ["--blocks", "24", "--dim", "3", "--sizes", "0.1"],
     "settling": ["--steps", "64", "--warmup", "160"],
-    "train_digits": ["--steps", "4", "--rows", "1"],
+    "train_digits": ["--steps", "4", "--rows", "3"],
     "two_wells": ["--steps", "100", "--seeds", "2"],
     "word_problem": ["--steps", "20", "60", "--slow-steps", "20"],
 }
