@@ -72,10 +72,10 @@ def diffuse(
     pixels of the residual, and of what the linear system would still change, as a share of the noise level of the step.
     That is sqrt(sigma^2 + alpha^2 sigma_data^2), the noise that is left and below it the data's own spread. The first
     steps are held to a tenth of it, because what they leave is handed on. The true error of a sample, against the
-    sequential one, may be a few times `tolerance * sigma_data`, in the data's units; `benchmarks/results/diffusion.md`
-    has it for every row. There is no bound: where a sample hesitates between modes that are far apart, the sampler
-    amplifies any error, and a parallel sample may end in another mode than the sequential one. A smaller tolerance is
-    the remedy.
+    sequential one, may be a few times `tolerance * sigma_data`, in the data's units, and 20 to 40 times with a network
+    for a model; `benchmarks/results` has it for every row. There is no bound: where a sample hesitates between modes
+    that are far apart, the sampler amplifies any error, and a parallel sample may end in another mode than the
+    sequential one. A smaller tolerance is the remedy.
 
     Args:
         process: such as `parsample.samplers.diffusion.DDPM(predict)`.

@@ -52,7 +52,10 @@ def plot_images(images: np.ndarray, path: Any, title: str = "") -> Path:
     target = check_figure_path(path)
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(0.6 * columns, 0.6 * rows + (0.35 if title else 0.0)), layout="constrained")
+    # A title needs room, however few the images.
+    figure = Figure(
+        figsize=(max(0.6 * columns, 2.4 if title else 0.0), 0.6 * rows + (0.35 if title else 0.0)), layout="constrained"
+    )
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
