@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jaxtyping import Array
 
 from parsample.engine.matrices import Block, Dense, Diagonal, Matrix, Permutation, ScaledIdentity, Zero, compose
+from parsample.engine.parts import Parts
 from tests.tolerances import SAME_COMPUTATION, Tolerance
 
 
@@ -66,7 +67,8 @@ def test_every_structure_is_tested() -> None:
     def below(cls: type) -> set[type]:
         return set(cls.__subclasses__()).union(*map(below, cls.__subclasses__()))
 
-    assert {cls for cls in below(Matrix) if cls.__module__.startswith("parsample.")} == set(BUILDERS)
+    # Parts compose with their like only, so the laws of pairs are not theirs: see tests/engine/test_parts.py.
+    assert {cls for cls in below(Matrix) if cls.__module__.startswith("parsample.")} == {*BUILDERS, Parts}
 
 
 @pytest.mark.parametrize(("later", "earlier"), PAIRS, ids=name_of)

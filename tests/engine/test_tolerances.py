@@ -9,11 +9,9 @@ import pytest
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
-from parsample.engine.matrices import ScaledIdentity
-from parsample.engine.parts import Parts
 from tests.engine import recursions
 from tests.engine.recursions import STEPS, scan
-from tests.tolerances import CONVERGED, SAME_COMPUTATION
+from tests.tolerances import CONVERGED
 
 
 def test_every_step_has_its_own_tolerance() -> None:
@@ -52,16 +50,6 @@ def test_what_is_refused() -> None:
         evaluate(*problem, atol=np.ones(3))
     with pytest.raises(ValueError, match=r"for states of 2 like parts, but the state has 3 numbers"):
         evaluate(*problem, method=methods.ScaledIdentity(np.zeros((STEPS, 2, 2))), projection=False)
-
-
-def test_parts_are_their_dense_form(rng: np.random.Generator) -> None:
-    first, second = (Parts(jnp.asarray(rng.normal(size=(5, 3, 3)), jnp.float32)) for _ in range(2))
-    x = jnp.asarray(rng.normal(size=(5, 6)), jnp.float32)
-    apply = lambda dense: jnp.einsum("tij,tj->ti", dense, x, precision="highest")  # noqa: E731
-    SAME_COMPUTATION.check(first.apply(x), apply(first.dense(6)))
-    np.testing.assert_allclose((second @ first).apply(x), second.apply(first.apply(x)), rtol=1e-4, atol=1e-5)
-    SAME_COMPUTATION.check((first @ ScaledIdentity(jnp.full(5, 2.0))).dense(6), first.scale(2.0).dense(6))
-    assert np.linalg.norm(np.asarray(first.project().dense(6)), ord=2, axis=(1, 2)).max() <= 1 + 1e-5
 
 
 def test_the_matrix_of_a_linear_recursion_in_parts_needs_one_iteration_and_one_to_verify() -> None:
