@@ -11,29 +11,9 @@ from rich.console import Console
 import parsample as ps
 from parsample.report import first_sentence, show_run, show_table
 from parsample.trace import build_trace
-from parsample.verdict import Verdict
+from tests.verdicts import VERDICT
 
 FEATURES = ("intercept", "mean fractal dimension", "worst [bold]symmetry[/bold]")
-VERDICT = Verdict(
-    method="quasi_newton",
-    window=16,
-    chains=4,
-    steps=500,
-    iterations=200,
-    evaluations_per_step=3.5,
-    largest_residual=2e-6,
-    atol=1e-5,
-    rtol=1e-5,
-    finished_sequentially=0,
-    approximate_steps=0,
-    run_seconds=1.0,
-    compile_seconds=2.0,
-    compared_steps=500,
-    parallel_seconds=6.0,
-    sequential_seconds=2.0,
-    largest_difference=1e-6,
-    decisions_that_differ=0,
-)
 
 
 def console(width: int = 80) -> Console:

@@ -1,6 +1,6 @@
 """The samplers, one family a file. A new one is a file and a row in `SAMPLERS`."""
 
-from parsample.engine.names import unknown
+from parsample.engine.names import find_class
 from parsample.samplers import diffusion
 from parsample.samplers.adjusted_mclmc import AdjustedMCLMC
 from parsample.samplers.barker import Barker
@@ -72,8 +72,4 @@ def find(sampler: str | type[Sampler]) -> type[Sampler]:
     Raises:
         ValueError: no sampler has that name; the nearest one is suggested.
     """
-    if isinstance(sampler, type) and issubclass(sampler, Sampler):
-        return sampler
-    if isinstance(sampler, str) and sampler in SAMPLERS:
-        return SAMPLERS[sampler]
-    raise unknown("sampler", sampler, SAMPLERS, "a Sampler class")
+    return find_class("sampler", sampler, SAMPLERS, Sampler)

@@ -3,7 +3,7 @@
 What a target needs beyond JAX (distrax, scikit-learn) it imports where it is used.
 """
 
-from parsample.engine.names import unknown
+from parsample.engine.names import find_class
 from parsample.targets.autoregressive import Autoregressive
 from parsample.targets.banana import Banana
 from parsample.targets.base import Target
@@ -81,8 +81,4 @@ def find(target: str | type[Target]) -> type[Target]:
     Raises:
         ValueError: no target has that name; the nearest one is suggested.
     """
-    if isinstance(target, type) and issubclass(target, Target):
-        return target
-    if isinstance(target, str) and target in TARGETS:
-        return TARGETS[target]
-    raise unknown("target", target, TARGETS, "a Target class")
+    return find_class("target", target, TARGETS, Target)

@@ -1,6 +1,6 @@
 """Diffusion: schedules, predictions, and the processes, one a file. A new one is a file and a row in `PROCESSES`."""
 
-from parsample.engine.names import unknown
+from parsample.engine.names import find_class
 from parsample.samplers.diffusion.annealed_langevin import AnnealedLangevin
 from parsample.samplers.diffusion.base import GaussianDenoiser, Process, ProcessTransition, StepInput
 from parsample.samplers.diffusion.continuous import VE, VP, Karras, RectifiedFlow, SubVP
@@ -70,8 +70,4 @@ def find(process: str | type[Process]) -> type[Process]:
     Raises:
         ValueError: no process has that name; the nearest one is suggested.
     """
-    if isinstance(process, type) and issubclass(process, Process):
-        return process
-    if isinstance(process, str) and process in PROCESSES:
-        return PROCESSES[process]
-    raise unknown("process", process, PROCESSES, "a Process class")
+    return find_class("process", process, PROCESSES, Process)
