@@ -39,7 +39,7 @@ ROWS += [
     pytest.param("dpm_solver_pp", "block_quasi_newton", marks=slow),
 ]
 # The true error of a trajectory is a multiple of what the method sees of it, and this is the largest in any row.
-TOLERANCE, TOLERANCES = 1e-3, 4
+TOLERANCE, TOLERANCES = 1e-3, 2
 
 
 @pytest.mark.parametrize(("name", "method"), ROWS)

@@ -106,6 +106,7 @@ def stay(
     """Say which states stay where they are, because it makes little difference to them and to the next ones."""
     # What the correction of the state before adds to a state: A correction[t-1] = correction[t] - (f - x)[t].
     pushed = correction - (values - around.guesses)
-    small = (jnp.abs(correction) <= SHARE * around.tolerance).all(1)
-    small_after = (jnp.abs(pushed) <= SHARE * around.tolerance).all(1)
+    limit = SHARE * around.early()
+    small = (jnp.abs(correction) <= limit).all(1)
+    small_after = (jnp.abs(pushed) <= limit).all(1)
     return small & jnp.concatenate([small_after[1:], small_after[-1:]])

@@ -28,6 +28,7 @@ def evaluate(
     atol: Any = 1e-4,
     rtol: float = 1e-3,
     norm: str = "max",
+    accept_early: Any = 1.0,
     max_iterations: int | None = None,
     guess: PyTree | None = None,
     throw: bool = True,
@@ -58,6 +59,10 @@ def evaluate(
         atol: tolerance, in the units of the state; one number, or one for each step.
         rtol: tolerance relative to the state, dimensionless.
         norm: what has to be within tolerance: "max", every number of a state, or "rms", their root mean square.
+        accept_early: in [0, 1]. A step is accepted before the ones after it only if it and all before it are within
+            this share of the tolerance; otherwise all that are left are accepted together, once all of them are
+            within it. 1 is best for recursions that forget, such as Markov chains. One that hands its errors on, such
+            as a diffusion sampler, needs less: what an accepted step leaves is never mended. Dimensionless.
         max_iterations: None for as many as the chain has steps, within which every method ends.
         guess: a trajectory to start from, like the states; None to start every step from the initial state.
         throw: raise if the evaluation does not converge; otherwise return what was reached with its status.
@@ -92,7 +97,9 @@ def evaluate(
         options.check_floating(initial_state, f"the method {type(found).__name__}")
     flat, initial, steps = flatten(transition, initial_state, inputs)
     options.check_tolerances(atol, rtol, initial.dtype, steps)
-    chosen = options.check(found, steps, window, max_iterations, history, damping, projection, clip, active_set, norm)
+    chosen = options.check(
+        found, steps, window, max_iterations, history, damping, projection, clip, active_set, norm, accept_early
+    )
     if guess is not None:
         guess = options.check_guess(guess, initial_state, steps)
     inputs = jax.tree.map(jnp.asarray, inputs)
@@ -265,6 +272,7 @@ def _around(
         rng_key=jax.random.fold_in(jax.random.key(0), iterations),
         conditioning=chosen.conditioning,
         capacity=chosen.capacity,
+        accept_early=chosen.accept_early,
     )
 
 
@@ -275,10 +283,16 @@ def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, chosen: 
     residual = states - values
     # A guess that is not finite would be within a tolerance that is not finite either.
     finite = jnp.isfinite(values) & jnp.isfinite(states)
-    fitting = finite & (chosen.size(residual) <= around.tolerance)
-    good = fitting & (chosen.size(update.correction) <= around.tolerance)
     known = jnp.ones(length, bool) if update.waiting is None else ~update.waiting
-    verified = count_leading(around.inside & known & good.all(1))
+
+    def count_within(tolerance: Array) -> Array:
+        good = finite & (chosen.size(residual) <= tolerance) & (chosen.size(update.correction) <= tolerance)
+        return count_leading(around.inside & known & good.all(1))
+
+    verified = count_within(around.tolerance)
+    if chosen.accept_early < 1:
+        is_rest = window.first_step + verified == chain.steps
+        verified = jnp.where(is_rest, verified, count_within(around.early()))
     row = jnp.arange(length)
     # The first row that is not verified has an accepted state before it, so the transition's value there is exact,
     # unless it waits for its evaluation. Where the whole window is verified there is no such row.
@@ -289,6 +303,7 @@ def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, chosen: 
     advance = jnp.minimum(jnp.where(exact.any() & ~stuck, verified + 1, verified), room)
     if chosen.mismatch:
         passable = around.inside & jnp.isfinite(values).all(1)
+        fitting = finite & (chosen.size(residual) <= around.tolerance)
         farther = count_nearly_leading(fitting.all(1), passable, chosen.mismatch)
         # The new guesses are one iteration further; `_judge` measures what they are worth.
         accepted = jnp.where(farther > advance, update.guesses, accepted)

@@ -60,6 +60,7 @@ class Around(NamedTuple):
         rng_key: fresh for every iteration.
         conditioning: of the matrices.
         capacity: how many steps are gathered at a time when only the active ones are evaluated; None to evaluate all.
+        accept_early: the share of the tolerance within which a state is accepted before the ones after it.
     """
 
     boundary: Float[Array, " dim"]
@@ -71,10 +72,15 @@ class Around(NamedTuple):
     rng_key: Key[Array, ""]
     conditioning: Conditioning
     capacity: int | None
+    accept_early: float = 1.0
 
     def previous(self) -> Float[Array, "window dim"]:
         """Return the state before each step of the window."""
         return shift(self.boundary, self.guesses)
+
+    def early(self) -> Float[Array, "window dim"]:
+        """Return what the error of a state may be that is accepted before the ones after it."""
+        return self.accept_early * self.tolerance
 
     def steps(self) -> Steps:
         """Return all steps of the window."""

@@ -28,6 +28,7 @@ class Options(NamedTuple):
         capacity: steps gathered at a time where only active ones are evaluated; None to evaluate all.
         mismatch: the share of the steps that may change in an iteration and still be accepted; see `methods.Picard`.
         norm: one of `NORMS`.
+        accept_early: the share of the tolerance within which a step is accepted before the ones after it.
     """
 
     window: int
@@ -37,6 +38,7 @@ class Options(NamedTuple):
     capacity: int | None
     mismatch: float = 0.0
     norm: str = "max"
+    accept_early: float = 1.0
 
     def size(self, rows: Float[Array, "window dim"]) -> Float[Array, "window dim"]:
         """Return what a tolerance is compared with, for every number of every row."""
@@ -62,6 +64,7 @@ def check(
     clip: float | None,
     active_set: bool | int,
     norm: str = "max",
+    accept_early: Any = 1.0,
 ) -> Options:
     """Return the options with their defaults filled in.
 
@@ -86,6 +89,10 @@ def check(
         raise ValueError(f"history is {history!r}, expected True, False or 'steps'.")
     if norm not in NORMS:
         raise ValueError(f"norm is {norm!r}, expected one of {', '.join(map(repr, NORMS))}.")
+    if not (is_number(accept_early) and 0 <= accept_early <= 1):
+        raise ValueError(
+            f"accept_early is {accept_early!r}, expected a share of the tolerance in [0, 1], such as 0.01."
+        )
     capacity = _capacity(active_set, window)
     if capacity is not None and not (method.has_active_set and inner.has_active_set):
         raise ValueError(
@@ -103,6 +110,7 @@ def check(
         capacity,
         float(mismatch),
         norm,
+        float(accept_early),
     )
 
 

@@ -42,8 +42,47 @@ def test_the_root_mean_square() -> None:
     assert rms.residual[0] == pytest.approx(1.0)
 
 
+def hands_on(state: Any, input: Any) -> Any:
+    """A recursion that hands errors on, undiminished on average, and is not linear."""
+    return state + 0.05 * jnp.sin(3 * state) + 0.1 * input
+
+
+HANDED_ON: Any = (hands_on, jnp.zeros(2), jax.random.normal(jax.random.key(3), (200, 2)))
+
+
+@pytest.mark.parametrize("active_set", [False, 16])
+def test_steps_accepted_together_leave_no_error_behind(active_set: bool | int) -> None:
+    """What early steps are accepted with stays, and adds up; accepted with the last ones they have been mended."""
+    loop = scan(*HANDED_ON)
+    options: dict[str, Any] = {"atol": 1e-3, "rtol": 0.0, "method": "quasi_newton", "active_set": active_set}
+    error = {}
+    for share in (0.0, 0.01, 1.0):
+        found = evaluate(*HANDED_ON, accept_early=share, **options)
+        assert found.converged
+        assert found.residual.max() <= 1e-3
+        error[share] = float(jnp.abs(found.states - loop).max())
+    assert error[0.0] < 1e-3 < error[1.0]
+    assert error[0.01] < 2e-3
+
+
+def test_a_window_that_slides_lets_its_steps_go_early() -> None:
+    loop = scan(*HANDED_ON)
+    found = evaluate(*HANDED_ON, accept_early=0.01, window=40, atol=1e-3, rtol=0.0)
+    assert found.converged
+    assert jnp.abs(found.states - loop).max() < 3e-3
+    # At 0 a window goes on by steps that no iteration changes any more, and by the one that each makes exact.
+    exact = evaluate(*HANDED_ON, accept_early=0.0, window=40, atol=1e-3, rtol=0.0)
+    assert found.iterations < exact.iterations < 100
+    np.testing.assert_allclose(exact.states, loop, atol=1e-3)
+
+
 def test_what_is_refused() -> None:
     problem = recursions.tanh_problem()
+    for share in (-0.1, 1.5, True, "all"):
+        with pytest.raises(
+            ValueError, match=rf"accept_early is {share!r}, expected a share of the tolerance in \[0, 1\]"
+        ):
+            evaluate(*problem, accept_early=share)
     with pytest.raises(ValueError, match=r"norm is 'l1', expected one of 'max', 'rms'"):
         evaluate(*problem, norm="l1")
     with pytest.raises(ValueError, match=rf"atol has shape \(3,\), expected one number, or \({STEPS},\): one a step"):
