@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import parsample as ps
 from parsample.diffusing import _per_iteration
 from parsample.engine import methods
 from parsample.samplers import diffusion
 from parsample.samplers.diffusion import PROCESSES
+from tests.energy import energy_distance, energy_shift, energy_test
 from tests.samplers.diffusion.models import MEANS, model
 from tests.tolerances import STATISTICAL, check_mean
 
@@ -76,6 +78,37 @@ def test_the_law_of_the_samples() -> None:
     nearest = np.argmin(((x[:, None] - MEANS) ** 2).sum(-1), 1)
     shares = np.bincount(nearest, minlength=3) / len(x)
     assert (np.abs(shares - 1 / 3) < STATISTICAL * np.sqrt(2 / 9 / len(x))).all()
+
+
+def test_the_energy_distance_is_scipys_on_a_line() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=40), rng.normal(0.5, 2.0, 30)
+    # SciPy's is a square root, and its means count the distance of a draw to itself.
+    own = [np.abs(z[:, None] - z).sum() * (1 / (len(z) * (len(z) - 1)) - 1 / len(z) ** 2) for z in (x, y)]
+    expected = scipy.stats.energy_distance(x, y) ** 2 - sum(own)
+    np.testing.assert_allclose(energy_distance(x[:, None], y[:, None]), expected, rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "steps"), [("ddpm", 100), ("ddim", 50)])
+def test_the_energy_distance_from_exact_draws(name: str, steps: int) -> None:
+    """Parallel samples are as far from exact draws as the loop's, and no farther than other exact draws would be."""
+    schedule, count = diffusion.LinearBetas(), 500
+    mixture = diffusion.MixtureModel.at_random(jax.random.key(0), schedule, 16, 4)
+    truth = np.asarray(mixture.draw(jax.random.key(5), count), np.float64)
+    process = PROCESSES[name](mixture, schedule, steps, sigma_data=0.2)
+    drawn = [ps.diffuse(process, (16,), count, method=m).samples for m in ("scaled_identity", "sequential")]
+    parallel, loop = (np.asarray(samples, np.float64) for samples in drawn)
+    found = energy_test(parallel, truth)
+    assert abs(found.distance - found.usual) < STATISTICAL * found.deviation
+    shift, error = energy_shift(parallel, loop, truth)
+    assert 0 < abs(shift) < STATISTICAL * error
+    # Pairs are close: the difference is known better than either distance.
+    assert error < found.deviation / 2
+    # What such a test sees: samples that spread a tenth too far.
+    wide = parallel.mean(0) + 1.1 * (parallel - parallel.mean(0))
+    shift, error = energy_shift(wide, loop, truth)
+    assert abs(shift) > STATISTICAL * error
 
 
 def test_windows_guesses_and_methods_change_no_sample() -> None:
