@@ -10,8 +10,9 @@ import pytest
 import scipy.stats
 
 import parsample as ps
-from parsample.diffusing import _per_iteration
+from parsample.diffusing import _per_iteration, find_method
 from parsample.engine import methods
+from parsample.engine.memory import evaluation_bytes
 from parsample.samplers import diffusion
 from parsample.samplers.diffusion import PROCESSES
 from tests.energy import energy_distance, energy_shift, energy_test
@@ -146,23 +147,35 @@ def test_what_parareal_waits_for() -> None:
 
 
 @pytest.mark.slow
-def test_a_budget_sets_the_window() -> None:
-    process = make("ddim")
-    needed = _bytes_of(process)
-    tight = ps.diffuse(process, (3,), memory_budget=needed)
-    assert 1 <= tight.window < STEPS
+@pytest.mark.parametrize(
+    ("name", "method", "active_set"),
+    [("dpm_solver_pp", "scaled_identity", False), ("ddim", "scaled_identity", True), ("ddpm", "anderson", False)],
+)
+def test_a_budget_sets_the_window(name: str, method: str, active_set: bool) -> None:
+    """What the window that was chosen compiles to is within the budget, and not far below."""
+    process = make(name)
+    found, options = find_method(process, method)
+    options |= {"method": found, "active_set": active_set, "rtol": 0.0, "norm": "rms"}
+    options["atol"] = jnp.asarray(1e-3 * process.noise_levels, jnp.float32)
+    initial, inputs = process.init(jax.random.key(0), (3,)), process.draw_inputs(jax.random.key(0), (3,))
+
+    def size(window: int) -> int:
+        return evaluation_bytes(process.transition, initial, inputs, 1, window=window, **options)
+
+    least, most = size(1), size(STEPS)
+    budget = least + (most - least) // 3
+    keywords: dict[str, Any] = {"method": method, "active_set": active_set, "memory_budget": budget}
+    tight = ps.diffuse(process, (3,), **keywords)
+    assert 1 < tight.window < STEPS
+    assert 0.8 * budget < size(tight.window) <= budget
     with pytest.raises(
         ValueError,
-        match=rf"window is {STEPS}, which takes about .* than memory_budget, .* a window of {tight.window} fits",
+        match=rf"window is {STEPS}, which takes {most:,} bytes .* memory_budget, .*; a window of \d+ fits",
     ):
-        ps.diffuse(process, (3,), memory_budget=needed, window=STEPS)
-
-
-def _bytes_of(process: diffusion.Process) -> int:
-    from parsample.engine.memory import evaluation_bytes
-
-    initial, inputs = process.init(jax.random.key(0), (3,)), process.draw_inputs(jax.random.key(0), (3,))
-    return evaluation_bytes(process.transition, initial, inputs, 1, method="picard", window=STEPS // 2)
+        ps.diffuse(process, (3,), **keywords, window=STEPS)
+    assert ps.diffuse(process, (3,), **{**keywords, "memory_budget": most}).window == STEPS
+    with pytest.raises(ValueError, match=rf"memory_budget is 1 bytes, and even a window of 1 takes {least:,} bytes"):
+        ps.diffuse(process, (3,), **{**keywords, "memory_budget": 1})
 
 
 def test_what_an_evaluation_costs() -> None:
