@@ -161,8 +161,8 @@ def settle(process: "Process", shape: tuple[int, int], options: dict[str, Any], 
     found, more = find_method(process, method)
     if not isinstance(found, PreparedMethod):
         raise ValueError(
-            f"--movie is for methods without a memory, and method is {method!r}; expected scaled_identity, picard or "
-            "quasi_newton, say."
+            f"--movie is for methods that iterate without a memory, and method is {method!r}; expected "
+            "scaled_identity, picard or quasi_newton, say."
         )
     sample = jax.vmap(jax.vmap(process.sample))
     loop = diffuse(process, shape, **options, method="sequential").solution.states

@@ -88,7 +88,8 @@ def test_options_reach_the_process_from_the_command_line(tmp_path: Path) -> None
         (["--window", "0"], "window is 0, expected a whole number of at least 1"),
         (["--method", "newtom"], "method is 'newtom'"),
         (["--movie", "movie.mp4"], "expected an animated picture; use .gif"),
-        (["--movie", "movie.gif", "--method", "anderson"], "--movie is for methods without a memory"),
+        (["--movie", "movie.gif", "--method", "anderson"], "--movie is for methods that iterate without a memory"),
+        (["--movie", "movie.gif", "--method", "sequential"], "and method is 'sequential'; expected scaled_identity"),
         (["-o", "nowhere/digits.png"], "there is no folder"),
     ],
 )
