@@ -11,7 +11,7 @@ import numpy as np
 import parsample as ps
 from parsample.samplers.diffusion import Process
 
-# Runs in turns for a median; those that take longer than so many seconds are run once.
+# Runs in turns for a median; what takes longer than so many seconds is run once.
 TURNS, LONG = 5, 2.0
 TIME_NOTE = (
     f"Time: of the compiled draw of all samples, in that of the loop, which takes the samples together; medians of "
@@ -33,6 +33,10 @@ class Measured(NamedTuple):
     evaluations: float
     error: float
     time: float
+
+    def ratio(self) -> str:
+        """Return the cell for the time."""
+        return f"{self.time:.0f}" if self.time >= 10 else f"{self.time:.1f}"
 
     def counts(self) -> list[str]:
         """Return the cells for rounds, the slowest sample's, and evaluations."""
@@ -64,13 +68,13 @@ class Loop:
 def in_turns(first: Callable[[], Any], second: Callable[[], Any]) -> float:
     """Return the ratio of the times of two functions that are compiled."""
     times: list[list[float]] = [[], []]
-    for _ in range(TURNS):
+    for turn in range(TURNS):
         for function, seconds in zip((first, second), times, strict=True):
+            if turn and seconds[0] > LONG:
+                continue
             start = time.perf_counter()
             function()
             seconds.append(time.perf_counter() - start)
-        if times[0][0] > LONG:
-            break
     return statistics.median(times[0]) / statistics.median(times[1])
 
 

@@ -136,7 +136,7 @@ def rows_of(case: Case) -> Iterator[list[str]]:
     for label, options, before in choices(process, case):
         found = loop.measure(options, before)
         cells = [f"{case.process}, D={case.dim:,}", f"{case.steps:,}", f"{loop.evaluations:,}", label, *found.counts()]
-        cells += [f"{found.error / (TOLERANCE * DEVIATION):.2g}", f"{found.time:.2g}"]
+        cells += [f"{found.error / (TOLERANCE * DEVIATION):.2g}", found.ratio()]
         cells += [f"<= {case.goal}" if case.goal else "", verdict(found.rounds, case.goal) if label == OURS else ""]
         yield [*cells, case.published]
 
