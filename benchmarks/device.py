@@ -1,8 +1,10 @@
 """What a result must say about where it was measured, and the table it is written as."""
 
+import argparse
 import datetime
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -11,6 +13,36 @@ import jaxlib
 import parsample
 
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def parse_only(what: str) -> str:
+    """Return the text that the names of the cases to run must have in them, from the command line; "" for all."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument(
+        "--only", metavar="TEXT", default="", help="cases with this in their name; prints, saves nothing"
+    )
+    return str(parser.parse_args().only)
+
+
+def write_rows(
+    name: str, title: str, note: str, header: Sequence[str], rows: Iterable[Sequence[object]], save: bool = True
+) -> None:
+    """Print rows as they are made, then write the table; if interrupted, with what there is and a word on it."""
+    found: list[Sequence[object]] = []
+    status = 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(*header, sep=" | ")
+    try:
+        for row in rows:
+            found.append(row)
+            print(*row, sep=" | ", flush=True)
+    except KeyboardInterrupt:
+        note += f" The run was interrupted after {len(found)} rows: the others are missing."
+        status = 130
+    if save and found:
+        write_table(name, title, note, header, found)
+    if status:
+        raise SystemExit(status)
 
 
 def write_table(name: str, title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:

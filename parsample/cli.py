@@ -10,7 +10,7 @@ import typer
 
 import parsample
 from parsample import diffuse_command
-from parsample.cli_run import Files, others, own_data, run_and_show, take_defaults
+from parsample.cli_run import Files, others, own_data, parse_options, run_and_show, take_defaults
 from parsample.exits import NOT_GOOD, fail
 
 app = typer.Typer(
@@ -159,8 +159,8 @@ def sample(
             data = own_data(settings, target, data)
         origin = _origin(target, data)
         chosen = _make_target(target, data)
-        sampler_options = _parse_options("--option", option, "num_integration_steps=4")
-        good = _parse_options("--until", until, "ess=400")
+        sampler_options = parse_options("--option", option, "num_integration_steps=4")
+        good = parse_options("--until", until, "ess=400")
         # What has no option here.
         rest = {} if settings is None else others(settings, method)
         files = Files(output, origin["target"].rpartition(":")[-1], store)
@@ -224,22 +224,6 @@ def _origin(target: str, data: Path | None) -> dict[str, str]:
     return {"target": target} | ({} if data is None else {"data": str(data.expanduser().absolute())})
 
 
-def _parse_options(flag: str, given: list[str] | None, example: str) -> dict[str, Any] | None:
-    """Read NAME=VALUE, the value as Python writes numbers, lists, True, False and None, or else as text."""
-    if not given:
-        return None
-    found = {}
-    for text in given:
-        name, is_there, value = text.partition("=")
-        if not (name and is_there):
-            raise ValueError(f"{flag} is {text!r}, expected NAME=VALUE, such as {example}.")
-        try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[name] = value
-    return found
-
-
 def _make_target(name: str, data: Path | None) -> Any:
     from parsample.model_file import make_target
 
@@ -247,7 +231,8 @@ def _make_target(name: str, data: Path | None) -> Any:
 
 
 app.command(
-    epilog="Example: [bold]parsample diffuse digits --process ddpm --steps 1000 -o digits.png --movie digits.gif[/bold]"
+    epilog="Examples: [bold]parsample diffuse digits --process ddpm --steps 1000 --movie digits.gif[/bold]; "
+    "[bold]parsample diffuse digits --process edm --steps 25 --option churn=20 --option spacing=karras[/bold]"
 )(diffuse_command.diffuse)
 
 
@@ -298,7 +283,7 @@ def diagnose(
         found = parsample.forecast(
             _make_target(target, data),
             sampler,
-            sampler_options=_parse_options("--option", option, "num_integration_steps=4"),
+            sampler_options=parse_options("--option", option, "num_integration_steps=4"),
             num_warmup=warmup,
             num_steps=steps,
             step_size=step_size,

@@ -1,5 +1,6 @@
 """What the command line does around a run: the settings of an earlier one, and the files."""
 
+import ast
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,31 @@ def others(path: Path, method: str) -> dict[str, Any]:
     found = read_settings(path)
     kept = {name: getattr(found, name) for name in ("max_iterations", "compare", "keep_warmup", "groups")}
     return kept | ({"method": read_method(method)} if method == found.method else {})
+
+
+def parse_options(flag: str, given: list[str] | None, example: str) -> dict[str, Any] | None:
+    """Read NAME=VALUE, the value as Python writes numbers, lists, True, False and None, or else as text.
+
+    Args:
+        flag: that they were given by.
+        given: the texts; None or none for nothing.
+        example: of one, for the sentence.
+
+    Raises:
+        ValueError: a text is not of that form.
+    """
+    if not given:
+        return None
+    found = {}
+    for text in given:
+        name, is_there, value = text.partition("=")
+        if not (name and is_there):
+            raise ValueError(f"{flag} is {text!r}, expected NAME=VALUE, such as {example}.")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
 
 
 class Files:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
+from parsample.cli_run import parse_options
 from parsample.exits import NOT_GOOD, fail
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ def diffuse(
     process: Annotated[
         str, typer.Option(help="ddpm, ddim, euler_maruyama, heun, edm, dpm_solver_pp, unipc, ...")
     ] = "ddim",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Of the process: eta=0.5, churn=20, spacing=trailing, say; repeatable."
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 100,
     method: Annotated[
         str,
@@ -65,7 +72,8 @@ def diffuse(
         check_figure_path(output)
         if movie is not None:
             check_movie_path(movie)
-        chosen, shape = make_process(model, process, steps, label, guidance)
+        given = parse_options("--option", option, "eta=0.5")
+        chosen, shape = make_process(model, process, steps, label, guidance, given)
         options: dict[str, Any] = {"num_samples": samples, "seed": seed, "tolerance": tolerance}
         name = "scaled_identity" if method == "auto" else method
         settling = None
@@ -87,9 +95,9 @@ def diffuse(
 
 
 def make_process(
-    model: str, process: str, steps: int, label: int | None, guidance: float
+    model: str, process: str, steps: int, label: int | None, guidance: float, options: dict[str, Any] | None = None
 ) -> tuple["Process", tuple[int, int]]:
-    """Return the process, and the shape of a sample.
+    """Return the process with its options, and the shape of a sample.
 
     Raises:
         ValueError: an argument is not what it should be.
@@ -108,10 +116,15 @@ def make_process(
             f"--guidance is {guidance:g}, but there is no label to follow; add --label, such as --label 3."
         )
     found = diffusion.find(process)
+    options = options or {}
+    known = [*(row[0] for row in found.option_rows), "spacing"]
+    for name in options:
+        if name not in known:
+            raise unknown(f"an option of {found.__name__}", name, known)
     schedule = found(lambda x, t: x).schedule
     predict = diffusion.DigitsModel(schedule, "x0", guidance)
     condition = None if label is None else jnp.asarray(label)
-    chosen = found(predict, schedule, steps, "x0", condition=condition, sigma_data=predict.sigma_data)
+    chosen = found(predict, schedule, steps, "x0", condition=condition, sigma_data=predict.sigma_data, **options)
     return chosen, MODELS[model]
 
 
@@ -148,8 +161,8 @@ def settle(process: "Process", shape: tuple[int, int], options: dict[str, Any], 
     found, more = find_method(process, method)
     if not isinstance(found, PreparedMethod):
         raise ValueError(
-            f"--movie is for methods without a memory, and method is {method!r}; expected scaled_identity, picard or "
-            "quasi_newton, say."
+            f"--movie is for methods that iterate without a memory, and method is {method!r}; expected "
+            "scaled_identity, picard or quasi_newton, say."
         )
     sample = jax.vmap(jax.vmap(process.sample))
     loop = diffuse(process, shape, **options, method="sequential").solution.states
@@ -189,7 +202,9 @@ def show(process: "Process", method: str, name: str, parallel: Timed, loop: Time
 
     out, steps = parallel.out, process.num_steps
     count, left, waits = len(out.rounds), int(out.finished_sequentially.sum()), int(loop.out.rounds.max())
-    rows = [("process", f"{type(process).__name__}, {steps:,} steps, {type(process.schedule).__name__}")]
+    words = [type(process).__name__, f"{steps:,} steps", type(process.schedule).__name__]
+    words += [f"{name} {value:g}" for (name, *_), value in zip(process.option_rows, process.options, strict=True)]
+    rows = [("process", ", ".join(words))]
     if name == "sequential":
         rows += [("method", "sequential: the loop itself"), ("rounds", f"{waits:,}")]
     else:

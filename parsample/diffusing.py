@@ -1,5 +1,6 @@
 """Diffusion at the front door: draw samples, all denoising steps at once, and say what it cost."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
 from parsample.engine.finish import finish_sequentially
-from parsample.engine.memory import evaluation_bytes
+from parsample.engine.memory import evaluation_bytes, largest_within
 from parsample.engine.methods.base import innermost
 from parsample.engine.options import check_tolerances, is_number, whole
 from parsample.engine.solution import ConvergenceError, Solution, raise_unless_converged
@@ -88,7 +89,8 @@ def diffuse(
             of sqrt(steps) steps, joined by the process on normal data.
         tolerance: the largest error of a step per pixel, root mean square, relative to its noise level; dimensionless.
         window: steps solved at a time; None for all, or for as many as `memory_budget` allows.
-        memory_budget: bytes that the evaluation of one sample may take on the device, as compiled.
+        memory_budget: bytes that the evaluation of one sample may take on the device, as compiled; what is chosen has
+            been compiled and measured.
         guess: "gaussian": the process on normal data with the same noise, which calls no model; "coarse": the process
             with the model called only at `coarse_steps` steps and its answer held between, which costs as many rounds;
             "start": every step from the noise itself; or trajectories, like `solution.states` of a neighbouring run,
@@ -258,23 +260,22 @@ def _window(
         process.draw_inputs(jax.random.key(0), shape, dtype),
     )
 
+    @functools.cache
     def size(window: int) -> int:
         chosen = {**options, "window": window, "max_iterations": None}
         return evaluation_bytes(process.transition, initial, inputs, 1, **chosen)
 
-    # Memory is a line in the window; two points on it tell the rest.
-    low, high = max(1, steps // 4), max(2, steps // 2)
-    slope = max((size(high) - size(low)) / max(high - low, 1), 1.0)
-    base = size(low) - slope * low
-    allowed = int((budget - base) // slope)
-    if allowed < 1 or (window is not None and asked > allowed):
-        needed = math.ceil(base + slope * asked)
-        remedy = f"a window of {allowed} fits" if allowed >= 1 else "no window fits"
+    allowed = largest_within(budget, asked, size)
+    if allowed < 1:
         raise ValueError(
-            f"window is {window}, which takes about {needed:,} bytes a sample, more than memory_budget, {budget:,}; "
-            f"{remedy}."
+            f"memory_budget is {budget:,} bytes, and even a window of 1 takes {size(1):,} bytes a sample; give more."
         )
-    return min(asked, allowed)
+    if window is not None and allowed < asked:
+        raise ValueError(
+            f"window is {window}, which takes {size(asked):,} bytes a sample, more than memory_budget, {budget:,}; a "
+            f"window of {allowed} fits."
+        )
+    return allowed
 
 
 def _guesses(process: Process, shape: tuple[int, ...], dtype: Any, num_samples: int, guess: Any) -> tuple[PyTree, str]:

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image, ImageSequence
 
+from parsample.diffuse_command import make_process
 from tests.test_cli import invoke, words
 
 
@@ -49,19 +50,46 @@ def test_the_loop_itself_and_what_auto_chooses(tmp_path: Path, monkeypatch: pyte
     assert ("'auto' took its images" in text) or ("faster than the loop" in text) or ("about as fast" in text)
 
 
+def test_options_of_the_process() -> None:
+    plain, _ = make_process("digits", "ddim", 10, None, 0.0)
+    noisy, _ = make_process("digits", "ddim", 10, None, 0.0, {"eta": 0.5, "spacing": "trailing"})
+    assert plain.visited == tuple(range(900, -1, -100))
+    assert noisy.visited == tuple(range(999, 0, -100))
+    assert (plain.options, noisy.options) == ((0.0,), (0.5,))
+
+
+def test_options_reach_the_process_from_the_command_line(tmp_path: Path) -> None:
+    options = (
+        "--process edm --steps 4 --samples 1 --method sequential --option churn=20 --option spacing=linspace".split()
+    )
+    found = invoke("diffuse", *options, "-o", str(tmp_path / "digits.png"))
+    assert found.exit_code == 0, found.output
+    assert "EDM, 4 steps, Karras, churn 20, least_churned 0.05" in words(found.output)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["digit"], "model is 'digit', expected one of digits. Did you mean 'digits'?"),
         (["--process", "ddmp"], "process is 'ddmp', expected one of ddpm"),
         (["--steps", "1001"], "num_steps is 1001, but the schedule has 1000 training steps"),
+        (["--option", "eta=1.5"], "eta is 1.5, expected a number in [0, 1]"),
+        (["--option", "eta=much"], "eta is 'much', expected a number in [0, 1]"),
+        (["--option", "eta"], "--option is 'eta', expected NAME=VALUE, such as eta=0.5"),
+        (["--option", "etta=1"], "an option of DDIM is 'etta', expected one of eta, spacing. Did you mean 'eta'?"),
+        (["--option", "condition=3"], "an option of DDIM is 'condition', expected one of eta, spacing"),
+        (["--process", "ddpm", "--option", "eta=1"], "an option of DDPM is 'eta', expected one of spacing"),
+        (["--option", "spacing=even"], "spacing is 'even', expected one of 'leading'"),
+        (["--process", "edm", "--option", "churn=-1"], "churn is -1, expected a number in [0, inf]"),
+        (["--process", "annealed_langevin", "--option", "repeats=2.5"], "repeats is 2.5, expected a whole number"),
         (["--label", "10"], "--label is 10, expected a digit from 0 to 9"),
         (["--guidance", "2"], "--guidance is 2, but there is no label to follow"),
         (["--tolerance", "0"], "tolerance is 0.0, expected a finite number above 0"),
         (["--window", "0"], "window is 0, expected a whole number of at least 1"),
         (["--method", "newtom"], "method is 'newtom'"),
         (["--movie", "movie.mp4"], "expected an animated picture; use .gif"),
-        (["--movie", "movie.gif", "--method", "anderson"], "--movie is for methods without a memory"),
+        (["--movie", "movie.gif", "--method", "anderson"], "--movie is for methods that iterate without a memory"),
+        (["--movie", "movie.gif", "--method", "sequential"], "and method is 'sequential'; expected scaled_identity"),
         (["-o", "nowhere/digits.png"], "there is no folder"),
     ],
 )

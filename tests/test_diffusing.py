@@ -1,17 +1,21 @@
 """The front door of diffusion: the parallel samples are the loop's, their law is right, and the counts are honest."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import parsample as ps
-from parsample.diffusing import _per_iteration
+from parsample.diffusing import _per_iteration, find_method
 from parsample.engine import methods
+from parsample.engine.memory import evaluation_bytes
 from parsample.samplers import diffusion
 from parsample.samplers.diffusion import PROCESSES
+from tests.energy import energy_distance, energy_shift, energy_test
 from tests.samplers.diffusion.models import MEANS, model
 from tests.tolerances import STATISTICAL, check_mean
 
@@ -40,6 +44,8 @@ ROWS += [
 ]
 # The true error of a trajectory is a multiple of what the method sees of it, and this is the largest in any row.
 TOLERANCE, TOLERANCES = 1e-3, 2
+# With a model in bfloat16, whose roundings change with the state.
+BFLOAT16_TOLERANCES = 8
 
 
 @pytest.mark.parametrize(("name", "method"), ROWS)
@@ -73,6 +79,37 @@ def test_the_law_of_the_samples() -> None:
     nearest = np.argmin(((x[:, None] - MEANS) ** 2).sum(-1), 1)
     shares = np.bincount(nearest, minlength=3) / len(x)
     assert (np.abs(shares - 1 / 3) < STATISTICAL * np.sqrt(2 / 9 / len(x))).all()
+
+
+def test_the_energy_distance_is_scipys_on_a_line() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=40), rng.normal(0.5, 2.0, 30)
+    # SciPy's is a square root, and its means count the distance of a draw to itself.
+    own = [np.abs(z[:, None] - z).sum() * (1 / (len(z) * (len(z) - 1)) - 1 / len(z) ** 2) for z in (x, y)]
+    expected = scipy.stats.energy_distance(x, y) ** 2 - sum(own)
+    np.testing.assert_allclose(energy_distance(x[:, None], y[:, None]), expected, rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "steps"), [("ddpm", 100), ("ddim", 50)])
+def test_the_energy_distance_from_exact_draws(name: str, steps: int) -> None:
+    """Parallel samples are as far from exact draws as the loop's, and no farther than other exact draws would be."""
+    schedule, count = diffusion.LinearBetas(), 500
+    mixture = diffusion.MixtureModel.at_random(jax.random.key(0), schedule, 16, 4)
+    truth = np.asarray(mixture.draw(jax.random.key(5), count), np.float64)
+    process = PROCESSES[name](mixture, schedule, steps, sigma_data=0.2)
+    drawn = [ps.diffuse(process, (16,), count, method=m).samples for m in ("scaled_identity", "sequential")]
+    parallel, loop = (np.asarray(samples, np.float64) for samples in drawn)
+    found = energy_test(parallel, truth)
+    assert abs(found.distance - found.usual) < STATISTICAL * found.deviation
+    shift, error = energy_shift(parallel, loop, truth)
+    assert 0 < abs(shift) < STATISTICAL * error
+    # Pairs are close: the difference is known better than either distance.
+    assert error < found.deviation / 2
+    # What such a test sees: samples that spread a tenth too far.
+    wide = parallel.mean(0) + 1.1 * (parallel - parallel.mean(0))
+    shift, error = energy_shift(wide, loop, truth)
+    assert abs(shift) > STATISTICAL * error
 
 
 def test_windows_guesses_and_methods_change_no_sample() -> None:
@@ -110,23 +147,35 @@ def test_what_parareal_waits_for() -> None:
 
 
 @pytest.mark.slow
-def test_a_budget_sets_the_window() -> None:
-    process = make("ddim")
-    needed = _bytes_of(process)
-    tight = ps.diffuse(process, (3,), memory_budget=needed)
-    assert 1 <= tight.window < STEPS
+@pytest.mark.parametrize(
+    ("name", "method", "active_set"),
+    [("dpm_solver_pp", "scaled_identity", False), ("ddim", "scaled_identity", True), ("ddpm", "anderson", False)],
+)
+def test_a_budget_sets_the_window(name: str, method: str, active_set: bool) -> None:
+    """What the window that was chosen compiles to is within the budget, and not far below."""
+    process = make(name)
+    found, options = find_method(process, method)
+    options |= {"method": found, "active_set": active_set, "rtol": 0.0, "norm": "rms"}
+    options["atol"] = jnp.asarray(1e-3 * process.noise_levels, jnp.float32)
+    initial, inputs = process.init(jax.random.key(0), (3,)), process.draw_inputs(jax.random.key(0), (3,))
+
+    def size(window: int) -> int:
+        return evaluation_bytes(process.transition, initial, inputs, 1, window=window, **options)
+
+    least, most = size(1), size(STEPS)
+    budget = least + (most - least) // 3
+    keywords: dict[str, Any] = {"method": method, "active_set": active_set, "memory_budget": budget}
+    tight = ps.diffuse(process, (3,), **keywords)
+    assert 1 < tight.window < STEPS
+    assert 0.8 * budget < size(tight.window) <= budget
     with pytest.raises(
         ValueError,
-        match=rf"window is {STEPS}, which takes about .* than memory_budget, .* a window of {tight.window} fits",
+        match=rf"window is {STEPS}, which takes {most:,} bytes .* memory_budget, .*; a window of \d+ fits",
     ):
-        ps.diffuse(process, (3,), memory_budget=needed, window=STEPS)
-
-
-def _bytes_of(process: diffusion.Process) -> int:
-    from parsample.engine.memory import evaluation_bytes
-
-    initial, inputs = process.init(jax.random.key(0), (3,)), process.draw_inputs(jax.random.key(0), (3,))
-    return evaluation_bytes(process.transition, initial, inputs, 1, method="picard", window=STEPS // 2)
+        ps.diffuse(process, (3,), **keywords, window=STEPS)
+    assert ps.diffuse(process, (3,), **{**keywords, "memory_budget": most}).window == STEPS
+    with pytest.raises(ValueError, match=rf"memory_budget is 1 bytes, and even a window of 1 takes {least:,} bytes"):
+        ps.diffuse(process, (3,), **{**keywords, "memory_budget": 1})
 
 
 def test_what_an_evaluation_costs() -> None:
@@ -154,13 +203,25 @@ def test_a_model_that_fails_at_a_time() -> None:
 
 
 @pytest.mark.slow
-def test_a_model_in_bfloat16() -> None:
+@pytest.mark.parametrize("name", ["ddim", "ddpm"])
+def test_a_model_in_bfloat16(name: str) -> None:
+    """A sample is nearer to the loop's than that is to the loop's with the model in float32."""
     schedule = diffusion.LinearBetas()
     fine = model(schedule)
-    process = diffusion.DDIM(lambda x, t: fine(x, t).astype(jnp.bfloat16), schedule, 20, sigma_data=0.3)
-    out, loop = ps.diffuse(process, (3,)), ps.diffuse(process, (3,), method="sequential")
-    assert out.samples.dtype == jnp.float32
-    np.testing.assert_allclose(out.samples, loop.samples, atol=2e-2)
+
+    def draw(predict: Callable, method: str) -> Any:
+        process = PROCESSES[name](predict, schedule, 20, sigma_data=0.3)
+        return ps.diffuse(process, (3,), 4, method=method, tolerance=TOLERANCE).samples
+
+    def largest(one: Any, other: Any) -> float:
+        return float(np.sqrt(np.mean((np.asarray(one) - np.asarray(other)) ** 2, 1)).max()) / (0.3 * TOLERANCE)
+
+    def coarse(x: Any, t: Any) -> Any:
+        return fine(x.astype(jnp.bfloat16), t)
+
+    loop, out = draw(coarse, "sequential"), draw(coarse, "scaled_identity")
+    assert out.dtype == loop.dtype == jnp.float32
+    assert largest(out, loop) < BFLOAT16_TOLERANCES < largest(draw(fine, "sequential"), loop)
 
 
 @pytest.mark.parametrize(

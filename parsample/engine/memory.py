@@ -28,3 +28,31 @@ def evaluation_bytes(
     analysis = jax.jit(solve).lower(*shapes).compile().memory_analysis()
     assert analysis is not None
     return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+
+def largest_within(budget: int, most: int, size: Callable[[int], int]) -> int:
+    """Return a window of at most `most` that takes no more than a budget; 0 where not even a window of 1 does.
+
+    Every window that is returned has been measured. It is the largest where memory is a line in the window, and a
+    little less at most where it is nearly one.
+
+    Args:
+        budget: in bytes.
+        most: the window that is wanted.
+        size: the bytes that a window takes.
+
+    Cost: one measurement where `most` is within the budget, otherwise three or four.
+    """
+    if (over_bytes := size(most)) <= budget:
+        return most
+    fitting, over = 1, most
+    if most == 1 or (fitting_bytes := size(fitting)) > budget:
+        return 0
+    # Where the line between the two crosses the budget: below `over`, and above `fitting` unless there is no room.
+    while (window := fitting + (budget - fitting_bytes) * (over - fitting) // (over_bytes - fitting_bytes)) > fitting:
+        measured = size(window)
+        if measured <= budget:
+            fitting, fitting_bytes = window, measured
+        else:
+            over, over_bytes = window, measured
+    return fitting

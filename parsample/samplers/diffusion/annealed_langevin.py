@@ -1,9 +1,10 @@
 """Annealed Langevin dynamics: many small steps at each of a few noise levels."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from parsample.engine.options import whole
 from parsample.samplers.diffusion.affine import Affine
 from parsample.samplers.diffusion.base import Process, split
 from parsample.samplers.diffusion.continuous import Karras
@@ -67,6 +68,11 @@ class AnnealedLangevin(Affine):
         length = self.options[0] * (now.sigma / now.sigma[-1]) ** 2
         pull = 0.5 * length / now.sigma**2
         return 1 - pull, pull, np.sqrt(length)
+
+    def _check_options(self, options: dict[str, Any]) -> tuple[float, ...]:
+        if "repeats" in options:
+            whole("repeats", options["repeats"], "it is how many steps are made at a level")
+        return super()._check_options(options)
 
     def _count(self, num_steps: int) -> int:
         return num_steps
