@@ -7,7 +7,7 @@ of the trace: readers that start at the top see all arrays at the same length, a
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,25 +76,43 @@ class Layout:
 
     Attributes:
         folder: of the store.
-        draws: rows along `draw` that are written, whether committed or not.
+        draws: rows along `draw` that the next ones follow, whether committed or not.
+        attributes: of the root, without the state of the run.
     """
 
     def __init__(self, folder: Path):
         """Take the store as it was committed last, an empty one included."""
         self.folder, self.draws = folder, 0
         self.metadata: dict[str, dict[str, Any]] = {}
+        self.attributes: dict[str, Any] = {}
         self.arrays: dict[str, Any] = {}
         if (folder / "zarr.json").is_file():
             root = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
             self.metadata = root["consolidated_metadata"]["metadata"]
+            self.attributes = {name: value for name, value in root["attributes"].items() if name != RUN}
         for name, described in self.metadata.items():
             # The files of their own may be those of a commit that was never made.
             if described["node_type"] == "array" and self._read(name) != described:
                 _replace(folder / name / "zarr.json", described)
             if described["node_type"] == "array":
                 self._open(name)
-        if "posterior/draw" in self.metadata:
-            self.draws = self.metadata["posterior/draw"]["shape"][0]
+        self.draws = self.length
+
+    @property
+    def length(self) -> int:
+        """Rows along `draw` of the arrays, which may be more than `draws` after `rewind`."""
+        return self.metadata["posterior/draw"]["shape"][0] if "posterior/draw" in self.metadata else 0
+
+    def rewind(self, draws: int, groups: Iterable[str]) -> None:
+        """Let the next rows follow the first `draws`, and leave out groups with what belongs to them.
+
+        The rows after them are as they were until new ones are written in their place.
+        """
+        self.draws = draws
+        for group in groups:
+            for paths in (self.metadata, self.arrays):
+                for path in [path for path in paths if path.split("/")[0] == group]:
+                    del paths[path]
 
     def create(self, tree: "xarray.DataTree", chunk_rows: int | None = None) -> None:
         """Make the groups and arrays of a tree.

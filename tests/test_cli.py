@@ -221,6 +221,11 @@ def test_a_store_is_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert repeated.exit_code in (0, 1), repeated.output
     one, other = parsample.load_trace("../run.zarr"), parsample.load_trace("runs/line.nc")
     np.testing.assert_array_equal(one.posterior["slope"].values, other.posterior["slope"].values)
+    longer = invoke("resume", "../run.zarr", "--samples", "1600", "--json")
+    assert longer.exit_code in (0, 1), longer.output
+    assert parsample.load_trace("../run.zarr").posterior.sizes["draw"] == 1600
+    fewer = invoke("resume", "../run.zarr", "--samples", "1000")
+    assert (fewer.exit_code, fewer.stderr[:31]) == (2, "parsample: num_samples is 1000,")
     nowhere = invoke("resume", "nowhere.zarr")
     assert (nowhere.exit_code, nowhere.stderr[:60]) == (
         2,
