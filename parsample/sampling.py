@@ -155,7 +155,7 @@ def sample(
 
     Cost: one gradient a warm-up step; then evaluations_per_step (see the verdict) times two gradients a step, in
         parallel over the window. Device memory O(num_chains * 1024 * dim); host memory that of the trace, or with a
-        store that of some of its chunks (4 MiB a variable), and of the whole posterior for what `groups` asks for.
+        store that of some of its chunks (4 MiB a variable) and of what `groups` asks for on 1,024 draws of each chain.
     """
     target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)
     if kwargs:

@@ -21,10 +21,10 @@ import numpy as np
 from parsample.attributes import standard_attributes, storable_attributes
 from parsample.engine import methods
 from parsample.frozen import freeze, thaw
-from parsample.groups import EVALUATION, OF_TARGET
+from parsample.groups import EVALUATION, MADE_OF_DRAWS, Groups, joined
 from parsample.interrupts import Interrupted, holding_interrupts
-from parsample.outcome import Outcome, joined
-from parsample.running import Groups, Job
+from parsample.outcome import Outcome
+from parsample.running import Job
 from parsample.settings import Settings
 from parsample.store_layout import PRIVATE, Layout, is_store, read_run, rows_of_chunk, write_durably
 from parsample.tally import Tally
@@ -45,18 +45,18 @@ class _Pending(NamedTuple):
 
 
 class _Committed(Mapping[str, np.ndarray]):
-    """The committed draws of the posterior, each variable read when it is asked for."""
+    """Committed draws of the posterior, from one to before another, each variable read when it is asked for."""
 
-    def __init__(self, layout: Layout):
+    def __init__(self, layout: Layout, first: int, last: int):
         self.arrays = {
             path.removeprefix("posterior/"): array
             for path, array in layout.arrays.items()
             if path.startswith("posterior/") and array.ndim > 1
         }
-        self.draws = layout.draws
+        self.rows = slice(first, last)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self.arrays[name][:, : self.draws]
+        return self.arrays[name][:, self.rows]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.arrays)
@@ -128,7 +128,7 @@ class Store:
         self.is_changed, self.is_complete, self.tally = True, False, self.whole
         if self.whole is not None and self.whole.steps == job.plan.steps:
             self.run |= {"tally": self.whole.to_json()}
-            self.layout.rewind(self._rows_of(self.whole), OF_TARGET)
+            self.layout.rewind(self._rows_of(self.whole), MADE_OF_DRAWS)
             return
         self.tally = self.whole = None
         self.layout.rewind(0, [path for path in self.layout.metadata if "/" not in path])
@@ -203,7 +203,7 @@ class Store:
 
     def draws(self) -> list[Mapping[str, Any]]:
         """Return the draws so far, in parts."""
-        committed = [_Committed(self.layout)] if self.layout.draws else []
+        committed = [_Committed(self.layout, 0, self.layout.draws)] if self.layout.draws else []
         return [*committed, *(block["posterior"] for block in (self.pending.blocks if self.pending else ()))]
 
     def _create(self, rows: Groups) -> None:
@@ -273,8 +273,9 @@ class Store:
         """
         assert self.outcome is not None
         self.commit()
-        groups = self.outcome.further(tally, lambda: dict(_Committed(self.layout))) | self._seen()
-        further = self.outcome.build(groups, {})
+        further = self.outcome.build(self.outcome.further(tally) | self._seen(), {})
+        with self._telling_what_is_safe():
+            self._write_requested(self.outcome)
         with self._telling_what_is_safe(), holding_interrupts():
             self.layout.create(as_datatree(further))
             self.is_complete, self.tally = True, tally
@@ -282,6 +283,20 @@ class Store:
             self._commit_run(tally)
             self.layout.write_own_metadata()
         return load_trace(self.path)
+
+    def _write_requested(self, outcome: Outcome) -> None:
+        """Write the groups that were asked for, a chunk or a block of rows at a time."""
+        num_draws, first, chunk = self.layout.draws, 0, 0
+        blocks: list[Groups] = []
+        for block in outcome.requested(num_draws, lambda *rows: _Committed(self.layout, *rows)):
+            if not chunk:
+                chunk = rows_of_chunk(block, num_draws)
+                self.layout.create(as_datatree(outcome.build(block, {})), chunk)
+            blocks.append(block)
+            if sum(map(_length, blocks)) >= chunk:
+                first, blocks = self.layout.write(joined(blocks), first), []
+        if blocks:
+            self.layout.write(joined(blocks), first)
 
     def interrupted(self) -> Interrupted:
         """Commit what is there, and return the interrupt that says how to go on."""
@@ -294,7 +309,7 @@ class Store:
 
 
 def _length(rows: Groups) -> int:
-    return rows["sample_stats"]["lp"].shape[1]
+    return next(iter(next(iter(rows.values())).values())).shape[1]
 
 
 def _check_same(path: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -166,24 +166,28 @@ class Layout:
 
     def append(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """Write further draws, shape (chain, draw, ...); they count from the next `commit` on."""
+        self.draws = self.write(groups, self.draws)
+
+    def write(self, groups: Mapping[str, Mapping[str, np.ndarray]], first: int) -> int:
+        """Write rows, shape (chain, draw, ...), from the draw `first` on, and return the number of that after them."""
+        end = first
         for group, given in groups.items():
             variables = dict(given)
-            size = next(iter(variables.values())).shape[1]
-            end = self.draws + size
-            variables["draw"] = np.arange(self.draws, end)
+            end = first + next(iter(variables.values())).shape[1]
+            variables["draw"] = np.arange(first, end)
             for name, values in variables.items():
                 array = self.arrays[f"{group}/{name}"]
-                place = (slice(self.draws, end),) if name == "draw" else (slice(None), slice(self.draws, end))
+                place = (slice(first, end),) if name == "draw" else (slice(None), slice(first, end))
                 array.resize((end,) if name == "draw" else (array.shape[0], end, *array.shape[2:]))
                 array[place] = values.astype(array.dtype)
                 self.metadata[f"{group}/{name}"]["shape"] = list(array.shape)
-                self._sync(f"{group}/{name}", array, len(place) - 1, end)
-        self.draws = end
+                self._sync(f"{group}/{name}", array, len(place) - 1, first, end)
+        return end
 
-    def _sync(self, path: str, array: Any, axis: int, end: int) -> None:
+    def _sync(self, path: str, array: Any, axis: int, first: int, end: int) -> None:
         """Wait until the chunks that rows were written to are on the disk."""
         rows = array.chunks[axis]
-        for number in range(self.draws // rows, -(-end // rows)):
+        for number in range(first // rows, -(-end // rows)):
             indices = [str(number if place == axis else 0) for place in range(array.ndim)]
             file = self.folder.joinpath(path, "c", *indices)
             # A chunk of nothing but the fill value has no file.
@@ -201,10 +205,14 @@ class Layout:
         for described in self.metadata.values():
             if described["node_type"] == "group":
                 described["attributes"] = dict(attributes)
+        # Zarr loses arrays of a group that do not follow each other.
+        groups = [path for path, described in self.metadata.items() if described["node_type"] == "group"]
+        paths = sorted(self.metadata, key=lambda path: groups.index(path.split("/")[0]))
+        metadata = {path: self.metadata[path] for path in paths}
         root = {
             "attributes": {**attributes, RUN: json.dumps(run)},
             "zarr_format": 3,
-            "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": self.metadata},
+            "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata},
             "node_type": "group",
         }
         _replace(self.folder / "zarr.json", root)
