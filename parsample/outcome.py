@@ -98,13 +98,20 @@ class Outcome(NamedTuple):
         Args:
             tally: of the whole run.
         """
-        target, adaptation = self.job.target, self.adaptation
         groups: Groups = {"sample_stats": {"iterations": np.asarray(tally.iterations)}}
-        if adaptation.draws.shape[1]:
-            constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
-            groups["warmup_posterior"] = jax.device_get(constrain(jnp.asarray(adaptation.draws)))
-            groups["warmup_sample_stats"] = {STATISTICS.get(name, name): row for name, row in adaptation.stats.items()}
-        return groups | data_groups(target)
+        return groups | self.warmup() | data_groups(self.job.target)
+
+    def warmup(self) -> Groups:
+        """Return the draws of warm-up and their statistics, where they are kept; else nothing."""
+        target, adaptation = self.job.target, self.adaptation
+        if not adaptation.draws.shape[1]:
+            return {}
+        constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
+        stats = {STATISTICS.get(name, name): row for name, row in adaptation.stats.items()}
+        return {
+            "warmup_posterior": jax.device_get(constrain(jnp.asarray(adaptation.draws))),
+            "warmup_sample_stats": stats,
+        }
 
     def requested(self, num_draws: int, posterior: Callable[[int, int], Mapping[str, Any]]) -> Iterator[Groups]:
         """Yield the groups that were asked for and are made of draws, as `parsample.groups.requested_groups` does."""
@@ -121,12 +128,18 @@ def _fits(target: Target, dims: tuple[str, ...], shape: tuple[int, ...]) -> bool
 class Memory:
     """Where a run keeps its draws that has no store.
 
+    Args:
+        known: what an earlier warm-up found, in the place of another; None to warm up.
+        wants_draws: whether the run goes on after warm-up.
+
     Attributes:
         tally: counts of the segments that are there; None before the first.
+        outcome: what is known once warm-up is over; None before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Adaptation | None = None, wants_draws: bool = True) -> None:
         """Begin with nothing."""
+        self.known, self.wants_draws = known, wants_draws
         self.kept: tuple[tuple[Groups, ...], Tally | None] = ((), None)
         self.outcome: Outcome | None = None
         self.evaluation: dict[str, np.ndarray] = {}
@@ -140,8 +153,8 @@ class Memory:
         """Nothing is to be compared."""
 
     def adaptation(self, target: Target) -> tuple[Adaptation, float] | None:
-        """Return None: warm-up has still to be done."""
-        return None
+        """Return what warm-up found and the seconds it took, or None if it has still to be done."""
+        return None if self.known is None else (self.known, 0.0)
 
     def warmed_up(self, outcome: Outcome) -> None:
         """Take what warm-up found."""

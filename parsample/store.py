@@ -73,7 +73,10 @@ class Store:
         tally: how far the committed part is; None before the first segment.
         whole: the same after the last segment that is all draws, from which a run goes on to more of them; None before.
         is_complete: whether the run is over.
+        wants_draws: whether a run goes on after warm-up.
     """
+
+    wants_draws = True
 
     def __init__(self, path: str | os.PathLike[str], settings: Settings, is_new: bool):
         """Begin a store, or go on with one. Use `open_store`, which also locks it."""
