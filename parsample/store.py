@@ -5,11 +5,9 @@ see `store_layout`. Whatever ends the process, the store is that of the last com
 """
 
 import contextlib
-import datetime
 import json
 import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +21,7 @@ from parsample.engine import methods
 from parsample.frozen import freeze, thaw
 from parsample.groups import EVALUATION, MADE_OF_DRAWS, Groups, joined
 from parsample.interrupts import Interrupted, holding_interrupts
+from parsample.locking import take_lock
 from parsample.outcome import Outcome
 from parsample.running import Job
 from parsample.settings import Settings
@@ -369,7 +368,7 @@ def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -
             "files."
         ) from error
     try:
-        _lock(handle, path)
+        take_lock(handle, path)
         if is_new:
             # Once more: another run may have made it in the meantime.
             refuse_existing(path, settings)
@@ -388,25 +387,3 @@ def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -
         os.close(handle)
         if is_new and not was_there and not is_store(folder):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lock(handle: int, path: str | os.PathLike[str]) -> None:
-    """Take the lock, which the system frees when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: nothing keeps two runs apart there
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        try:
-            holder = json.loads(os.read(handle, 4096))
-            who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-        except (ValueError, KeyError):
-            who = "another process"
-        raise ValueError(
-            f"store is '{path}', which {who} is writing to; wait for it, end it, or give another name."
-        ) from None
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode(), 0)

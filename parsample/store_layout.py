@@ -250,7 +250,12 @@ def _replace(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _sync_file(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    # Windows asks for the right to write.
+    _sync(path, os.O_RDWR)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
@@ -259,4 +264,4 @@ def _sync_file(path: Path) -> None:
 
 def _sync_folder(path: Path) -> None:
     if os.name == "posix":  # elsewhere a folder cannot be opened
-        _sync_file(path)
+        _sync(path, os.O_RDONLY)
