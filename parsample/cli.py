@@ -162,7 +162,8 @@ def sample(
         sampler_options = _parse_options("--option", option, "num_integration_steps=4")
         good = _parse_options("--until", until, "ess=400")
         # What has no option here.
-        rest = {} if settings is None else others(settings, method)
+        evaluation = {"method": method, "warmup_method": warmup_method}
+        rest = {} if settings is None else others(settings, evaluation)
         files = Files(output, origin["target"].rpartition(":")[-1], store)
     except ValueError as error:
         fail(error)
@@ -170,7 +171,7 @@ def sample(
         lambda: parsample.sample(
             chosen,
             sampler,
-            **{"method": method, "groups": (EVALUATION,), **rest},
+            **{**evaluation, "groups": (EVALUATION,), **rest},
             sampler_options=sampler_options,
             window=window,
             num_warmup=warmup,
@@ -181,7 +182,6 @@ def sample(
             step_size=step_size,
             start=start,
             mass=mass,
-            warmup_method=warmup_method,
             tune=tune,
             atol=atol,
             rtol=rtol,

@@ -32,6 +32,7 @@ def resume(
     num_samples: int | None = None,
     sampler: str | type[Sampler] | None = None,
     method: str | methods.Method | None = None,
+    warmup_method: str | methods.Method | None = None,
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     seed: int | None = None,
     initial_position: PyTree | None = None,
@@ -57,6 +58,7 @@ def resume(
             larger number is divided into segments of another length.
         sampler: the class, if it is none in `SAMPLERS`.
         method: the instance, if it holds arrays.
+        warmup_method: the same.
         transform: the same function as before.
         seed: to be sure that it is the one of the store.
         initial_position: as it was passed.
@@ -102,7 +104,7 @@ def resume(
         transform,
         settings,
         settings.start if start is None else start,
-        read_method(settings.warmup_method),
+        read_method(settings.warmup_method, "warmup_method") if warmup_method is None else warmup_method,
     )
     with open_store(store, settings, is_new=False) as kept:
         kept.change_number(job)

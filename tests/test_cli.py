@@ -247,6 +247,22 @@ def test_options_take_precedence_over_settings(asked: dict[str, Any], tmp_path: 
     assert {name: asked[name] for name in expected} == expected
 
 
+def test_methods_with_options_come_from_settings(asked: dict[str, Any], tmp_path: Path) -> None:
+    from parsample.settings import method_text
+    from parsample.trace import save_trace
+
+    method = parsample.methods.QuasiNewton(estimator="hutchinson", num_probes=2)
+    given: Any = {name: method_text(method) for name in ("method", "warmup_method")}
+    settings = parsample.Settings("banana", **given)
+    trace = build_trace({"posterior": {"x": np.zeros((1, 2))}}, attrs={"settings": settings.to_json()})
+    save_trace(trace, tmp_path / "run.nc")
+    options = ["sample", "--settings", str(tmp_path / "run.nc"), "--output", str(tmp_path)]
+    invoke(*options)
+    assert (asked["method"], asked["warmup_method"]) == (method, method)
+    invoke(*options, "--warmup-method", "newton")
+    assert (asked["method"], asked["warmup_method"]) == (method, "newton")
+
+
 @pytest.mark.parametrize(("stage", "after"), [("warm-up", 40), ("sampling", 700)])
 def test_an_interrupt_saves_the_draws_so_far(
     stage: str, after: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

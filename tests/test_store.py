@@ -284,6 +284,17 @@ def test_a_log_density_is_passed_again(tmp_path: Path) -> None:
     assert ps.resume(path, density, initial_position=start, progress=False).posterior["x"].shape == (2, 900, 2)
 
 
+def test_methods_with_arrays_are_passed_again(tmp_path: Path) -> None:
+    path, method = tmp_path / "run.zarr", ps.methods.ScaledIdentity(jnp.asarray(0.5))
+    settings: dict[str, Any] = {"warmup_method": method, "num_samples": 128}
+    interrupted(path, "warm-up", 10, **settings)
+    with pytest.raises(
+        ValueError, match=r"warmup_method is Scaled.*, which holds more than plain values; pass it as w"
+    ):
+        ps.resume(path)
+    check_same(ps.resume(path, warmup_method=method, progress=False), ps.sample(TARGET, **{**SETTINGS, **settings}))
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
