@@ -162,7 +162,8 @@ def sample(
         sampler_options = parse_options("--option", option, "num_integration_steps=4")
         good = parse_options("--until", until, "ess=400")
         # What has no option here.
-        rest = {} if settings is None else others(settings, method)
+        evaluation = {"method": method, "warmup_method": warmup_method}
+        rest = {} if settings is None else others(settings, evaluation)
         files = Files(output, origin["target"].rpartition(":")[-1], store)
     except ValueError as error:
         fail(error)
@@ -170,7 +171,7 @@ def sample(
         lambda: parsample.sample(
             chosen,
             sampler,
-            **{"method": method, "groups": (EVALUATION,), **rest},
+            **{**evaluation, "groups": (EVALUATION,), **rest},
             sampler_options=sampler_options,
             window=window,
             num_warmup=warmup,
@@ -181,7 +182,6 @@ def sample(
             step_size=step_size,
             start=start,
             mass=mass,
-            warmup_method=warmup_method,
             tune=tune,
             atol=atol,
             rtol=rtol,
@@ -195,14 +195,22 @@ def sample(
     )
 
 
-@app.command(epilog="Example: [bold]parsample resume run.zarr[/bold]")
+@app.command(
+    epilog="Examples: [bold]parsample resume run.zarr[/bold]; [bold]parsample resume run.zarr --samples 20000[/bold]"
+)
 def resume(
     store: Annotated[Path, typer.Argument(help="What was --store of [bold]parsample sample[/bold].")],
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Draws a chain in the end, those that are there included.", show_default="as it was begun with"
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the plots; made if missing.")] = Path("runs"),
     progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in place of the tables.")] = False,
 ) -> None:
-    """Go on with a run that was interrupted or killed, from its store, to the same draws as without.
+    """Go on with a run that was interrupted or killed, or to more draws, from its store; the draws are those of one go.
 
     Exit codes: as for [bold]parsample sample[/bold].
     """
@@ -213,7 +221,9 @@ def resume(
         files = Files(output, Settings.from_json(read_run(store)["settings"]).target.rpartition(":")[-1], store)
     except ValueError as error:
         fail(error)
-    run_and_show(lambda: parsample.resume(store, progress=progress and not as_json), files, as_json)
+    run_and_show(
+        lambda: parsample.resume(store, num_samples=samples, progress=progress and not as_json), files, as_json
+    )
 
 
 def _origin(target: str, data: Path | None) -> dict[str, str]:

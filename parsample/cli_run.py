@@ -40,13 +40,19 @@ def own_data(path: Path, target: str, data: Path | None) -> Path | None:
     return None if target != found.target and data is not None and str(data) == found.data else data
 
 
-def others(path: Path, method: str) -> dict[str, Any]:
-    """Return the settings of a run that have no option, and its method if that is not to be another."""
+def others(path: Path, chosen: dict[str, str]) -> dict[str, Any]:
+    """Return the settings of a run that have no option, and its methods, which may be instances.
+
+    Args:
+        path: of its trace or store.
+        chosen: "method" and "warmup_method" as the options have them; where one is another, that one is left out.
+    """
     from parsample.settings import read_method, read_settings
 
     found = read_settings(path)
     kept = {name: getattr(found, name) for name in ("max_iterations", "compare", "keep_warmup", "groups")}
-    return kept | ({"method": read_method(method)} if method == found.method else {})
+    same = {name: text for name, text in chosen.items() if text == getattr(found, name)}
+    return kept | {name: read_method(text, name) for name, text in same.items()}
 
 
 def parse_options(flag: str, given: list[str] | None, example: str) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """The groups of a trace beside the posterior: the data, and what the target makes of the draws on request."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,12 @@ OF_TARGET = ("log_likelihood", "posterior_predictive", "prior")
 EVALUATION = "evaluation"
 EVALUATION_DIMS = {"window_first_step": ("iteration",), "window_residual": ("iteration", "row")}
 REQUESTS = (*OF_TARGET, EVALUATION)
+MADE_OF_DRAWS = (*OF_TARGET, "prior_predictive")
+# Draws of a chain that the target is given at a time; what it makes of them is in memory at once.
+ROWS = 1024
+
+# Of the rows of a segment or of a whole run: group -> variable -> values, shape (chain, draw, ...).
+Groups = dict[str, dict[str, Any]]
 
 
 def check_requests(requests: Sequence[str], target: Target) -> None:
@@ -35,28 +41,50 @@ def check_requests(requests: Sequence[str], target: Target) -> None:
             check()
 
 
-def extra_groups(
-    target: Target, requests: Sequence[str], posterior: Mapping[str, np.ndarray], rng_key: jax.Array
-) -> dict[str, dict[str, Any]]:
-    """Return the groups beside the posterior and its statistics.
+def data_groups(target: Target) -> Groups:
+    """Return the groups that hold what a target knows: the data, observed and constant."""
+    groups: Groups = {"observed_data": target.observed_data, "constant_data": target.constant_data}
+    return {name: jax.device_get(variables) for name, variables in groups.items() if variables}
+
+
+def requested_groups(
+    target: Target,
+    requests: Sequence[str],
+    num_draws: int,
+    posterior: Callable[[int, int], Mapping[str, np.ndarray]],
+    rng_key: jax.Array,
+) -> Iterator[Groups]:
+    """Yield the groups that a target makes on request, `ROWS` draws at a time, whatever is in memory of the posterior.
 
     Args:
         target: with its data.
-        requests: names in `REQUESTS`.
-        posterior: the variables of the trace, leading axes (chain, draw).
+        requests: names in `REQUESTS`; of those in `OF_TARGET` there is something to yield.
+        num_draws: of each chain.
+        posterior: (first, last) -> the variables of these draws of the trace, leading axes (chain, draw).
         rng_key: for what is drawn.
     """
     target_of: Any = target
-    key_predictive, key_prior = jax.random.split(rng_key)
-    groups: dict[str, dict[str, Any]] = {"observed_data": target.observed_data, "constant_data": target.constant_data}
-    if "log_likelihood" in requests:
-        groups["log_likelihood"] = target_of.log_likelihood(posterior)
-    if "posterior_predictive" in requests:
-        groups["posterior_predictive"] = target_of.posterior_predictive(key_predictive, posterior)
-    if "prior" in requests:
-        num_draws = next(iter(posterior.values())).shape[1]
-        groups["prior"], groups["prior_predictive"] = target_of.prior(key_prior, num_draws)
-    return {name: jax.device_get(variables) for name, variables in groups.items() if variables}
+    wanted = [name for name in OF_TARGET if name in requests]
+    for block, first in enumerate(range(0, num_draws if wanted else 0, ROWS)):
+        last = min(first + ROWS, num_draws)
+        key_predictive, key_prior = jax.random.split(jax.random.fold_in(rng_key, block))
+        draws = {} if wanted == ["prior"] else posterior(first, last)
+        groups: Groups = {}
+        if "log_likelihood" in wanted:
+            groups["log_likelihood"] = target_of.log_likelihood(draws)
+        if "posterior_predictive" in wanted:
+            groups["posterior_predictive"] = target_of.posterior_predictive(key_predictive, draws)
+        if "prior" in wanted:
+            groups["prior"], groups["prior_predictive"] = target_of.prior(key_prior, last - first)
+        yield {name: jax.device_get(variables) for name, variables in groups.items() if variables}
+
+
+def joined(blocks: Sequence[Groups]) -> Groups:
+    """Put the rows of segments together."""
+    return {
+        group: {name: np.concatenate([block[group][name] for block in blocks], 1) for name in variables}
+        for group, variables in blocks[0].items()
+    }
 
 
 def evaluation_group(history: History | None) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from parsample.diagnostics import summarize, worst
 from parsample.groups import EVALUATION
 from parsample.judgement import GOOD_ESS, GOOD_RHAT, are_good, tell_draws, what_to_do
 from parsample.plots import draws as pictures
-from parsample.plots import evaluation
+from parsample.plots import evaluation, warmup
 from parsample.plots.canvas import CHAIN_COLORS, GREY, SIZE
 from parsample.trace import Trace, as_datatree, check_writable, posterior_dataset, replacing
 from parsample.verdict import Verdict, read_verdict
@@ -201,6 +201,20 @@ def _draws(trace: Trace) -> Iterator[str]:
     if others:
         yield "<h3>Together</h3>"
         yield _figures(*others)
+    if warmup.GROUP in as_datatree(trace).children:
+        yield "<h3>Warm-up</h3>"
+        yield _figures(*_of_warmup(warmup.read_warmup(trace)))
+
+
+def _of_warmup(found: warmup.WarmupSteps) -> Iterator[Picture]:
+    yield Picture(
+        "Step size over warm-up: it should settle after the last change of coordinates.",
+        partial(warmup.draw_warmup_step_size, warmup=found),
+    )
+    yield Picture(
+        "Acceptance over warm-up: it should come near the aim, in all chains.",
+        partial(warmup.draw_warmup_acceptance, warmup=found),
+    )
 
 
 def _of_all_draws(trace: Trace, labels: list[str]) -> Iterator[Picture]:

@@ -73,5 +73,11 @@ def what_to_do(summary: pandas.DataFrame, verdict: Verdict | None, divergences: 
             "(parsample diagnose tells which)."
         )
     if verdict is not None and verdict.compared_steps and verdict.parallel_seconds > CLEAR * verdict.sequential_seconds:
-        advice.append("On this device method='sequential' gives the same draws sooner.")
+        advice.append(f"On this device method='sequential' gives {verdict.sooner()}.")
+    if verdict is not None and verdict.parts_from_the_loop:
+        advice.append(
+            "The draws are those of a valid chain, up to the tolerance, and not the same as the loop's: smaller atol "
+            "and rtol, with double precision where need be, put off where they part; method='sequential' gives "
+            "the loop's."
+        )
     return advice or ["Nothing needs to be done: use the draws."]

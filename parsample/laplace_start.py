@@ -33,7 +33,7 @@ def begin_at(
     Cost: "laplace" searches for the mode from one random start, and takes dim gradients there for the Hessian.
     """
     if not isinstance(start, str):
-        return _given(target, start, len(rng_keys)), None
+        return given_positions(target, start, len(rng_keys)), None
     if start not in ("random", "laplace"):
         raise ValueError(
             f"start is {start!r}, expected 'random', 'laplace' or positions with a leading axis of chains."
@@ -60,7 +60,7 @@ def begin_at(
     return jnp.stack([draw(key) for key in rng_keys]), density
 
 
-def _given(target: Target, start: Any, num_chains: int) -> Float[Array, "chain dim"]:
+def given_positions(target: Target, start: Any, num_chains: int, name: str = "start") -> Float[Array, "chain dim"]:
     """Check positions with a leading axis of chains, and return them flat."""
     template = target.position_template()
     expected = jax.tree.map(lambda leaf: (num_chains, *jnp.shape(leaf)), template)
@@ -70,7 +70,8 @@ def _given(target: Target, start: Any, num_chains: int) -> Float[Array, "chain d
         found = type(start).__name__
     if found != expected:
         raise ValueError(
-            f"start has the shapes {found}, expected {expected}: unconstrained positions with a leading axis of chains."
+            f"{name} has the shapes {found}, expected {expected}: unconstrained positions with a leading axis of "
+            "chains."
         )
     cast = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, jnp.asarray(like).dtype), start, template)
     vectors = jax.vmap(lambda position: ravel_pytree(position)[0])(cast)
@@ -78,7 +79,7 @@ def _given(target: Target, start: Any, num_chains: int) -> Float[Array, "chain d
     if not bool(jnp.isfinite(values).all()):
         chain = int(jnp.argmin(jnp.isfinite(values)))
         raise ValueError(
-            f"start has log density {float(values[chain]):.3g} in chain {chain}, expected a finite one; start chains "
+            f"{name} has log density {float(values[chain]):.3g} in chain {chain}, expected a finite one; start chains "
             "inside the support, in unconstrained coordinates."
         )
     return vectors

@@ -1,6 +1,7 @@
 """`numpyro.infer.MCMC` with chains evaluated in parallel, for code that already calls that."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,10 @@ import numpyro.infer
 from jaxtyping import Array, Float, Key, PyTree
 from numpyro.infer.util import unconstrain_fn
 
+from parsample.coordinates import plain
 from parsample.engine import options
+from parsample.laplace_start import given_positions
+from parsample.outcome import Memory
 from parsample.samplers import find
 from parsample.samplers.base import Sampler
 from parsample.samplers.configured import Configured
@@ -17,6 +21,7 @@ from parsample.sampling import sample
 from parsample.targets.numpyro_model import NumPyroModel
 from parsample.trace import as_datatree
 from parsample.verdict import Verdict, read_verdict
+from parsample.warmup import Adaptation
 
 # Statistics whose name in NumPyro is another than in ArviZ; its potential energy is minus `lp`.
 FIELDS = {"accept_prob": "acceptance_rate", "num_steps": "n_steps", "adapt_state.step_size": "step_size"}
@@ -43,24 +48,33 @@ class Kernel:
         self.model, self.sampler, self.sampler_options = model, sampler, sampler_options
 
 
-class LastState(NamedTuple):
-    """Where the chains ended.
+class State(NamedTuple):
+    """Where the chains stand after warm-up, or in the end.
 
     Attributes:
         z: the latent sites in unconstrained coordinates, leading axis `chain`.
         potential_energy: minus the log density there.
+        rng_key: to go on with.
+        adapt_state: what warm-up found, its `step_size` and coordinates; None for a run with a store, which keeps it
+            there.
     """
 
     z: PyTree
     potential_energy: Float[Array, " chain"]
+    rng_key: Key[Array, ""] | Array
+    adapt_state: Adaptation | None
 
 
 class MCMC(numpyro.infer.MCMC):
     """Run a kernel, and keep draws and statistics as `numpyro.infer.MCMC` does; `arviz.from_numpyro` takes it.
 
-    The methods are NumPyro's own: `get_samples`, `get_extra_fields`, `print_summary`, `last_state`. What is more is
-    `trace`, the ArviZ object of `parsample.sample`, and `verdict`. Chains start at draws uniform on (-2, 2) in
-    unconstrained coordinates, as with NumPyro's default.
+    The methods are NumPyro's own: `warmup`, `run`, `get_samples`, `get_extra_fields`, `print_summary`, `last_state`,
+    `post_warmup_state`. What is more is `trace`, the ArviZ object of `parsample.sample`, and `verdict`. Chains start at
+    draws uniform on (-2, 2) in unconstrained coordinates, as with NumPyro's default.
+
+    Where `post_warmup_state` is set, by `warmup` or by its user, `run` leaves warm-up out and goes on from there, with
+    other data too: `mcmc.post_warmup_state = mcmc.last_state` gives further draws of the same chains. What a sampler
+    knows beside the position, such as a momentum, is drawn anew.
 
     Args:
         kernel: a `parsample.Kernel`.
@@ -100,8 +114,47 @@ class MCMC(numpyro.infer.MCMC):
         self._states: Any = None
         self._states_flat: Any = None
         self._last_state: Any = None
+        self._warmup_state: Any = None
         self._args: tuple = ()
         self._kwargs: dict[str, Any] = {}
+
+    def warmup(
+        self,
+        rng_key: Key[Array, ""] | Array,
+        *args: Any,
+        extra_fields: Sequence[str] = (),
+        collect_warmup: bool = False,
+        init_params: PyTree | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Warm up, and set `post_warmup_state`, so that `run` does not.
+
+        With the same key, `run` then gives the draws that it would have given alone.
+
+        Args:
+            rng_key: the same key gives the same warm-up.
+            *args: of the model.
+            extra_fields: statistics to collect, as for `run`.
+            collect_warmup: let `get_samples` and `get_extra_fields` return the warm-up steps.
+            init_params: where chains start, as for `run`.
+            **kwargs: of the model.
+
+        Raises:
+            ValueError: an argument is not what it should be.
+        """
+        self._warmup_state = None
+        target, memory = NumPyroModel(self.sampler.model, *args, **kwargs), Memory(wants_draws=False)
+        settings = {**self._with_start(target, init_params), "store": memory, "keep_warmup": collect_warmup}
+        self._sample(target, rng_key, settings)
+        assert memory.outcome is not None
+        found = memory.outcome.adaptation
+        self._args, self._kwargs = args, kwargs
+        if collect_warmup and self.num_warmup:
+            groups = memory.outcome.warmup()
+            self._keep(groups["warmup_posterior"], groups["warmup_sample_stats"], extra_fields)
+        free = jax.vmap(plain(target).unravel)(found.last)
+        energy = -jax.vmap(target.logdensity)(free)
+        self._warmup_state = self._last_state = State(free, energy, jax.random.fold_in(rng_key, 1), found)
 
     def run(
         self,
@@ -111,7 +164,7 @@ class MCMC(numpyro.infer.MCMC):
         init_params: PyTree | None = None,
         **kwargs: Any,
     ) -> None:
-        """Warm up, and sample.
+        """Warm up, unless `post_warmup_state` is set, and sample.
 
         Args:
             rng_key: the same key gives the same draws.
@@ -119,45 +172,85 @@ class MCMC(numpyro.infer.MCMC):
             extra_fields: statistics to keep beside `diverging`, by the names of NumPyro (`potential_energy`,
                 `accept_prob`, `num_steps`, `energy`) or of ArviZ.
             init_params: where chains start, in unconstrained coordinates, such as `last_state.z`; with a leading axis
-                for the chains where there are several. None for random starts.
+                for the chains where there are several. None for random starts. Of no effect, as in NumPyro, where
+                `post_warmup_state` is set.
             **kwargs: of the model.
 
         Raises:
             ValueError: an argument is not what it should be, or the sampler has no such statistic.
         """
-        kernel, target = self.sampler, NumPyroModel(self.sampler.model, *args, **kwargs)
-        settings = dict(self.settings)
-        if init_params is not None:
-            template = target.position_template()
-            one = self.num_chains == 1 and jax.tree.map(jnp.shape, init_params) == jax.tree.map(jnp.shape, template)
-            settings["start"] = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], init_params) if one else init_params
-        self.trace = sample(
-            target,
-            sampler=kernel.sampler,
-            sampler_options=kernel.sampler_options,
-            num_warmup=self.num_warmup,
-            num_samples=self.num_samples,
-            num_chains=self.num_chains,
-            seed=int(jax.random.bits(rng_key)),
-            progress=self.progress_bar,
-            **settings,
-        )
+        kernel, target, memory = self.sampler, NumPyroModel(self.sampler.model, *args, **kwargs), None
+        if self._warmup_state is not None:
+            memory = Memory(self._known(target, self._warmup_state))
+            settings = {**self.settings, "start": self._warmup_state.z, "num_warmup": 0, "keep_warmup": False}
+        else:
+            settings = self._with_start(target, init_params)
+            memory = Memory() if settings.get("store") is None else None
+        self.trace = self._sample(target, rng_key, settings if memory is None else {**settings, "store": memory})
         tree = as_datatree(self.trace)
-        draws = {name: jnp.asarray(row.values) for name, row in tree["posterior"].data_vars.items()}
-        stats = {name: jnp.asarray(row.values) for name, row in tree["sample_stats"].data_vars.items()}
-        stats = {"diverging": jnp.zeros_like(stats["is_accepted"]), "potential_energy": -stats["lp"], **stats}
+        draws, stats = (
+            {str(name): row.values for name, row in tree[group].data_vars.items()}
+            for group in ("posterior", "sample_stats")
+        )
+        self._keep(draws, stats, extra_fields)
+        self._args, self._kwargs = args, kwargs
+        latent = {name: jnp.asarray(draws[name][:, -1]) for name in target.position_template()}
+        free = jax.vmap(lambda row: unconstrain_fn(kernel.model, args, kwargs, row))(latent)
+        found = None if memory is None or memory.outcome is None else memory.outcome.adaptation
+        energy = -jnp.asarray(stats["lp"][:, -1])
+        self._last_state = State(free, energy, jax.random.fold_in(rng_key, 1), found)
+
+    def _with_start(self, target: NumPyroModel, init_params: PyTree | None) -> dict[str, Any]:
+        """Return the settings, with positions to start from where they are given."""
+        if init_params is None:
+            return dict(self.settings)
+        template = target.position_template()
+        one = self.num_chains == 1 and jax.tree.map(jnp.shape, init_params) == jax.tree.map(jnp.shape, template)
+        start = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], init_params) if one else init_params
+        return {**self.settings, "start": start}
+
+    def _known(self, target: NumPyroModel, state: Any) -> Adaptation:
+        """Return what warm-up found, for a target, with the chains where the state has them."""
+        if not isinstance(state, State):
+            raise ValueError(
+                f"post_warmup_state is a {type(state).__name__}, expected None or a state of parsample.MCMC, such as "
+                "its last_state."
+            )
+        if state.adapt_state is None or self.settings.get("store") is not None:
+            raise ValueError(
+                "post_warmup_state is set, but one of the two runs has a store; leave store out, or go on with it by "
+                "parsample.resume(store, num_samples=...)."
+            )
+        vectors, known = given_positions(target, state.z, self.num_chains, "post_warmup_state"), state.adapt_state
+        density = dataclasses.replace(known.density, target=target, unravel=plain(target).unravel)
+        return known._replace(density=density, last=vectors, draws=known.draws[:, :0], stats={})
+
+    def _sample(self, target: NumPyroModel, rng_key: Array, settings: dict[str, Any]) -> Any:
+        kernel = self.sampler
+        given = {
+            "sampler": kernel.sampler,
+            "sampler_options": kernel.sampler_options,
+            "num_warmup": self.num_warmup,
+            "num_samples": self.num_samples,
+            "num_chains": self.num_chains,
+            "seed": int(jax.random.bits(rng_key)),
+            "progress": self.progress_bar,
+        }
+        return sample(target, **{**given, **settings})
+
+    def _keep(self, draws: Mapping[str, Any], stats: Mapping[str, Any], extra_fields: Sequence[str]) -> None:
+        """Keep draws, and of the statistics `diverging` and those that are wanted, where NumPyro's methods look."""
+        rows = {name: jnp.asarray(values) for name, values in stats.items()}
+        rows = {"diverging": jnp.zeros(rows["lp"].shape, bool), "potential_energy": -rows["lp"], **rows}
         kept = {}
         for field in ("diverging", *extra_fields):
             name = FIELDS.get(field, field)
-            if name not in stats:
-                known = ", ".join(map(str, stats))
+            if name not in rows:
+                known = ", ".join(map(str, rows))
                 raise ValueError(f"extra_fields has {field!r}, expected statistics of the sampler: {known}.")
-            kept[field] = stats[name]
-        self._states, self._states_flat = {self._sample_field: draws, **kept}, None
-        self._args, self._kwargs = args, kwargs
-        latent = {name: draws[name][:, -1] for name in target.position_template()}
-        free = jax.vmap(lambda row: unconstrain_fn(kernel.model, args, kwargs, row))(latent)
-        self._last_state = LastState(free, stats["potential_energy"][:, -1])
+            kept[field] = rows[name]
+        arrays = {name: jnp.asarray(values) for name, values in draws.items()}
+        self._states, self._states_flat = {self._sample_field: arrays, **kept}, None
 
     @property
     def verdict(self) -> Verdict:

@@ -1,6 +1,6 @@
 """What a run gave: the verdict, the attributes and the trace; and the draws where they are kept in memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,9 +10,9 @@ import numpy as np
 
 from parsample.chains import Plan
 from parsample.engine import methods
-from parsample.groups import EVALUATION, EVALUATION_DIMS, extra_groups
+from parsample.groups import EVALUATION, EVALUATION_DIMS, Groups, data_groups, joined, requested_groups
 from parsample.interrupts import Interrupted
-from parsample.running import STATISTICS, Groups, Job
+from parsample.running import STATISTICS, Job
 from parsample.settings import sampler_name
 from parsample.tally import Tally
 from parsample.targets.base import Target
@@ -92,24 +92,32 @@ class Outcome(NamedTuple):
         dims |= EVALUATION_DIMS if EVALUATION in groups else {}
         return build_trace(groups, dims=dims, coords=target.coords, attrs=attributes)
 
-    def further(self, tally: Tally, posterior: Callable[[], Mapping[str, Any]], with_requests: bool = True) -> Groups:
-        """Return what the trace has beside the draws: what was counted, warm-up, data, and what was asked for.
+    def further(self, tally: Tally) -> Groups:
+        """Return what the trace has beside the draws and is at hand: what was counted, warm-up and data.
 
         Args:
             tally: of the whole run.
-            posterior: returns all of the draws; called only if a group that was asked for needs them.
-            with_requests: False leaves the groups out that were asked for.
         """
-        target, adaptation, settings = self.job.target, self.adaptation, self.job.settings
         groups: Groups = {"sample_stats": {"iterations": np.asarray(tally.iterations)}}
-        if adaptation.draws.shape[1]:
-            constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
-            groups["warmup_posterior"] = jax.device_get(constrain(jnp.asarray(adaptation.draws)))
-            groups["warmup_sample_stats"] = {STATISTICS.get(name, name): row for name, row in adaptation.stats.items()}
-        requests = [name for name in settings.groups if name != EVALUATION] if with_requests else []
-        draws = posterior() if requests else {}
+        return groups | self.warmup() | data_groups(self.job.target)
+
+    def warmup(self) -> Groups:
+        """Return the draws of warm-up and their statistics, where they are kept; else nothing."""
+        target, adaptation = self.job.target, self.adaptation
+        if not adaptation.draws.shape[1]:
+            return {}
+        constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
+        stats = {STATISTICS.get(name, name): row for name, row in adaptation.stats.items()}
+        return {
+            "warmup_posterior": jax.device_get(constrain(jnp.asarray(adaptation.draws))),
+            "warmup_sample_stats": stats,
+        }
+
+    def requested(self, num_draws: int, posterior: Callable[[int, int], Mapping[str, Any]]) -> Iterator[Groups]:
+        """Yield the groups that were asked for and are made of draws, as `parsample.groups.requested_groups` does."""
+        settings = self.job.settings
         key = jax.random.fold_in(jax.random.key(settings.seed), 1)
-        return groups | extra_groups(target, requests, draws, key)
+        return requested_groups(self.job.target, settings.groups, num_draws, posterior, key)
 
 
 def _fits(target: Target, dims: tuple[str, ...], shape: tuple[int, ...]) -> bool:
@@ -120,12 +128,18 @@ def _fits(target: Target, dims: tuple[str, ...], shape: tuple[int, ...]) -> bool
 class Memory:
     """Where a run keeps its draws that has no store.
 
+    Args:
+        known: what an earlier warm-up found, in the place of another; None to warm up.
+        wants_draws: whether the run goes on after warm-up.
+
     Attributes:
         tally: counts of the segments that are there; None before the first.
+        outcome: what is known once warm-up is over; None before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Adaptation | None = None, wants_draws: bool = True) -> None:
         """Begin with nothing."""
+        self.known, self.wants_draws = known, wants_draws
         self.kept: tuple[tuple[Groups, ...], Tally | None] = ((), None)
         self.outcome: Outcome | None = None
         self.evaluation: dict[str, np.ndarray] = {}
@@ -139,8 +153,8 @@ class Memory:
         """Nothing is to be compared."""
 
     def adaptation(self, target: Target) -> tuple[Adaptation, float] | None:
-        """Return None: warm-up has still to be done."""
-        return None
+        """Return what warm-up found and the seconds it took, or None if it has still to be done."""
+        return None if self.known is None else (self.known, 0.0)
 
     def warmed_up(self, outcome: Outcome) -> None:
         """Take what warm-up found."""
@@ -167,8 +181,13 @@ class Memory:
         """Return the trace."""
         assert self.outcome is not None
         groups = joined(self.kept[0]) | ({EVALUATION: self.evaluation} if self.evaluation else {})
-        for name, variables in self.outcome.further(tally, lambda: groups["posterior"], with_requests).items():
+        for name, variables in self.outcome.further(tally).items():
             groups[name] = groups.get(name, {}) | variables
+        if with_requests:
+            draws = groups["posterior"]
+            part = lambda first, last: {name: values[:, first:last] for name, values in draws.items()}  # noqa: E731
+            blocks = list(self.outcome.requested(groups["sample_stats"]["lp"].shape[1], part))
+            groups |= joined(blocks) if blocks else {}
         return self.outcome.build(groups, self.outcome.attributes(tally))
 
     def interrupted(self) -> Interrupted:
@@ -177,11 +196,3 @@ class Memory:
             return Interrupted("interrupted before the first draws were there; nothing is saved.")
         note = f"interrupted after {self.tally.done:,} steps of each chain"
         return Interrupted(note, self.finish(self.tally, with_requests=False))
-
-
-def joined(blocks: tuple[Groups, ...]) -> Groups:
-    """Put the rows of segments together."""
-    return {
-        group: {name: np.concatenate([block[group][name] for block in blocks], 1) for name in variables}
-        for group, variables in blocks[0].items()
-    }

@@ -1,5 +1,6 @@
-"""Go on with a run that was interrupted, from its store."""
+"""Go on with a run from its store: one that was interrupted, or one that is to have more draws."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from parsample.engine import methods
+from parsample.engine import methods, options
 from parsample.engine.names import unknown
 from parsample.identity import transform_name
 from parsample.model_file import make_target
@@ -28,8 +29,10 @@ def resume(
     store: str | os.PathLike[str],
     target: Any = None,
     *args: Any,
+    num_samples: int | None = None,
     sampler: str | type[Sampler] | None = None,
     method: str | methods.Method | None = None,
+    warmup_method: str | methods.Method | None = None,
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     seed: int | None = None,
     initial_position: PyTree | None = None,
@@ -42,15 +45,20 @@ def resume(
 
     The settings come from the store. What is no plain value has to be passed again: a model, a log density, a
     transform, a sampler or method of your own. A run that was killed in warm-up begins anew with the same seed; one
-    that is over is returned as it is.
+    that is over is returned as it is, or goes on to `num_samples` draws.
 
     Args:
         store: the folder that was `store` of `parsample.sample`.
         target: as it was passed to `parsample.sample`; None for a name in `TARGETS`, or if the command line began the
             run.
         *args: of a NumPyro model.
+        num_samples: draws a chain in the end, before thinning, in the place of the number that the store was begun
+            with; the trace is then that of an uninterrupted run with this number, and `until` still holds. At least as
+            many as are there. The last segment may have to be run again; up to 7,168 draws all of them, where the
+            larger number is divided into segments of another length.
         sampler: the class, if it is none in `SAMPLERS`.
         method: the instance, if it holds arrays.
+        warmup_method: the same.
         transform: the same function as before.
         seed: to be sure that it is the one of the store.
         initial_position: as it was passed.
@@ -64,10 +72,13 @@ def resume(
 
     Raises:
         ValueError: there is no such store, another run is writing to it, or it is of another version, model or
-            seed; the sentence names the difference.
+            seed; the sentence names the difference. Or it holds more draws than `num_samples`.
         OSError: the store cannot be written.
     """
     settings = Settings.from_json(read_run(store)["settings"])
+    if num_samples is not None:
+        wanted = options.whole("num_samples", num_samples, "it counts those that are there too")
+        settings = dataclasses.replace(settings, num_samples=wanted)
     if seed is not None and seed != settings.seed:
         raise ValueError(f"seed is {seed}, but the store '{store}' was begun with seed {settings.seed}; leave it out.")
     if transform_name(transform) != settings.transform:
@@ -93,9 +104,10 @@ def resume(
         transform,
         settings,
         settings.start if start is None else start,
-        read_method(settings.warmup_method),
+        read_method(settings.warmup_method, "warmup_method") if warmup_method is None else warmup_method,
     )
     with open_store(store, settings, is_new=False) as kept:
+        kept.change_number(job)
         return load_trace(store) if kept.is_complete else carry_out(job, kept, progress)
 
 

@@ -16,7 +16,7 @@ from parsample.chains import Plan, Segment, begin, draw, run_segment, start_keys
 from parsample.coordinates import to_standardised
 from parsample.engine import methods, planner
 from parsample.engine.solution import Status
-from parsample.groups import evaluation_group
+from parsample.groups import Groups, evaluation_group
 from parsample.samplers.configured import Configured
 from parsample.settings import Settings
 from parsample.stopping import Until
@@ -26,8 +26,6 @@ from parsample.warmup import Adaptation
 
 # Diagnostics of a step whose name in ArviZ's schema is another than BlackJAX's, which the samplers use.
 STATISTICS = {"is_divergent": "diverging", "num_integration_steps": "n_steps"}
-
-Groups = dict[str, dict[str, Any]]
 
 
 class Job(NamedTuple):

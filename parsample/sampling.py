@@ -70,7 +70,7 @@ def sample(
     groups: Sequence[str] = (),
     thin: int = 1,
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-    store: str | os.PathLike[str] | None = None,
+    store: str | os.PathLike[str] | Memory | None = None,
     origin: Mapping[str, str] | None = None,
     progress: bool | Callable[[Event], Any] = True,
     **kwargs: Any,
@@ -133,7 +133,8 @@ def sample(
             of JAX's functions. It stands before thinning, and `until` looks at what it returns.
         store: a folder, such as "run.zarr", that draws are written to as they are made, so that memory does not grow
             with their number and a run that is killed can go on (`parsample.resume`). It must not exist; two runs
-            cannot write to one. What is returned is opened from it, and read as it is asked for.
+            cannot write to one. What is returned is opened from it, and read as it is asked for. (A
+            `parsample.outcome.Memory` shows what else is known of the run, as `parsample.MCMC` needs it.)
         origin: where the target came from, "target" and "data", so that it can be made again; the command line says
             so.
         progress: show a progress bar on a terminal, and elsewhere a line a minute; or a function that is called with
@@ -155,7 +156,7 @@ def sample(
 
     Cost: one gradient a warm-up step; then evaluations_per_step (see the verdict) times two gradients a step, in
         parallel over the window. Device memory O(num_chains * 1024 * dim); host memory that of the trace, or with a
-        store that of some of its chunks (4 MiB a variable), and of the whole posterior for what `groups` asks for.
+        store that of some of its chunks (4 MiB a variable) and of what `groups` asks for on 1,024 draws of each chain.
     """
     target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)
     if kwargs:
@@ -190,9 +191,10 @@ def sample(
         transform=transform_name(transform),
     )
     job = check_job(target, sampler_class, method, transform, settings, start, warmup_method)
-    check_memory(job, store is not None)
-    if store is None:
-        return carry_out(job, Memory(), progress)
+    in_memory = Memory() if store is None else store
+    check_memory(job, not isinstance(in_memory, Memory))
+    if store is None or isinstance(store, Memory):
+        return carry_out(job, in_memory, progress)
     refuse_existing(store, settings)
     with open_store(store, settings, is_new=True) as kept:
         return carry_out(job, kept, progress)
@@ -245,13 +247,17 @@ def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> A
         job: what to do.
         kept: a `Memory` or a `Store`, where the draws go.
         progress: as for `sample`.
+
+    Returns:
+        The trace; None if what is kept wants no draws.
     """
     target, plan, settings = job.target, job.plan, job.settings
     num_warmup, num_chains = settings.num_warmup, settings.num_chains
     key_start, key_warmup, key_chain = jax.random.split(jax.random.key(settings.seed), 3)
     tally = kept.tally or Tally.begin(plan, num_chains)
     found = kept.adaptation(target)
-    totals = (0 if found else num_warmup, max(0, settings.num_samples - tally.done))
+    draws_left = max(0, settings.num_samples - tally.done) if kept.wants_draws else 0
+    totals = (0 if found else num_warmup, draws_left)
     try:
         # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
         with jax.default_matmul_precision("highest"), reporting(progress, *totals) as report:
@@ -265,6 +271,9 @@ def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> A
                 warmup_seconds = time.perf_counter() - began
             if adaptation.sampler_options is not None:
                 job = job._replace(make=Configured(job.make.sampler_class, adaptation.sampler_options))
+            if not kept.wants_draws:
+                kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
+                return None
             run = Run(job.make, adaptation, _keys(key_chain, num_chains))
             run.compile_seconds = tally.compile_seconds
             if kept.tally is not None:

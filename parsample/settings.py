@@ -85,7 +85,7 @@ class Settings:
             )
         if self.start == GIVEN:
             raise ValueError("start is a set of positions, which the settings do not hold; pass them as start=.")
-        return {**fields, "method": read_method(self.method), "warmup_method": read_method(self.warmup_method)}
+        return {**fields, **{name: read_method(fields[name], name) for name in ("method", "warmup_method")}}
 
     def differences(self, other: "Settings") -> list[str]:
         """Say in which fields two settings differ, in words."""
@@ -111,8 +111,8 @@ def method_text(method: str | methods.Method) -> str:
     return repr(method) if arrays else json.dumps(frozen)
 
 
-def read_method(text: str) -> str | methods.Method:
-    """Return the method of `method_text`.
+def read_method(text: str, name: str = "method") -> str | methods.Method:
+    """Return the method of `method_text`; `name` is that of the argument, for the sentence.
 
     Raises:
         ValueError: it was written as its repr, from which it cannot be made again.
@@ -122,7 +122,7 @@ def read_method(text: str) -> str | methods.Method:
     try:
         return thaw(json.loads(text), {})
     except ValueError:
-        raise ValueError(f"method is {text}, which holds more than plain values; pass it as method=.") from None
+        raise ValueError(f"{name} is {text}, which holds more than plain values; pass it as {name}=.") from None
 
 
 def read_settings(trace: Any) -> Settings:

@@ -5,11 +5,9 @@ see `store_layout`. Whatever ends the process, the store is that of the last com
 """
 
 import contextlib
-import datetime
 import json
 import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,11 +17,13 @@ import jax
 import numpy as np
 
 from parsample.attributes import standard_attributes, storable_attributes
+from parsample.engine import methods
 from parsample.frozen import freeze, thaw
-from parsample.groups import EVALUATION
+from parsample.groups import EVALUATION, MADE_OF_DRAWS, Groups, joined
 from parsample.interrupts import Interrupted, holding_interrupts
-from parsample.outcome import Outcome, joined
-from parsample.running import Groups
+from parsample.locking import take_lock
+from parsample.outcome import Outcome
+from parsample.running import Job
 from parsample.settings import Settings
 from parsample.store_layout import PRIVATE, Layout, is_store, read_run, rows_of_chunk, write_durably
 from parsample.tally import Tally
@@ -36,26 +36,26 @@ COMMIT_EVERY = 10.0
 
 
 class _Pending(NamedTuple):
-    """What is not committed: the rows, and where the chains stand after them."""
+    """What is not committed: the rows, the counts, and those of the last segment that is all draws, with its states."""
 
     blocks: tuple[Groups, ...]
     tally: Tally
-    states: Any
+    whole: tuple[Tally, Any] | None
 
 
 class _Committed(Mapping[str, np.ndarray]):
-    """The committed draws of the posterior, each variable read when it is asked for."""
+    """Committed draws of the posterior, from one to before another, each variable read when it is asked for."""
 
-    def __init__(self, layout: Layout):
+    def __init__(self, layout: Layout, first: int, last: int):
         self.arrays = {
             path.removeprefix("posterior/"): array
             for path, array in layout.arrays.items()
             if path.startswith("posterior/") and array.ndim > 1
         }
-        self.draws = layout.draws
+        self.rows = slice(first, last)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self.arrays[name][:, : self.draws]
+        return self.arrays[name][:, self.rows]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.arrays)
@@ -70,8 +70,12 @@ class Store:
     Attributes:
         path: the folder, as the user named it.
         tally: how far the committed part is; None before the first segment.
+        whole: the same after the last segment that is all draws, from which a run goes on to more of them; None before.
         is_complete: whether the run is over.
+        wants_draws: whether a run goes on after warm-up.
     """
+
+    wants_draws = True
 
     def __init__(self, path: str | os.PathLike[str], settings: Settings, is_new: bool):
         """Begin a store, or go on with one. Use `open_store`, which also locks it."""
@@ -79,8 +83,12 @@ class Store:
         self.settings, self.is_new = settings, is_new
         self.run: dict[str, Any] = {"settings": settings.to_json(), "complete": False} if is_new else read_run(path)
         self.layout = Layout(self.folder)
-        self.tally = Tally.from_json(self.run["tally"]) if "tally" in self.run else None
-        self.is_complete = bool(self.run["complete"])
+        self.tally, self.whole = (
+            Tally.from_json(self.run[name]) if name in self.run else None for name in ("tally", "whole")
+        )
+        self.is_complete, self.is_changed = bool(self.run["complete"]), False
+        # After a change of their number there may be draws beyond those that the run goes on from.
+        self.layout.draws = self._rows_of(self.tally)
         self.pending: _Pending | None = None
         self.outcome: Outcome | None = None
         self.committed_at = time.monotonic()
@@ -91,12 +99,47 @@ class Store:
         Raises:
             ValueError: the store is of something else.
         """
-        if not self.is_new:
+        if self.is_new:
+            self.run["fingerprint"] = fingerprint()
+        else:
             _check_same(self.path, self.run["fingerprint"], fingerprint())
+        if self.is_new or self.is_changed:
+            with self._telling_what_is_safe():
+                self._commit_run()
+
+    def change_number(self, job: Job) -> None:
+        """Make ready for the number of draws of a job, where that is another than the store's.
+
+        Nothing is written before `identify`. The last segment may have been run beyond the last draw: then it is run
+        again, and its draws stay readable until then. Where the segments of so many draws have another length, they
+        would differ in rounding: the run begins anew after warm-up, or before it where that depends on the length.
+
+        Raises:
+            ValueError: the store holds more draws.
+        """
+        before, wanted = Settings.from_json(self.run["settings"]).num_samples, self.settings.num_samples
+        stored = min(before, self.tally.done) if self.tally else 0
+        if wanted < stored:
+            raise ValueError(
+                f"num_samples is {wanted}, but the store '{self.path}' holds {stored} steps of each chain already, "
+                "expected at least as many; give more, or begin a new store."
+            )
+        if wanted == before:
             return
-        self.run["fingerprint"] = fingerprint()
-        with self._telling_what_is_safe():
-            self._commit_run()
+        self.run |= {"settings": self.settings.to_json()}
+        self.is_changed, self.is_complete, self.tally = True, False, self.whole
+        if self.whole is not None and self.whole.steps == job.plan.steps:
+            self.run |= {"tally": self.whole.to_json()}
+            self.layout.rewind(self._rows_of(self.whole), MADE_OF_DRAWS)
+            return
+        self.tally = self.whole = None
+        self.layout.rewind(0, [path for path in self.layout.metadata if "/" not in path])
+        depends = self.settings.tune is not None or not isinstance(job.warmup_plan.method, methods.Sequential)
+        for name in ("tally", "whole", "state", *(("warmup_seconds",) if depends else ())):
+            self.run.pop(name, None)
+
+    def _rows_of(self, tally: Tally | None) -> int:
+        return 0 if tally is None else min(tally.done, self.settings.num_samples) // self.settings.thin
 
     def adaptation(self, target: Target) -> tuple[Adaptation, float] | None:
         """Return what warm-up found and the seconds it took, or None if it has still to be done."""
@@ -123,7 +166,7 @@ class Store:
 
     def states(self, like: Any) -> Any:
         """Return where the chains stand, in the form of `like`."""
-        if self.tally is None:
+        if "state" not in self.run:
             return like
         with np.load(self.folder / PRIVATE / self.run["state"]) as arrays:
             leaves = [jax.numpy.asarray(arrays[f"leaf_{place}"]) for place in range(len(jax.tree.leaves(like)))]
@@ -147,9 +190,11 @@ class Store:
             tally: counts, the segment included.
             states: where the chains stand after it.
         """
-        blocks = self.pending.blocks if self.pending else ()
+        blocks, whole = (self.pending.blocks, self.pending.whole) if self.pending else ((), None)
+        if tally.done <= self.settings.num_samples:
+            whole = tally, jax.device_get(states)
         # One assignment: an interrupt finds the segment either here or not.
-        self.pending = _Pending((*blocks, rows), tally, jax.device_get(states))
+        self.pending = _Pending((*blocks, rows), tally, whole)
         draw = self.layout.arrays.get("posterior/draw")
         rows_wanted = draw.chunks[0] if draw is not None else 1
         if (
@@ -160,7 +205,7 @@ class Store:
 
     def draws(self) -> list[Mapping[str, Any]]:
         """Return the draws so far, in parts."""
-        committed = [_Committed(self.layout)] if self.layout.draws else []
+        committed = [_Committed(self.layout, 0, self.layout.draws)] if self.layout.draws else []
         return [*committed, *(block["posterior"] for block in (self.pending.blocks if self.pending else ()))]
 
     def _create(self, rows: Groups) -> None:
@@ -177,28 +222,36 @@ class Store:
         """
         if self.pending is None:
             return
-        blocks, tally, states = self.pending
+        blocks, tally, whole = self.pending
         with self._telling_what_is_safe(), holding_interrupts():
             blocks = tuple(block for block in blocks if _length(block))
-            if blocks and not self.layout.draws:
+            if blocks and not self.layout.length:
                 self._create(blocks[0])
             if blocks:
                 self.layout.append(joined(blocks))
-            leaves: dict[str, Any] = {
-                f"leaf_{place}": np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(states))
-            }
-            name, before = f"state-{tally.done}.npz", self.run.get("state")
-            write_durably(self.folder / PRIVATE / name, lambda file: np.savez(file, **leaves))
-            self.run |= {"tally": tally.to_json(), "state": name}
+            if whole is not None:
+                self._keep_states(*whole)
+            self.run |= {"tally": tally.to_json()}
             self._commit_run(tally)
             self.tally, self.pending, self.committed_at = tally, None, time.monotonic()
-            if before not in (None, name):
-                (self.folder / PRIVATE / str(before)).unlink(missing_ok=True)
+            for file in (self.folder / PRIVATE).glob("state-*.npz"):
+                if file.name != self.run.get("state"):
+                    file.unlink(missing_ok=True)
+
+    def _keep_states(self, tally: Tally, states: Any) -> None:
+        leaves: dict[str, Any] = {
+            f"leaf_{place}": np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(states))
+        }
+        name = f"state-{tally.done}.npz"
+        write_durably(self.folder / PRIVATE / name, lambda file: np.savez(file, **leaves))
+        self.run |= {"whole": tally.to_json(), "state": name}
+        self.whole = tally
 
     def _commit_run(self, tally: Tally | None = None) -> None:
-        known = self.outcome.attributes(tally) if self.outcome and tally else {"settings": self.run["settings"]}
+        before = self.layout.attributes | {"settings": self.run["settings"]}
+        known = self.outcome.attributes(tally) if self.outcome and tally else before
         attributes = standard_attributes() | storable_attributes(known)
-        attributes |= {"store_complete": int(self.is_complete), "store_draws": self.layout.draws}
+        attributes |= {"store_complete": int(self.is_complete), "store_draws": self.layout.length}
         self.layout.commit(attributes, {**self.run, "complete": self.is_complete})
 
     @contextlib.contextmanager
@@ -222,8 +275,9 @@ class Store:
         """
         assert self.outcome is not None
         self.commit()
-        groups = self.outcome.further(tally, lambda: dict(_Committed(self.layout))) | self._seen()
-        further = self.outcome.build(groups, {})
+        further = self.outcome.build(self.outcome.further(tally) | self._seen(), {})
+        with self._telling_what_is_safe():
+            self._write_requested(self.outcome)
         with self._telling_what_is_safe(), holding_interrupts():
             self.layout.create(as_datatree(further))
             self.is_complete, self.tally = True, tally
@@ -231,6 +285,20 @@ class Store:
             self._commit_run(tally)
             self.layout.write_own_metadata()
         return load_trace(self.path)
+
+    def _write_requested(self, outcome: Outcome) -> None:
+        """Write the groups that were asked for, a chunk or a block of rows at a time."""
+        num_draws, first, chunk = self.layout.draws, 0, 0
+        blocks: list[Groups] = []
+        for block in outcome.requested(num_draws, lambda *rows: _Committed(self.layout, *rows)):
+            if not chunk:
+                chunk = rows_of_chunk(block, num_draws)
+                self.layout.create(as_datatree(outcome.build(block, {})), chunk)
+            blocks.append(block)
+            if sum(map(_length, blocks)) >= chunk:
+                first, blocks = self.layout.write(joined(blocks), first), []
+        if blocks:
+            self.layout.write(joined(blocks), first)
 
     def interrupted(self) -> Interrupted:
         """Commit what is there, and return the interrupt that says how to go on."""
@@ -243,7 +311,7 @@ class Store:
 
 
 def _length(rows: Groups) -> int:
-    return rows["sample_stats"]["lp"].shape[1]
+    return next(iter(next(iter(rows.values())).values())).shape[1]
 
 
 def _check_same(path: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -300,7 +368,7 @@ def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -
             "files."
         ) from error
     try:
-        _lock(handle, path)
+        take_lock(handle, path)
         if is_new:
             # Once more: another run may have made it in the meantime.
             refuse_existing(path, settings)
@@ -319,25 +387,3 @@ def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -
         os.close(handle)
         if is_new and not was_there and not is_store(folder):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lock(handle: int, path: str | os.PathLike[str]) -> None:
-    """Take the lock, which the system frees when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: nothing keeps two runs apart there
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        try:
-            holder = json.loads(os.read(handle, 4096))
-            who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-        except (ValueError, KeyError):
-            who = "another process"
-        raise ValueError(
-            f"store is '{path}', which {who} is writing to; wait for it, end it, or give another name."
-        ) from None
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode(), 0)

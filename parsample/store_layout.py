@@ -7,7 +7,7 @@ of the trace: readers that start at the top see all arrays at the same length, a
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,25 +76,43 @@ class Layout:
 
     Attributes:
         folder: of the store.
-        draws: rows along `draw` that are written, whether committed or not.
+        draws: rows along `draw` that the next ones follow, whether committed or not.
+        attributes: of the root, without the state of the run.
     """
 
     def __init__(self, folder: Path):
         """Take the store as it was committed last, an empty one included."""
         self.folder, self.draws = folder, 0
         self.metadata: dict[str, dict[str, Any]] = {}
+        self.attributes: dict[str, Any] = {}
         self.arrays: dict[str, Any] = {}
         if (folder / "zarr.json").is_file():
             root = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
             self.metadata = root["consolidated_metadata"]["metadata"]
+            self.attributes = {name: value for name, value in root["attributes"].items() if name != RUN}
         for name, described in self.metadata.items():
             # The files of their own may be those of a commit that was never made.
             if described["node_type"] == "array" and self._read(name) != described:
                 _replace(folder / name / "zarr.json", described)
             if described["node_type"] == "array":
                 self._open(name)
-        if "posterior/draw" in self.metadata:
-            self.draws = self.metadata["posterior/draw"]["shape"][0]
+        self.draws = self.length
+
+    @property
+    def length(self) -> int:
+        """Rows along `draw` of the arrays, which may be more than `draws` after `rewind`."""
+        return self.metadata["posterior/draw"]["shape"][0] if "posterior/draw" in self.metadata else 0
+
+    def rewind(self, draws: int, groups: Iterable[str]) -> None:
+        """Let the next rows follow the first `draws`, and leave out groups with what belongs to them.
+
+        The rows after them are as they were until new ones are written in their place.
+        """
+        self.draws = draws
+        for group in groups:
+            for paths in (self.metadata, self.arrays):
+                for path in [path for path in paths if path.split("/")[0] == group]:
+                    del paths[path]
 
     def create(self, tree: "xarray.DataTree", chunk_rows: int | None = None) -> None:
         """Make the groups and arrays of a tree.
@@ -148,24 +166,28 @@ class Layout:
 
     def append(self, groups: Mapping[str, Mapping[str, np.ndarray]]) -> None:
         """Write further draws, shape (chain, draw, ...); they count from the next `commit` on."""
+        self.draws = self.write(groups, self.draws)
+
+    def write(self, groups: Mapping[str, Mapping[str, np.ndarray]], first: int) -> int:
+        """Write rows, shape (chain, draw, ...), from the draw `first` on, and return the number of that after them."""
+        end = first
         for group, given in groups.items():
             variables = dict(given)
-            size = next(iter(variables.values())).shape[1]
-            end = self.draws + size
-            variables["draw"] = np.arange(self.draws, end)
+            end = first + next(iter(variables.values())).shape[1]
+            variables["draw"] = np.arange(first, end)
             for name, values in variables.items():
                 array = self.arrays[f"{group}/{name}"]
-                place = (slice(self.draws, end),) if name == "draw" else (slice(None), slice(self.draws, end))
+                place = (slice(first, end),) if name == "draw" else (slice(None), slice(first, end))
                 array.resize((end,) if name == "draw" else (array.shape[0], end, *array.shape[2:]))
                 array[place] = values.astype(array.dtype)
                 self.metadata[f"{group}/{name}"]["shape"] = list(array.shape)
-                self._sync(f"{group}/{name}", array, len(place) - 1, end)
-        self.draws = end
+                self._sync(f"{group}/{name}", array, len(place) - 1, first, end)
+        return end
 
-    def _sync(self, path: str, array: Any, axis: int, end: int) -> None:
+    def _sync(self, path: str, array: Any, axis: int, first: int, end: int) -> None:
         """Wait until the chunks that rows were written to are on the disk."""
         rows = array.chunks[axis]
-        for number in range(self.draws // rows, -(-end // rows)):
+        for number in range(first // rows, -(-end // rows)):
             indices = [str(number if place == axis else 0) for place in range(array.ndim)]
             file = self.folder.joinpath(path, "c", *indices)
             # A chunk of nothing but the fill value has no file.
@@ -183,10 +205,14 @@ class Layout:
         for described in self.metadata.values():
             if described["node_type"] == "group":
                 described["attributes"] = dict(attributes)
+        # Zarr loses arrays of a group that do not follow each other.
+        groups = [path for path, described in self.metadata.items() if described["node_type"] == "group"]
+        paths = sorted(self.metadata, key=lambda path: groups.index(path.split("/")[0]))
+        metadata = {path: self.metadata[path] for path in paths}
         root = {
             "attributes": {**attributes, RUN: json.dumps(run)},
             "zarr_format": 3,
-            "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": self.metadata},
+            "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": metadata},
             "node_type": "group",
         }
         _replace(self.folder / "zarr.json", root)
@@ -224,7 +250,12 @@ def _replace(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _sync_file(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    # Windows asks for the right to write.
+    _sync(path, os.O_RDWR)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
@@ -233,4 +264,4 @@ def _sync_file(path: Path) -> None:
 
 def _sync_folder(path: Path) -> None:
     if os.name == "posix":  # elsewhere a folder cannot be opened
-        _sync_file(path)
+        _sync(path, os.O_RDONLY)

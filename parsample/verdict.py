@@ -5,6 +5,14 @@ from typing import Any
 
 # The parallel evaluation must be this much faster than the loop before the verdict calls it faster, and conversely.
 CLEAR = 1.1
+# Chains that are further apart than this, in posterior standard deviations, are not called the same.
+SAME = 0.01
+# What it means that they are, or that accept decisions differ.
+PARTED = (
+    "differences within the tolerance grew, or accepting hung on one, until the two parted: from there on the draws "
+    "are those of a valid chain of the same sampler, up to the tolerance, but not the loop's; smaller atol and rtol, "
+    "with double precision where need be, put that off"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +66,17 @@ class Verdict:
         """Whether every step of every chain converged without help from the sequential loop."""
         return self.finished_sequentially == 0 and self.approximate_steps == 0
 
+    @property
+    def parts_from_the_loop(self) -> bool:
+        """Whether the chain, though within tolerance, was seen to take another course than the loop's."""
+        return self.approximate_steps == 0 and (self.decisions_that_differ > 0 or self.largest_difference > SAME)
+
+    def sooner(self) -> str:
+        """Return what the sequential loop gives sooner, where it is faster."""
+        if self.approximate_steps:
+            return "the exact chain sooner"
+        return "equally good draws sooner" if self.parts_from_the_loop else "the same draws sooner"
+
     def rows(self) -> list[tuple[str, str]]:
         """Return the verdict as pairs of a heading and a text."""
         total = self.steps * self.chains
@@ -95,7 +114,7 @@ class Verdict:
     def _against_the_loop(self) -> str:
         ratio = self.parallel_seconds / self.sequential_seconds
         if ratio > CLEAR:
-            words = f"the loop is {ratio:.1f} times faster here: method='sequential' gives the same draws sooner"
+            words = f"the loop is {ratio:.1f} times faster here: method='sequential' gives {self.sooner()}"
         elif ratio < 1 / CLEAR:
             words = f"the parallel evaluation is {1 / ratio:.1f} times faster"
         else:
@@ -108,10 +127,11 @@ class Verdict:
     def _same_chain(self) -> str:
         count = self.decisions_that_differ
         decisions = "1 accept decision differs" if count == 1 else f"{count or 'no'} accept decisions differ"
-        return (
+        facts = (
             f"largest difference {self.largest_difference:.2g} posterior sd, {decisions} "
             f"(on the same {self.compared_steps:,} steps)"
         )
+        return f"not to the end: {facts}; {PARTED}" if self.parts_from_the_loop else facts
 
     def text(self) -> str:
         """Return the verdict as aligned lines."""

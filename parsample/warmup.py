@@ -61,6 +61,18 @@ class Adaptation(NamedTuple):
     tuning: str = "none"
 
 
+def covariance_steps(num_warmup: int) -> tuple[int, ...]:
+    """Return the steps of warm-up after which it estimates the covariance anew."""
+    unit = max(1, num_warmup // UNITS)
+    begin, found = FIRST * unit, []
+    for units in COVARIANCE_SEGMENTS:
+        # A segment of one draw tells nothing.
+        if num_warmup - begin > 1:
+            found.append(min(begin + units * unit, num_warmup))
+        begin += (units + TUNING) * unit
+    return tuple(found)
+
+
 class DualAveraging:
     """Steer the logarithm of the step size so that the mean acceptance tends to a target.
 

@@ -221,6 +221,11 @@ def test_a_store_is_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert repeated.exit_code in (0, 1), repeated.output
     one, other = parsample.load_trace("../run.zarr"), parsample.load_trace("runs/line.nc")
     np.testing.assert_array_equal(one.posterior["slope"].values, other.posterior["slope"].values)
+    longer = invoke("resume", "../run.zarr", "--samples", "1600", "--json")
+    assert longer.exit_code in (0, 1), longer.output
+    assert parsample.load_trace("../run.zarr").posterior.sizes["draw"] == 1600
+    fewer = invoke("resume", "../run.zarr", "--samples", "1000")
+    assert (fewer.exit_code, fewer.stderr[:31]) == (2, "parsample: num_samples is 1000,")
     nowhere = invoke("resume", "nowhere.zarr")
     assert (nowhere.exit_code, nowhere.stderr[:60]) == (
         2,
@@ -240,6 +245,22 @@ def test_options_take_precedence_over_settings(asked: dict[str, Any], tmp_path: 
     assert type(asked["target"]).name == "banana"
     expected = {"sampler": "hmc", "num_warmup": 2000, "until": {"ess": 9}, "seed": 4, "num_chains": 4}
     assert {name: asked[name] for name in expected} == expected
+
+
+def test_methods_with_options_come_from_settings(asked: dict[str, Any], tmp_path: Path) -> None:
+    from parsample.settings import method_text
+    from parsample.trace import save_trace
+
+    method = parsample.methods.QuasiNewton(estimator="hutchinson", num_probes=2)
+    given: Any = {name: method_text(method) for name in ("method", "warmup_method")}
+    settings = parsample.Settings("banana", **given)
+    trace = build_trace({"posterior": {"x": np.zeros((1, 2))}}, attrs={"settings": settings.to_json()})
+    save_trace(trace, tmp_path / "run.nc")
+    options = ["sample", "--settings", str(tmp_path / "run.nc"), "--output", str(tmp_path)]
+    invoke(*options)
+    assert (asked["method"], asked["warmup_method"]) == (method, method)
+    invoke(*options, "--warmup-method", "newton")
+    assert (asked["method"], asked["warmup_method"]) == (method, "newton")
 
 
 @pytest.mark.parametrize(("stage", "after"), [("warm-up", 40), ("sampling", 700)])

@@ -48,7 +48,7 @@ OPTIONS += ["--thin", "--store", "--settings"]
                 "Exit codes: 0 good",
             ],
         ),
-        (["resume"], ["Go on with a run", "--output", "Example: parsample resume run.zarr", "--help"]),
+        (["resume"], ["Go on with a run", "--output", "--samples", "Examples: parsample resume run.zarr", "--help"]),
         (["diagnose"], ["--sampler", "--steps", "Foresee how many iterations", "--help"]),
         (["report"], ["--output", "-o", "beside the trace", "Example: parsample report runs", "Exit codes: 0 good"]),
         (["targets"], ["List the targets.", "--help"]),

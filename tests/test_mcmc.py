@@ -96,6 +96,73 @@ def test_the_same_key_gives_the_same_draws_and_another_others() -> None:
     assert np.any(first(1) != first(2))
 
 
+def small(num_warmup: int = 100, **settings: Any) -> Any:
+    given = {"num_samples": 128, "num_chains": 2, "progress_bar": False, "compare": False, **settings}
+    return ps.MCMC(ps.Kernel(schools, "mala"), num_warmup=num_warmup, **given)
+
+
+def test_warm_up_and_run_are_one_run(run: Any) -> None:
+    key, whole, parts = jax.random.key(3), small(), small()
+    whole.run(key, ERRORS, HEIGHTS)
+    parts.warmup(key, ERRORS, HEIGHTS)
+    assert parts.post_warmup_state is parts.last_state
+    state = parts.post_warmup_state
+    known = numpyro.infer.initialize_model(jax.random.key(0), schools, model_args=(ERRORS, HEIGHTS))
+    np.testing.assert_allclose(jax.vmap(known.potential_fn)(state.z), state.potential_energy, rtol=1e-4)
+    parts.run(key, ERRORS, HEIGHTS)
+    assert parts.trace.attrs["num_warmup"] == 0
+    assert parts.post_warmup_state is state
+    np.testing.assert_array_equal(parts.get_samples()["effect"], whole.get_samples()["effect"])
+    # As in NumPyro: the state stays until it is set anew, and None asks for warm-up again.
+    parts.run(key, ERRORS, HEIGHTS)
+    np.testing.assert_array_equal(parts.get_samples()["effect"], whole.get_samples()["effect"])
+    parts.post_warmup_state = None
+    parts.run(key, ERRORS, HEIGHTS)
+    assert parts.trace.attrs["num_warmup"] == 100
+
+
+def test_chains_go_on_from_the_last_state() -> None:
+    mcmc = small(num_warmup=40)
+    mcmc.run(jax.random.key(3), ERRORS, HEIGHTS)
+    state, step_size = mcmc.last_state, mcmc.trace.sample_stats["step_size"].values[0, 0]
+    assert state.adapt_state.step_size == pytest.approx(step_size)
+    first = mcmc.get_samples()["effect"]
+    mcmc.post_warmup_state = state
+    mcmc.run(state.rng_key, ERRORS, HEIGHTS)
+    assert np.all(mcmc.trace.sample_stats["step_size"].values == step_size)
+    assert np.any(mcmc.get_samples()["effect"] != first)
+    # With so short a step a chain stays where it began; with other data it has their density.
+    mcmc.post_warmup_state = state._replace(adapt_state=state.adapt_state._replace(step_size=1e-10))
+    mcmc.run(state.rng_key, ERRORS, HEIGHTS + 5)
+    for name, values in mcmc.last_state.z.items():
+        np.testing.assert_allclose(values, state.z[name], atol=1e-3)
+    other = numpyro.infer.initialize_model(jax.random.key(0), schools, model_args=(ERRORS, HEIGHTS + 5))
+    energy = jax.vmap(other.potential_fn)(mcmc.last_state.z)
+    np.testing.assert_allclose(energy, mcmc.last_state.potential_energy, rtol=1e-4)
+
+
+def test_warm_up_steps_can_be_collected() -> None:
+    mcmc = small()
+    mcmc.warmup(jax.random.key(3), ERRORS, HEIGHTS, collect_warmup=True, extra_fields=("adapt_state.step_size",))
+    assert mcmc.get_samples(group_by_chain=True)["effect"].shape == (2, 100, 8)
+    steps = mcmc.get_extra_fields(group_by_chain=True)["adapt_state.step_size"]
+    assert len(np.unique(steps[0])) > 5
+
+
+def test_states_that_do_not_fit_are_refused(run: Any, tmp_path: Any) -> None:
+    mcmc, call = small(num_chains=4), (jax.random.key(0), ERRORS, HEIGHTS)
+    mcmc.post_warmup_state = "state"
+    with pytest.raises(ValueError, match=r"post_warmup_state is a str, expected None or a state of parsample\.MCMC"):
+        mcmc.run(*call)
+    mcmc.post_warmup_state = run.last_state
+    with pytest.raises(ValueError, match=r"post_warmup_state has the shapes .*\(2,\).*, expected .*\(4,\)"):
+        mcmc.run(*call)
+    stored = small(store=tmp_path / "run.zarr")
+    stored.post_warmup_state = run.last_state
+    with pytest.raises(ValueError, match="post_warmup_state is set, but one of the two runs has a store; leave store"):
+        stored.run(*call)
+
+
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"kernel is a NUTS, expected a parsample\.Kernel, .*write parsample\.Kernel"):
         ps.MCMC(numpyro.infer.NUTS(schools), num_warmup=1, num_samples=1)

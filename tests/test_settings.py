@@ -30,19 +30,26 @@ def test_the_defaults_are_those_of_the_front_door() -> None:
 )
 def test_json_both_ways(method: Any) -> None:
     settings = ps.Settings(
-        "banana", sampler="hmc", sampler_options={"n": np.float32(0.5)}, until={"ess": 4}, method=method_text(method)
+        "banana",
+        sampler="hmc",
+        sampler_options={"n": np.float32(0.5)},
+        until={"ess": 4},
+        method=method_text(method),
+        warmup_method=method_text(method),
     )
     found = ps.Settings.from_json(settings.to_json())
     assert found.sampler_options == {"n": 0.5}
     assert found == dataclasses.replace(settings, sampler_options={"n": 0.5})
-    again = found.arguments()["method"]
-    assert again == method if isinstance(method, str) else bool(eqx.tree_equal(again, method))
+    for name in ("method", "warmup_method"):
+        again = found.arguments()[name]
+        assert again == method if isinstance(method, str) else bool(eqx.tree_equal(again, method))
     assert found.differences(dataclasses.replace(found, seed=3)) == ["seed is 0, not 3"]
 
 
 def test_a_run_is_repeated_from_its_own_file(tmp_path: Path) -> None:
     method = ps.methods.QuasiNewton(estimator="hutchinson", num_probes=2)
-    first = ps.sample("multivariate_normal", method=method, seed=3, **FEW)
+    few = {**FEW, "num_warmup": 80}
+    first = ps.sample("multivariate_normal", method=method, warmup_method=method, seed=3, **few)
     ps.save_trace(first, tmp_path / "run.nc")
     settings = ps.read_settings(tmp_path / "run.nc")
     assert settings == ps.read_settings(first)
@@ -58,5 +65,7 @@ def test_settings_that_cannot_be_read() -> None:
             ps.Settings.from_json(text)
     with pytest.raises(ValueError, match=r"method is Scaled.*, which holds more than plain values; pass it as method="):
         read_method("ScaledIdentity(array)")
+    with pytest.raises(ValueError, match=r"warmup_method is Scaled.*; pass it as warmup_method="):
+        ps.Settings("banana", warmup_method="ScaledIdentity(array)").arguments()
     with pytest.raises(ValueError, match="sampler is the class Own, which has no name in SAMPLERS"):
         ps.Settings("banana", sampler="Own").arguments()

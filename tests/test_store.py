@@ -18,20 +18,14 @@ import parsample as ps
 from parsample import identity, sampling, store, store_layout
 from parsample.frozen import freeze, thaw
 from parsample.interrupts import Interrupted, holding_interrupts
-from parsample.progress import Event
 from parsample.targets import MultivariateNormal
 from parsample.trace import as_datatree, build_trace, import_arviz
-
-SETTINGS: dict[str, Any] = {"num_warmup": 80, "num_samples": 900, "num_chains": 2, "seed": 5, "progress": False}
-TARGET = "multivariate_normal"
+from tests.stores import SETTINGS, TARGET, check_same, interrupted, shorten_segments, stop_at
 
 
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight segments, each committed as it ends, three to a chunk."""
-    monkeypatch.setattr(sampling, "SEGMENT", 128)
-    monkeypatch.setattr(store, "COMMIT_EVERY", 0.0)
-    monkeypatch.setattr(store_layout, "CHUNK_BYTES", 3 * 128 * 2 * 2 * 4)
+    shorten_segments(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -40,33 +34,6 @@ def whole() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampling, "SEGMENT", 128)
         yield as_datatree(ps.sample(TARGET, **SETTINGS))
-
-
-def check_same(found: Any, expected: Any) -> None:
-    found, expected = as_datatree(found), as_datatree(expected)
-    assert set(found.children) == set(expected.children)
-    for group, node in expected.children.items():
-        assert set(found[group].variables) == set(node.variables)
-        for name, variable in node.variables.items():
-            assert found[group][name].dims == variable.dims
-            assert found[group][name].dtype == variable.dtype
-            np.testing.assert_array_equal(found[group][name].values, variable.values)
-
-
-def stop_at(stage: str, steps: int, error: type[BaseException] = KeyboardInterrupt) -> Any:
-    """A function for progress that ends the run."""
-
-    def send(event: Event) -> None:
-        if event.stage == stage and event.done >= steps:
-            raise error
-
-    return send
-
-
-def interrupted(path: Path, stage: str = "sampling", steps: int = 300, **keywords: Any) -> KeyboardInterrupt:
-    with pytest.raises(KeyboardInterrupt) as caught:
-        ps.sample(TARGET, store=path, **{**SETTINGS, **keywords, "progress": stop_at(stage, steps)})
-    return caught.value
 
 
 def test_a_store_holds_the_same_trace_as_xarray_and_arviz_read_it(whole: Any, tmp_path: Path) -> None:
@@ -315,6 +282,17 @@ def test_a_log_density_is_passed_again(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"target is not given, but .* is of 'log_density', which cannot be made from"):
         ps.resume(path)
     assert ps.resume(path, density, initial_position=start, progress=False).posterior["x"].shape == (2, 900, 2)
+
+
+def test_methods_with_arrays_are_passed_again(tmp_path: Path) -> None:
+    path, method = tmp_path / "run.zarr", ps.methods.ScaledIdentity(jnp.asarray(0.5))
+    settings: dict[str, Any] = {"warmup_method": method, "num_samples": 128}
+    interrupted(path, "warm-up", 10, **settings)
+    with pytest.raises(
+        ValueError, match=r"warmup_method is Scaled.*, which holds more than plain values; pass it as w"
+    ):
+        ps.resume(path)
+    check_same(ps.resume(path, warmup_method=method, progress=False), ps.sample(TARGET, **{**SETTINGS, **settings}))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parsample.diagnostics import summarize
+from parsample.judgement import what_to_do
 from parsample.trace import build_trace, load_trace, save_trace
 from parsample.verdict import Verdict, read_verdict
 
@@ -94,8 +96,35 @@ def test_which_of_the_two_is_faster(parallel: float, words: str) -> None:
     assert found.startswith(f"2.00 s against {parallel:.2f} s on 1,024 steps of each chain")
 
 
-def test_decisions_that_differ_are_counted() -> None:
-    assert "7 accept decisions differ (on the same 1,024 steps)" in rows(decisions_that_differ=7)["same chain"]
+def test_decisions_that_differ_are_counted_and_part_the_chain_from_the_loops() -> None:
+    found = rows(decisions_that_differ=7, largest_difference=1.5, parallel_seconds=6.0)
+    assert found["same chain"] == (
+        "not to the end: largest difference 1.5 posterior sd, 7 accept decisions differ (on the same 1,024 steps); "
+        "differences within the tolerance grew, or accepting hung on one, until the two parted: from there on the "
+        "draws are those of a valid chain of the same sampler, up to the tolerance, but not the loop's; smaller atol "
+        "and rtol, with double precision where need be, put that off"
+    )
+    assert found["sequential loop"].endswith("method='sequential' gives equally good draws sooner")
+    assert "1 accept decision differs (" in rows(decisions_that_differ=1)["same chain"]
+    # Of a sampler that accepts always.
+    assert rows(largest_difference=0.02)["same chain"].startswith("not to the end: largest difference 0.02")
+
+
+def test_an_approximation_parts_from_the_loop_for_another_reason() -> None:
+    found = rows(decisions_that_differ=7, approximate_steps=30, parallel_seconds=6.0)
+    assert found["same chain"].endswith("7 accept decisions differ (on the same 1,024 steps)")
+    assert found["sequential loop"].endswith("method='sequential' gives the exact chain sooner")
+
+
+def test_advice_where_the_chain_parts_from_the_loops() -> None:
+    summary = summarize(build_trace({"posterior": {"x": np.random.default_rng(0).normal(size=(4, 500))}}))
+    parted = " ".join(what_to_do(summary, verdict(decisions_that_differ=7, parallel_seconds=6.0)))
+    assert "gives equally good draws sooner" in parted
+    assert "not the same as the loop's: smaller atol and rtol" in parted
+    same = " ".join(what_to_do(summary, verdict(parallel_seconds=6.0)))
+    assert "gives the same draws sooner" in same
+    assert "not the same" not in same
+    assert what_to_do(summary, verdict()) == ["Nothing needs to be done: use the draws."]
 
 
 def test_without_a_comparison_nothing_is_said_of_it() -> None:

@@ -10,6 +10,7 @@ from parsample.plots.draws import (
 )
 from parsample.plots.evaluation import plot_evaluations, plot_residuals, plot_window, plot_work
 from parsample.plots.trace_rank import check_figure_path, plot_trace_rank
+from parsample.plots.warmup import plot_warmup_acceptance, plot_warmup_step_size
 
 __all__ = [
     "check_figure_path",
@@ -22,6 +23,8 @@ __all__ = [
     "plot_residuals",
     "plot_trace",
     "plot_trace_rank",
+    "plot_warmup_acceptance",
+    "plot_warmup_step_size",
     "plot_window",
     "plot_work",
 ]

@@ -1,5 +1,6 @@
 """A NumPyro model with its data as a target."""
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -86,18 +87,11 @@ class NumPyroModel(Target):
         Returns:
             Observed site -> values, leading axes (chain, draw), then the axes of the site.
         """
-        from numpyro.infer import log_likelihood
-
-        return log_likelihood(
-            self.built.model, self._latent(draws), *self.built.args, batch_ndims=2, **self.built.kwargs
-        )
+        return self.built.log_likelihood(self._latent(draws))
 
     def posterior_predictive(self, rng_key: Key[Array, ""], draws: Mapping[str, Any]) -> dict[str, Array]:
         """Draw the observed sites anew from every draw of the posterior; shapes as those of `log_likelihood`."""
-        from numpyro.infer import Predictive
-
-        draw = Predictive(self._without_data(), dict(self._latent(draws)), batch_ndims=2)
-        return self._observed_of(draw(rng_key, *self.built.args, **self.built.kwargs))
+        return self._observed_of(self.built.predictive(rng_key, self._latent(draws)))
 
     def prior(self, rng_key: Key[Array, ""], num_draws: int) -> tuple[dict[str, Array], dict[str, Array]]:
         """Draw from the prior: the variables of the trace, and the observed sites, leading axes (1, draw).
@@ -105,11 +99,8 @@ class NumPyroModel(Target):
         Raises:
             ValueError: a prior is improper, so that nothing can be drawn from it.
         """
-        from numpyro.infer import Predictive
-
         self.check_prior()
-        draw = Predictive(self._without_data(), num_samples=num_draws)
-        drawn = draw(rng_key, *self.built.args, **self.built.kwargs)
+        drawn = self.built.prior(rng_key, num_draws)
         rows = {name: value[None] for name, value in drawn.items()}
         observed = self._observed_of(rows)
         return {name: rows[name] for name in self.built.sites if name in rows and name not in observed}, observed
@@ -122,11 +113,6 @@ class NumPyroModel(Target):
                 f"groups asks for the prior, but the prior of {improper} is improper and has no draws; give it a "
                 "proper one, or leave 'prior' out."
             )
-
-    def _without_data(self) -> Callable:
-        from numpyro import handlers
-
-        return handlers.uncondition(self.built.model)
 
     def _latent(self, draws: Mapping[str, Any]) -> dict[str, Array]:
         return {name: jnp.asarray(draws[name]) for name, site in self.built.sites.items() if site["latent"]}
@@ -162,6 +148,37 @@ class Built:
         self.potential, self.postprocess = found.potential_fn, found.postprocess_fn
         self.start = dict(found.param_info.z)
         self.sites = {name: _description(site) for name, site in sites.items() if site["type"] in KEPT}
+
+    # Compiled programs: a long run calls each many times, with some of its draws.
+
+    @functools.cached_property
+    def log_likelihood(self) -> Callable[[dict[str, Array]], dict[str, Array]]:
+        """Latent sites, leading axes (chain, draw) -> the log likelihood of each observation."""
+        from numpyro.infer import log_likelihood
+
+        return jax.jit(lambda latent: log_likelihood(self.model, latent, *self.args, batch_ndims=2, **self.kwargs))
+
+    @functools.cached_property
+    def predictive(self) -> Callable[[Key[Array, ""], dict[str, Array]], dict[str, Array]]:
+        """A key and latent sites, leading axes (chain, draw) -> all sites, the observed ones drawn."""
+        from numpyro import handlers
+        from numpyro.infer import Predictive
+
+        free = handlers.uncondition(self.model)
+        return jax.jit(
+            lambda key, latent: Predictive(free, dict(latent), batch_ndims=2)(key, *self.args, **self.kwargs)
+        )
+
+    @functools.cached_property
+    def prior(self) -> Callable[[Key[Array, ""], int], dict[str, Array]]:
+        """A key and a number -> so many draws of all sites."""
+        from numpyro import handlers
+        from numpyro.infer import Predictive
+
+        free = handlers.uncondition(self.model)
+        return jax.jit(
+            lambda key, number: Predictive(free, num_samples=number)(key, *self.args, **self.kwargs), static_argnums=1
+        )
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that are numbers or arrays of numbers, by the names of the model's parameters."""
