@@ -76,7 +76,7 @@ def main() -> None:
         f"The trained model that ships with the package, any digit, linear betas, {SAMPLES} samples, full window, "
         f"float32. The tolerance is {TOLERANCE:g} of the noise level sqrt(sigma^2 + alpha^2 "
         f"{diffusion.DigitsModel.sigma_data}^2) at "
-        "the last step, falling to a tenth of that at the first, root mean square over pixels. Rounds are batches of "
+        "the step, root mean square over pixels; all steps are accepted together. Rounds are batches of "
         "model calls that wait for one another, the verifying one included, as a mean and for the slowest sample; "
         "evaluations are a sample's, a derivative along a probe counted as one. The sequential sampler needs as many "
         "of both as its column says. Difference: of an image from the sequential one, root mean square, the largest "
