@@ -151,7 +151,7 @@ def main() -> None:
         f"levels, and for Euler-Maruyama the VP SDE; {SAMPLES} samples; full window; float32. The "
         f"tolerance is {TOLERANCE:g} of the noise level sqrt(sigma^2 + alpha^2 {DEVIATION}^2) of the "
         "step, root mean square over pixels; all steps are accepted together, with a window of 50 the first ones at a "
-        "hundredth of it. Rounds are batches of model calls that "
+        "thousandth of it. Rounds are batches of model calls that "
         "wait for one another, the verifying one and those of a guess included, as a mean and for the slowest sample; "
         "evaluations are a sample's, a derivative along a probe counted as one. "
         "The sequential sampler needs as many of both as its column says. Error: of a sample "
@@ -161,9 +161,8 @@ def main() -> None:
         "coarse run, and in every iteration the steps of a segment and the coarse sweep, without the pipelining that "
         "overlaps the two; coarse calls inside iterations are not among its evaluations. Picard and Anderson are left "
         "out for DPM-Solver++ and UniPC, whose states hold past predictions, which the identity would carry along for "
-        "good: Picard then takes as many rounds as there are steps. Newton shows what no better matrix would mend. An "
-        "error of thousands is a sample in another mode: the sampler amplifies errors where a sample hesitates "
-        f"between modes. {TIME_NOTE} A guess that is handed in, as SRDS's, is not in it. Published rounds are of "
+        "good: Picard then takes as many rounds as there are steps. Newton shows what no better matrix would mend. "
+        f"{TIME_NOTE} A guess that is handed in, as SRDS's, is not in it. Published rounds are of "
         "trained image and robot models and of other tolerances.",
         HEADER,
         (row for case in cases for row in rows_of(case)),

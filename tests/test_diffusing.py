@@ -124,7 +124,7 @@ def test_windows_guesses_and_methods_change_no_sample() -> None:
     ]
     found = [ps.diffuse(process, (3,), 2, **case) for case in cases]
     for out in found:
-        np.testing.assert_allclose(out.samples, loop.samples, atol=1e-3)
+        np.testing.assert_allclose(out.samples, loop.samples, atol=TOLERANCE * process.sigma_data)
         assert out.solution.converged.all()
     coarse, neighbour, cut = found[1], found[2], found[-1]
     np.testing.assert_array_equal(coarse.rounds, 3 + coarse.solution.iterations)
@@ -132,6 +132,19 @@ def test_windows_guesses_and_methods_change_no_sample() -> None:
     # What was left to the loop waits step by step.
     assert (cut.finished_sequentially > 0).all()
     np.testing.assert_array_equal(cut.rounds, 2 + cut.finished_sequentially)
+
+
+@pytest.mark.parametrize(("window", "most"), [(None, 1.5), (25, 0.1)])
+def test_the_error_of_a_sample_is_the_tolerances(window: int | None, most: float) -> None:
+    """Steps accepted one after the other at the whole tolerance leave an error of five."""
+    schedule = diffusion.LinearBetas()
+    mixture = diffusion.MixtureModel.at_random(jax.random.key(0), schedule, 64, deviation=0.2)
+    process = diffusion.DDIM(mixture, schedule, 100, sigma_data=0.2)
+    out = ps.diffuse(process, (64,), 4, seed=1, tolerance=TOLERANCE, window=window)
+    loop = ps.diffuse(process, (64,), 4, seed=1, method="sequential")
+    error = np.sqrt(np.mean((np.asarray(out.samples) - loop.samples) ** 2, 1))
+    assert error.max() < most * TOLERANCE * process.sigma_data
+    assert (out.finished_sequentially == 0).all()
 
 
 def test_the_seed_and_the_number_of_samples() -> None:
