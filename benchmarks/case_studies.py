@@ -27,15 +27,50 @@ class Study(NamedTuple):
 
 
 STUDIES = {
+    "word_problem": Study(
+        [],
+        "The group word problem over S5: iterations and memory",
+        "Random words; the methods that are not exact on words of 1,000 letters at most. Newton takes one "
+        "iteration and one that verifies, `permutation` the same ones with matrices in compact form. Published: "
+        "Newton 1 iteration, the others nearly as many as letters (Gonzalez et al. 2025, figure 1).",
+    ),
+    "gru": Study(
+        [],
+        "A random gated recurrent unit: iterations against width and length",
+        "Untrained weights, normal inputs; atol 1e-4, rtol 1e-3, float32; at most 1,000 iterations. Published as a "
+        "figure of times: Newton and quasi-Newton take few iterations, Picard about as many as steps (Gonzalez et "
+        "al. 2025, figure 2).",
+    ),
+    "chaotic_observers": Study(
+        [],
+        "Chaotic flows and their observers: exponents, and Newton iterations",
+        "T=30,000, Euler steps of 0.01, float64; the exponents are computed before anything is solved; at most 200 "
+        "iterations. Published: Gonzalez et al. 2025, table 1. The observer of the Roessler flow is another one "
+        "there.",
+    ),
+    "anisotropic_mixture": Study(
+        ["--dims", "32", "64", "128", "256", "--steps", "1000", "10000", "30000", "--step-sizes", "1e-5"],
+        "Langevin dynamics in a mixture of anisotropic Gaussians: iterations and memory",
+        "ULA at the published step size, 1e-5, one chain; the memory is that of the compiled program for a batch "
+        "of 16, and what takes more than 5 GB for one chain is not run. Published as figures of times and memory: "
+        "Picard is the fastest, and Newton runs out of memory at the top (Gonzalez et al. 2025, figure 3).",
+    ),
+    "residual_network": Study(
+        [],
+        "A residual network of 1,000 blocks, in parallel over its depth",
+        "Random weights, 16 units; h is how much a block moves the state; atol 1e-4, rtol 1e-3, float32; at most "
+        "300 iterations. All blocks are accepted together but in the rows that say early, where each keeps the "
+        "error that it is accepted with.",
+    ),
     "two_wells": Study(
         [],
         "Langevin dynamics in two wells: Newton alone, from a guess, and nested",
-        "ULA, step 0.01, T=10,000, seeds 0 to 19, from the saddle; atol 1e-4, rtol 1e-3, float32, all "
-        "steps accepted together. Least / median / "
-        "most over the seeds; iterations are those of the chain itself, rounds those of all levels. Published is "
-        "Newton, not projected; the goal was 12 iterations on every seed. Nested levels leave 4 to 13 to the chain "
-        "itself, a median of 5, and take half the evaluations. In rounds they gain nothing over the Gaussian's chain "
-        "as the guess: each time a chain lingers at the barrier, some level has to find out on which side it falls.",
+        "ULA, step 0.01, T=10,000, seeds 0 to 19, from the saddle; atol 1e-4, rtol 1e-3, float32, all steps "
+        "accepted together. Least / median / most over the seeds; iterations are those of the chain itself, rounds "
+        "those of all levels. Published is Newton, not projected; the goal was 12 iterations on every seed. Nested "
+        "levels leave 4 to 13 to the chain itself, a median of 5, and take half the evaluations. In rounds they "
+        "gain nothing over the Gaussian's chain as the guess: each time a chain lingers at the barrier, some level "
+        "has to find out on which side it falls.",
     ),
 }
 

@@ -106,7 +106,7 @@ def draw(rows: list[Row], path: Path, blocks: int) -> None:
     figure.savefig(path, dpi=120)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> Table:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", type=int, default=1000)
     parser.add_argument("--dim", type=int, default=16)
@@ -124,6 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     Console(width=110).print(table)
     draw(rows, options.output, options.blocks)
     print(f"figure: {options.output}")
+    return table
 
 
 if __name__ == "__main__":
