@@ -89,6 +89,7 @@ def diffuse(
             of deviation `process.sigma_data`, which takes no derivative. "picard" is ParaDiGMS. "parareal" has segments
             of sqrt(steps) steps, joined by the process on normal data.
         tolerance: the largest error of a step per pixel, root mean square, relative to its noise level; dimensionless.
+            For a model in bfloat16 5e-2, which is what its roundings do to a sample; a finer one takes many more rounds.
         window: steps solved at a time; None for all, or for as many as `memory_budget` allows.
         memory_budget: bytes that the evaluation of one sample may take on the device, as compiled; what is chosen has
             been compiled and measured.
