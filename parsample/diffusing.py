@@ -77,8 +77,8 @@ def diffuse(
     The true error of a sample, against the sequential one, was at most two times `tolerance * sigma_data`, in the
     data's units, in every row of `benchmarks/results`. It is an estimate, and no bound: where a sample hesitates
     between modes that are far apart, the sampler amplifies any error. With a window shorter than the chain the steps
-    that it leaves behind are held to a thousandth of the tolerance, as far as rounding allows, and such a sample may end
-    in another mode than the sequential one; a smaller tolerance is the remedy.
+    that it leaves behind are held to a thousandth of the tolerance, as far as rounding allows, and such a sample may
+    end in another mode than the sequential one; a smaller tolerance is the remedy.
 
     Args:
         process: such as `parsample.samplers.diffusion.DDPM(predict)`.
@@ -89,7 +89,7 @@ def diffuse(
             of deviation `process.sigma_data`, which takes no derivative. "picard" is ParaDiGMS. "parareal" has segments
             of sqrt(steps) steps, joined by the process on normal data.
         tolerance: the largest error of a step per pixel, root mean square, relative to its noise level; dimensionless.
-            For a model in bfloat16 5e-2, which is what its roundings do to a sample; a finer one takes many more rounds.
+            For a model in bfloat16 5e-2, which is what its roundings do to a sample; a finer one takes far more rounds.
         window: steps solved at a time; None for all, or for as many as `memory_budget` allows.
         memory_budget: bytes that the evaluation of one sample may take on the device, as compiled; what is chosen has
             been compiled and measured.
