@@ -74,6 +74,8 @@ def main() -> None:
         for sampler in (ps.samplers.ULA, ps.samplers.MALA):
             rows += [[name, sampler.__name__, *row] for row in compare(target, sampler, options.steps)]
             print(name, sampler.__name__, flush=True)
+            # Programs are kept in memory maps, of which a process may have 65,530.
+            jax.clear_caches()
     ratios = {row[3]: [other[-1] for other in rows if other[3] == row[3] and other[-1] is not None] for row in rows}
     spread = "; ".join(
         f"{method}: median {np.median(found):.2f}, from {min(found):.2f} to {max(found):.2f} ({len(found)} chains)"
