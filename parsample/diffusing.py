@@ -128,12 +128,11 @@ def diffuse(
         "atol": jnp.asarray(limits, dtype),
         "rtol": 0.0,
         "norm": "rms",
-        "accept_early": min(1.0, max(ACCEPT_EARLY, ROUNDINGS * float(jnp.finfo(dtype).eps) / tolerance)),
     }
     check_tolerances(float(limits.min()), 0.0, dtype)
-    options["window"] = window = _window(process, shape, dtype, window, memory_budget, options)
-    if window == steps:
-        options["accept_early"] = 0.0
+    early = min(1.0, max(ACCEPT_EARLY, ROUNDINGS * float(jnp.finfo(dtype).eps) / tolerance))
+    options |= _window(process, shape, dtype, window, memory_budget, options, early)
+    window = options["window"]
     keys = jax.random.split(jax.random.key(seed), num_samples)
     states, guesses = _guesses(process, shape, dtype, num_samples, guess)
     if guess == "coarse":
@@ -250,12 +249,17 @@ def _window(
     window: int | None,
     budget: int | None,
     options: dict[str, Any],
-) -> int:
-    """Return the window, the largest that the budget allows where none is given."""
+    early: float,
+) -> dict[str, Any]:
+    """Return the options for the window, the largest that the budget allows where none is given."""
     steps = process.num_steps
     asked = steps if window is None else min(whole("window", window, "None solves all steps at once"), steps)
+
+    def of(window: int) -> dict[str, Any]:
+        return {"window": window, "accept_early": 0.0 if window == steps else early}
+
     if budget is None:
-        return asked
+        return of(asked)
     budget = whole("memory_budget", budget, "it is in bytes; None sets no limit")
     initial, inputs = (
         process.init(jax.random.key(0), shape, dtype),
@@ -264,7 +268,7 @@ def _window(
 
     @functools.cache
     def size(window: int) -> int:
-        chosen = {**options, "window": window, "max_iterations": None}
+        chosen = {**options, **of(window), "max_iterations": None}
         return evaluation_bytes(process.transition, initial, inputs, 1, **chosen)
 
     allowed = largest_within(budget, asked, size)
@@ -277,7 +281,7 @@ def _window(
             f"window is {window}, which takes {size(asked):,} bytes a sample, more than memory_budget, {budget:,}; a "
             f"window of {allowed} fits."
         )
-    return allowed
+    return of(allowed)
 
 
 def _guesses(process: Process, shape: tuple[int, ...], dtype: Any, num_samples: int, guess: Any) -> tuple[PyTree, str]:

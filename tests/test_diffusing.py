@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 import parsample as ps
-from parsample.diffusing import _per_iteration, find_method
+from parsample.diffusing import ACCEPT_EARLY, _per_iteration, find_method
 from parsample.engine import methods
 from parsample.engine.memory import evaluation_bytes
 from parsample.samplers import diffusion
@@ -44,6 +44,8 @@ ROWS += [
 ]
 # The true error of a trajectory is a multiple of what the method sees of it, and this is the largest in any row.
 TOLERANCE, TOLERANCES = 1e-3, 2
+# With noise predicted in bfloat16, whose roundings change with the state.
+BFLOAT16_TOLERANCES = 4
 
 
 @pytest.mark.parametrize(("name", "method"), ROWS)
@@ -171,7 +173,8 @@ def test_a_budget_sets_the_window(name: str, method: str, active_set: bool) -> N
     initial, inputs = process.init(jax.random.key(0), (3,)), process.draw_inputs(jax.random.key(0), (3,))
 
     def size(window: int) -> int:
-        return evaluation_bytes(process.transition, initial, inputs, 1, window=window, **options)
+        early = 0.0 if window == STEPS else ACCEPT_EARLY
+        return evaluation_bytes(process.transition, initial, inputs, 1, window=window, accept_early=early, **options)
 
     least, most = size(1), size(STEPS)
     budget = least + (most - least) // 3
@@ -232,7 +235,7 @@ def test_a_model_in_bfloat16(name: str) -> None:
 
     loop, out = draw(coarse, "sequential"), draw(coarse, "scaled_identity")
     assert out.dtype == loop.dtype == jnp.float32
-    assert largest(out, loop) < TOLERANCES < largest(draw(fine, "sequential"), loop)
+    assert largest(out, loop) < BFLOAT16_TOLERANCES < largest(draw(fine, "sequential"), loop)
 
 
 @pytest.mark.parametrize(
