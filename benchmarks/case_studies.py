@@ -52,7 +52,8 @@ STUDIES = {
         ["--dims", "32", "256", "--steps", "1000", "10000", "--step-sizes", "1e-5", "--cap", "50"],
         "Langevin dynamics in a mixture of anisotropic Gaussians: iterations and memory",
         "ULA at the published step size, 1e-5, one chain, at most 50 iterations; the memory is that of the "
-        "compiled program for a batch of 16, and what takes more than 5 GB for one chain is not run. Published as figures of times and memory: "
+        "compiled program for a batch of 16, and what takes more than 5 GB for one chain is not run. Published as "
+        "figures of times and memory: "
         "Picard is the fastest, and Newton runs out of memory at the top (Gonzalez et al. 2025, figure 3).",
     ),
     "residual_network": Study(
