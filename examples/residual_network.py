@@ -16,6 +16,7 @@ and a table.
 """
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,11 +87,10 @@ def draw(rows: list[Row], path: Path, blocks: int) -> None:
     axes = figure.subplots()
     axes.axhline(blocks, ls=":", color="grey", lw=1.2)
     axes.text(min(row.h for row in rows), blocks * 1.08, "as many as blocks", color="grey", fontsize=9)
-    k = -1
-    for name in METHODS:
+    colors = itertools.accumulate(name not in STYLES for name in METHODS)
+    for name, number in zip(METHODS, colors, strict=True):
         chosen = [row for row in rows if row.method == name]
-        k += name not in STYLES
-        color, style = f"C{k}", STYLES.get(name, "-")
+        color, style = f"C{number - 1}", STYLES.get(name, "-")
         axes.loglog([row.h for row in chosen], [row.iterations for row in chosen], lw=1.6, color=color, ls=style)
         for row in chosen:
             axes.plot(

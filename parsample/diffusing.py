@@ -23,8 +23,7 @@ GUESSES = ("gaussian", "coarse", "start")
 # A step keeps the error it is accepted with and hands it on, undiminished beside the noise level, or amplified where a
 # sample hesitates between modes. So a full window is accepted as a whole, when every error before its end has been
 # mended; a shorter one has to let go of its first steps, and does so at this share of the tolerance, or at so many
-# roundings if that is more. (At a hundredth one sample of 16 at 4,096 dimensions ends in another mode than the loop's;
-# at a ten-thousandth of 1e-3, which is a rounding, DDPM-1000 in a window of 100 takes 63 rounds instead of 36.)
+# roundings if that is more: below those no step would be let go but the one that every iteration makes exact.
 ACCEPT_EARLY, ROUNDINGS = 1e-3, 8
 
 

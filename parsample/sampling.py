@@ -191,10 +191,10 @@ def sample(
         transform=transform_name(transform),
     )
     job = check_job(target, sampler_class, method, transform, settings, start, warmup_method)
-    in_memory = Memory() if store is None else store
-    check_memory(job, not isinstance(in_memory, Memory))
-    if store is None or isinstance(store, Memory):
-        return carry_out(job, in_memory, progress)
+    store = Memory() if store is None else store
+    check_memory(job, not isinstance(store, Memory))
+    if isinstance(store, Memory):
+        return carry_out(job, store, progress)
     refuse_existing(store, settings)
     with open_store(store, settings, is_new=True) as kept:
         return carry_out(job, kept, progress)
