@@ -49,7 +49,7 @@ STUDIES = {
         "there.",
     ),
     "anisotropic_mixture": Study(
-        ["--dims", "32", "256", "--steps", "1000", "10000", "--step-sizes", "1e-5", "--cap", "50"],
+        ["--dims", "32", "64", "128", "256", "--steps", "1000", "10000", "30000", "--step-sizes", "1e-5", "--cap", "50"],
         "Langevin dynamics in a mixture of anisotropic Gaussians: iterations and memory",
         "ULA at the published step size, 1e-5, one chain, at most 50 iterations; the memory is that of the "
         "compiled program for a batch of 16, and what takes more than 5 GB for one chain is not run. Published as "

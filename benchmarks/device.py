@@ -4,8 +4,9 @@ import argparse
 import datetime
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib
@@ -25,11 +26,19 @@ def parse_only(what: str) -> str:
 
 
 def write_rows(
-    name: str, title: str, note: str, header: Sequence[str], rows: Iterable[Sequence[object]], save: bool = True
+    name: str,
+    title: str,
+    note: str | Callable[[Sequence[Sequence[Any]]], str],
+    header: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    save: bool = True,
 ) -> None:
-    """Print rows as they are made, then write the table; if interrupted, with what there is and a word on it."""
+    """Print rows as they are made, then write the table; if interrupted, with what there is and a word on it.
+
+    A note that sums the rows up is a function of them.
+    """
     found: list[Sequence[object]] = []
-    status = 0
+    status, missing = 0, ""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(*header, sep=" | ")
     try:
@@ -37,10 +46,11 @@ def write_rows(
             found.append(row)
             print(*row, sep=" | ", flush=True)
     except KeyboardInterrupt:
-        note += f" The run was interrupted after {len(found)} rows: the others are missing."
+        missing = f" The run was interrupted after {len(found)} rows: the others are missing."
         status = 130
     if save and found:
-        write_table(name, title, note, header, found)
+        text = note(found) if callable(note) else note
+        write_table(name, title, text + missing, header, found)
     if status:
         raise SystemExit(status)
 

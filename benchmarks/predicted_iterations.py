@@ -7,6 +7,7 @@ not depend on the machine's speed.
 """
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 
 import parsample as ps
-from benchmarks.device import write_table
+from benchmarks.device import write_rows
 from parsample.coordinates import starts, to_standardised
 from parsample.warmup import adapt
 
@@ -35,7 +36,7 @@ DATA = {
 
 
 def compare(target: ps.targets.Target, sampler_class: type[ps.samplers.Sampler], steps: int) -> list[list[Any]]:
-    """Return one row a method: what is foreseen, what happens, and their ratio (None where both give up)."""
+    """Return one row a method: what is foreseen, what happens, and their ratio (empty where both give up)."""
     keys = jax.random.split(jax.random.key(0), 2)
     found = adapt(target, sampler_class, starts(target, keys), keys, 800)
     share = SHARE if sampler_class.target_acceptance is not None else 1.0
@@ -52,7 +53,7 @@ def compare(target: ps.targets.Target, sampler_class: type[ps.samplers.Sampler],
             sampler.transition, start, inputs, method=method, max_iterations=LIMIT, throw=False
         )  # fmt: skip
         happened, finished = int(solution.iterations), bool(solution.converged)
-        ratio = row.iterations / happened if row.finished or finished else None
+        ratio = f"{row.iterations / happened:.2f}" if row.finished or finished else ""
         mark = lambda count, ok: f"{count}" if ok else f"> {count}"  # noqa: E731
         rows.append(
             [f"{diagnosis.exponent:.3f}", row.method, row.linear_iterations, mark(row.iterations, row.finished)]
@@ -61,37 +62,40 @@ def compare(target: ps.targets.Target, sampler_class: type[ps.samplers.Sampler],
     return rows
 
 
+def compared(data: Path | None, steps: int) -> Iterator[list[Any]]:
+    """Yield the rows, target by target; those whose data are not given are left out."""
+    for name, target_class in ps.TARGETS.items():
+        if name in DATA and data is None:
+            continue
+        target = target_class(data=data / DATA[name]) if name in DATA and data is not None else target_class()
+        for sampler in (ps.samplers.ULA, ps.samplers.MALA):
+            yield from ([name, sampler.__name__, *row] for row in compare(target, sampler, steps))
+            # Programs are kept in memory maps, of which a process may have 65,530.
+            jax.clear_caches()
+
+
+def spread(rows: Sequence[Sequence[Any]]) -> str:
+    """Return the note above the table: how the forecasts did, method by method."""
+    ratios = {row[3]: [float(other[-1]) for other in rows if other[3] == row[3] and other[-1]] for row in rows}
+    found = "; ".join(
+        f"{method}: median {np.median(found):.2f}, from {min(found):.2f} to {max(found):.2f} ({len(found)} chains)"
+        for method, found in ratios.items()
+        if found
+    )
+    return (
+        "Two chains are warmed up by 800 steps, and one is evaluated over the full window (atol 1e-4, rtol 1e-3, "
+        f"float32); MALA at {SHARE} of the step size that warm-up finds. At most {LIMIT} iterations, foreseen or run. "
+        f"`linear` is the forecast to first order. Foreseen / happened, chains where both give up left out: {found}."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=512)
     parser.add_argument("--data", type=Path, help="folder of data that do not ship, for their rows")
     options = parser.parse_args()
-    rows = []
-    for name, target_class in ps.TARGETS.items():
-        if name in DATA and options.data is None:
-            continue
-        target = target_class(data=options.data / DATA[name]) if name in DATA else target_class()
-        for sampler in (ps.samplers.ULA, ps.samplers.MALA):
-            rows += [[name, sampler.__name__, *row] for row in compare(target, sampler, options.steps)]
-            print(name, sampler.__name__, flush=True)
-            # Programs are kept in memory maps, of which a process may have 65,530.
-            jax.clear_caches()
-    ratios = {row[3]: [other[-1] for other in rows if other[3] == row[3] and other[-1] is not None] for row in rows}
-    spread = "; ".join(
-        f"{method}: median {np.median(found):.2f}, from {min(found):.2f} to {max(found):.2f} ({len(found)} chains)"
-        for method, found in ratios.items()
-        if found
-    )
-    write_table(
-        "predicted_iterations",
-        f"Iterations foreseen by `parsample.diagnose` and iterations that happened, {options.steps} steps",
-        "Two chains are warmed up by 800 steps, and one is evaluated over the full window (atol 1e-4, rtol 1e-3, "
-        f"float32); MALA at {SHARE} of the step size that warm-up finds. At most {LIMIT} iterations, foreseen or run. "
-        "`linear` is the forecast to first order. Foreseen / happened, chains where both give up left out: "
-        f"{spread}.",
-        HEADER,
-        [[*row[:-1], "" if row[-1] is None else f"{row[-1]:.2f}"] for row in rows],
-    )
+    title = f"Iterations foreseen by `parsample.diagnose` and iterations that happened, {options.steps} steps"
+    write_rows("predicted_iterations", title, spread, HEADER, compared(options.data, options.steps))
 
 
 if __name__ == "__main__":

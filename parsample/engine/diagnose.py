@@ -153,7 +153,7 @@ def diagnose(
     To first order this is the method's own error. To second order the method has in addition the change of A with the
     guess, which for Newton turns q into -q: the same size. What the forecast does not see is how A itself goes wrong
     far from the true trajectory: over the targets of this package the median of foreseen / happened is 1.0 for Newton
-    and quasi-Newton, but single chains on strongly curved targets are off by a factor of 6, one by more than 10
+    and quasi-Newton, but single chains on strongly curved targets are off by a factor of up to 7
     (`benchmarks/results/predicted_iterations.md`). It needs no derivative after the first. The linear forecast leaves
     out q; where it is much lower, the chain is held up by what the Jacobians do not show, such as decisions to accept
     or reject.
