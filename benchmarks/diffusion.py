@@ -19,7 +19,8 @@ from parsample.engine import methods
 from parsample.samplers import diffusion
 
 SEED, SAMPLES, DEVIATION, TOLERANCE = 1, 16, 0.2, 1e-3
-OURS = "scaled identity, schedule"
+OURS, SUBSPACE = "scaled identity, schedule", "Newton in the subspace"
+COMPONENTS, FITTED = 10, 1000
 HEADER = (
     "process", "steps", "sequential", "method", "rounds", "slowest", "evaluations", "error", "time",
     "goal", "goal met", "published",
@@ -99,45 +100,61 @@ def srds(process: diffusion.DDIM, dim: int) -> tuple[dict[str, Any], int]:
     return {"method": methods.Parareal(coarse, segment), "guess": guess}, -(-steps // segment)
 
 
-def choices(process: diffusion.Process, case: Case) -> list[tuple[str, dict[str, Any], int]]:
-    """The methods of a case, with the rounds that their guesses cost: the published ones, and ours."""
+class Choice(NamedTuple):
+    """A method, with its options and the rounds that its guess cost, and whether the process knows the data."""
+
+    label: str
+    options: dict[str, Any]
+    rounds: int = 0
+    knows: bool = False
+
+
+def choices(process: diffusion.Process, case: Case) -> list[Choice]:
+    """The methods of a case: the published ones, and ours."""
     dim, everything = case.dim, case.everything
     # Whether a state holds past predictions.
     remembers = len(jax.tree.leaves(process.start(jnp.zeros(())))) > 1
-    rows: list[tuple[str, dict[str, Any], int]] = []
+    rows: list[Choice] = []
     if not remembers:
-        rows.append(("Picard, from the noise", {"method": "picard", "guess": "start"}, 0))
-        rows.append(("Picard, our guess", {"method": "picard"}, 0))
+        rows.append(Choice("Picard, from the noise", {"method": "picard", "guess": "start"}))
+        rows.append(Choice("Picard, our guess", {"method": "picard"}))
     if not remembers and everything:
-        rows.append(("Anderson on Picard, from the noise", {"method": "anderson", "guess": "start"}, 0))
-        rows.append(("Anderson on Picard, our guess", {"method": "anderson"}, 0))
+        rows.append(Choice("Anderson on Picard, from the noise", {"method": "anderson", "guess": "start"}))
+        rows.append(Choice("Anderson on Picard, our guess", {"method": "anderson"}))
     if isinstance(process, diffusion.DDIM) and (everything or process.num_steps == 25):
-        rows.append(("Parareal, coarse DDIM (SRDS)", *srds(process, dim)))
-    rows.append((OURS, {"method": "scaled_identity"}, 0))
+        rows.append(Choice("Parareal, coarse DDIM (SRDS)", *srds(process, dim)))
+    rows.append(Choice(OURS, {"method": "scaled_identity"}))
     if isinstance(process, diffusion.DDPM) and process.num_steps == 100:
-        rows.append(("the same, window of 50", {"method": "scaled_identity", "window": 50}, 0))
+        rows.append(Choice("the same, window of 50", {"method": "scaled_identity", "window": 50}))
+    rows.append(Choice(OURS, {"method": "scaled_identity"}, knows=True))
+    rows.append(Choice(SUBSPACE, {"method": "subspace_newton"}, knows=True))
     if not everything:
         return rows
     if remembers:
-        rows.append(("block quasi-Newton, 2 probes", {"method": methods.BlockQuasiNewton(num_probes=2)}, 0))
+        rows.append(Choice("block quasi-Newton, 2 probes", {"method": methods.BlockQuasiNewton(num_probes=2)}))
     else:
-        rows.append(("scaled identity, tr(J) / D", {"method": methods.ScaledIdentity("trace")}, 0))
-        rows.append(("quasi-Newton, 2 probes", {"method": methods.QuasiNewton("hutchinson", num_probes=2)}, 0))
-        rows.append(("Newton, the exact Jacobian", {"method": "newton"}, 0))
+        rows.append(Choice("scaled identity, tr(J) / D", {"method": methods.ScaledIdentity("trace")}))
+        rows.append(Choice("quasi-Newton, 2 probes", {"method": methods.QuasiNewton("hutchinson", num_probes=2)}))
+        rows.append(Choice("Newton, the exact Jacobian", {"method": "newton"}))
     return rows
 
 
 def rows_of(case: Case) -> Iterator[list[str]]:
     """Make the rows of a case."""
-    model = diffusion.MixtureModel.at_random(jax.random.key(0), case.schedule, case.dim, deviation=DEVIATION)
-    process = diffusion.PROCESSES[case.process](model, case.schedule, case.steps, sigma_data=DEVIATION)
-    loop = Loop(process, (case.dim,), SAMPLES, seed=SEED, tolerance=TOLERANCE)
-    for label, options, before in choices(process, case):
-        found = loop.measure(options, before)
+    model = diffusion.MixtureModel.at_random(jax.random.key(0), case.schedule, case.dim, COMPONENTS, DEVIATION)
+    data = diffusion.NormalDenoiser.fit(model.draw(jax.random.key(2), FITTED), COMPONENTS - 1)
+    processes = [
+        diffusion.PROCESSES[case.process](model, case.schedule, case.steps, sigma_data=DEVIATION, stand_in=stand_in)
+        for stand_in in (None, data)
+    ]
+    loops = [Loop(process, (case.dim,), SAMPLES, seed=SEED, tolerance=TOLERANCE) for process in processes]
+    for choice in choices(processes[0], case):
+        loop = loops[choice.knows]
+        found = loop.measure(choice.options, choice.rounds)
+        label = choice.label + (", data's covariance" if choice.knows else "")
         cells = [f"{case.process}, D={case.dim:,}", f"{case.steps:,}", f"{loop.evaluations:,}", label, *found.counts()]
-        cells += [f"{found.error / (TOLERANCE * DEVIATION):.2g}", found.ratio()]
-        cells += [f"<= {case.goal}" if case.goal else "", verdict(found.rounds, case.goal) if label == OURS else ""]
-        yield [*cells, case.published]
+        cells += [f"{found.error / (TOLERANCE * DEVIATION):.2g}", found.ratio(), f"<= {case.goal}" if case.goal else ""]
+        yield [*cells, verdict(found.rounds, case.goal) if choice.label in (OURS, SUBSPACE) else "", case.published]
 
 
 def main() -> None:
@@ -146,8 +163,9 @@ def main() -> None:
     write_rows(
         "diffusion",
         "Diffusion: rounds until every step is within tolerance",
-        f"A mixture of 10 round normal distributions of deviation {DEVIATION} with means drawn from a standard normal "
-        "distribution; the exact noise prediction; linear betas, but for Heun and EDM (churn 40) Karras's noise "
+        f"A mixture of {COMPONENTS} round normal distributions of deviation {DEVIATION} with means drawn from a "
+        "standard normal distribution; the exact noise prediction; linear betas, but for Heun and EDM (churn 40) "
+        "Karras's noise "
         f"levels, and for Euler-Maruyama the VP SDE; {SAMPLES} samples; full window; float32. The "
         f"tolerance is {TOLERANCE:g} of the noise level sqrt(sigma^2 + alpha^2 {DEVIATION}^2) of the "
         "step, root mean square over pixels; all steps are accepted together, with a window of 50 the first ones at a "
@@ -157,11 +175,16 @@ def main() -> None:
         "The sequential sampler needs as many of both as its column says. Error: of a sample "
         f"against the sequential one, root mean square, the largest of all, in tolerances ({TOLERANCE * DEVIATION:g} "
         "in the units of the data). Our guess is the process on normal data with the same noise, which calls no model; "
-        "the methods without a word on it start there. SRDS starts from its coarse run; its rounds are those of the "
+        "the methods without a word on it start there. With the data's covariance the normal data have mean and "
+        f"{COMPONENTS - 1} principal directions of {FITTED:,} draws from the mixture, as a user would have them from "
+        "training data (`NormalDenoiser.fit`), in place of the deviation alone, and Newton in the subspace takes the "
+        "Jacobian along those directions; they say next to nothing about which component a sample goes to. "
+        "SRDS starts from its coarse run; its rounds are those of the "
         "coarse run, and in every iteration the steps of a segment and the coarse sweep, without the pipelining that "
         "overlaps the two; coarse calls inside iterations are not among its evaluations. Picard and Anderson are left "
         "out for DPM-Solver++ and UniPC, whose states hold past predictions, which the identity would carry along for "
         "good: Picard then takes as many rounds as there are steps. Newton shows what no better matrix would mend. "
+        "No Jacobian is projected. "
         f"{TIME_NOTE} A guess that is handed in, as SRDS's, is not in it. Published rounds are of "
         "trained image and robot models and of other tolerances.",
         HEADER,

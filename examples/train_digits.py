@@ -126,14 +126,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     network, losses = train(options.seed, options.steps, options.rate)
     checkpoint = options.checkpoint or options.output.with_suffix(".npz")
-    save(checkpoint, network)
+    normal = ps.samplers.diffusion.NormalDenoiser.fit(images()[0][0])
+    save(checkpoint, network, normal)
     table = Table("step", "loss", "loss on what was left out", box=None)
     for row in losses[:: max(1, len(losses) // 10)] + losses[-1:]:
         table.add_row(f"{row[0]}", f"{row[1]:.4f}", f"{row[2]:.4f}")
     Console(width=110).print(table)
     schedule = ps.samplers.diffusion.LinearBetas()
     model = DigitsModel(schedule, network=network)
-    process = ps.samplers.diffusion.DDIM(model, schedule, 50, sigma_data=model.sigma_data)
+    process = ps.samplers.diffusion.DDIM(model, schedule, 50, sigma_data=model.sigma_data, stand_in=normal)
     columns = []
     for label in range(10):
         labelled = eqx.tree_at(lambda p: p.condition, process, jnp.asarray(label), is_leaf=lambda leaf: leaf is None)

@@ -124,8 +124,8 @@ def make_process(
     schedule = found(lambda x, t: x).schedule
     predict = diffusion.DigitsModel(schedule, "x0", guidance)
     condition = None if label is None else jnp.asarray(label)
-    chosen = found(predict, schedule, steps, "x0", condition=condition, sigma_data=predict.sigma_data, **options)
-    return chosen, MODELS[model]
+    options = {**options, "sigma_data": predict.sigma_data, "stand_in": predict.normal}
+    return found(predict, schedule, steps, "x0", condition=condition, **options), MODELS[model]
 
 
 def run(process: "Process", shape: tuple[int, int], options: dict[str, Any]) -> Timed:

@@ -17,7 +17,8 @@ from parsample.engine.memory import evaluation_bytes, largest_within
 from parsample.engine.methods.base import innermost
 from parsample.engine.options import check_tolerances, is_number, whole
 from parsample.engine.solution import ConvergenceError, Solution, raise_unless_converged
-from parsample.samplers.diffusion.base import HeldDenoiser, Process
+from parsample.samplers.diffusion.base import Process
+from parsample.samplers.diffusion.denoisers import HeldDenoiser, NormalDenoiser
 
 GUESSES = ("gaussian", "coarse", "start")
 # A step keeps the error it is accepted with and hands it on, undiminished beside the noise level, or amplified where a
@@ -85,14 +86,18 @@ def diffuse(
         num_samples: how many.
         seed: a whole number.
         method: a name in `METHODS` or an instance. "scaled_identity": the scale that the schedule gives for normal data
-            of deviation `process.sigma_data`, which takes no derivative. "picard" is ParaDiGMS. "parareal" has segments
-            of sqrt(steps) steps, joined by the process on normal data.
+            of deviation `process.sigma_data`, which takes no derivative. "subspace_newton": the Jacobian along the
+            principal directions of `process.stand_in`, for the fewest rounds where derivatives can be paid for.
+            "picard" is ParaDiGMS. "parareal" has segments of sqrt(steps) steps, joined by the process on normal data.
+            No matrix is projected: a sample that decides between modes amplifies what it is given, and a chain of a few
+            hundred steps that ends is not in danger of running away with it.
         tolerance: the largest error of a step per pixel, root mean square, relative to its noise level; dimensionless.
             For a model in bfloat16 5e-2, which is what its roundings do to a sample; a finer one takes far more rounds.
         window: steps solved at a time; None for all, or for as many as `memory_budget` allows.
         memory_budget: bytes that the evaluation of one sample may take on the device, as compiled; what is chosen has
             been compiled and measured.
-        guess: "gaussian": the process on normal data with the same noise, which calls no model; "coarse": the process
+        guess: "gaussian": the process on normal data (`process.stand_in`, if it has one) with the same noise, which
+            calls no model; "coarse": the process
             with the model called only at `coarse_steps` steps and its answer held between, which costs as many rounds;
             "start": every step from the noise itself; or trajectories, like `solution.states` of a neighbouring run,
             for one sample or for each.
@@ -218,12 +223,24 @@ def find_method(process: Process, method: str | methods.Method) -> tuple[methods
     if method == "scaled_identity":
         jacobians = process.jacobians()
         found = methods.ScaledIdentity(jacobians if parts > 1 else jnp.clip(jacobians[:, 0, 0], -1, 1))
+    elif method == "subspace_newton":
+        known = process.stand_in
+        if not isinstance(known, NormalDenoiser):
+            raise ValueError(
+                "method is 'subspace_newton', which needs the data's principal directions; give the process "
+                "stand_in=NormalDenoiser.fit(images), or parsample.methods.SubspaceNewton(basis)."
+            )
+        jacobians = process.jacobians(math.sqrt(known.rest))
+        scale = jacobians if parts > 1 else jnp.clip(jacobians[:, 0, 0], -1, 1)
+        found = methods.SubspaceNewton(known.vectors, scale=scale)
     elif method == "parareal":
         found = methods.Parareal(segment=math.isqrt(process.num_steps - 1) + 1)
     else:
         found = methods.find(method)
-    # Where a state holds past predictions, a product of matrices contracts, though hardly one of them does.
-    return found, {"projection": False} if parts > 1 and innermost(found).has_matrices else {}
+    # A Jacobian may expand, and where a state holds past predictions hardly one contracts, though their product does.
+    # What is made of differences, without derivatives, has to be kept within bounds.
+    is_jacobian = innermost(found).has_matrices and (parts > 1 or found.needs_derivative)
+    return found, {"projection": False} if is_jacobian else {}
 
 
 def _per_iteration(method: methods.Method, window: int, dim: int) -> tuple[float, int]:
@@ -237,6 +254,8 @@ def _per_iteration(method: methods.Method, window: int, dim: int) -> tuple[float
         return 1.0, 1
     if isinstance(inner, methods.Newton | methods.ELK) or getattr(inner, "estimator", "") == "exact":
         return 1.0 + dim, 1  # a derivative along every coordinate
+    if isinstance(inner, methods.SubspaceNewton):
+        return 1.0 + inner.tangents(dim), 1
     probes = getattr(inner, "num_probes", 1)
     return 1.0 + (2 * probes if isinstance(inner, methods.BlockQuasiNewton) else probes), 1
 

@@ -29,6 +29,13 @@ def make(name: str, **options: Any) -> diffusion.Process:
     return PROCESSES[name](model(defaults.schedule), num_steps=STEPS, sigma_data=0.3, **options)
 
 
+def known_data(rank: int | None = None) -> diffusion.NormalDenoiser:
+    """Normal data like what the model of the tests draws."""
+    rng = np.random.default_rng(0)
+    data = np.asarray(MEANS)[rng.integers(0, len(MEANS), 500)] + 0.3 * rng.standard_normal((500, 3))
+    return diffusion.NormalDenoiser.fit(data, rank)
+
+
 slow = pytest.mark.slow
 # Every row compiles two programs; those that reach no other code than the first ones are slow.
 QUICK = ("ddpm", "dpm_solver_pp")
@@ -41,6 +48,12 @@ ROWS += [
     pytest.param("ddim", "anderson", marks=slow),
     pytest.param("dpm_solver_pp", "picard", marks=slow),
     pytest.param("dpm_solver_pp", "block_quasi_newton", marks=slow),
+    ("ddpm", "subspace_newton"),
+    pytest.param("ddim", "subspace_newton", marks=slow),
+    pytest.param("unipc", "subspace_newton", marks=slow),
+    pytest.param("heun", "subspace_newton", marks=slow),
+    pytest.param("edm", "newton", marks=slow),
+    pytest.param("annealed_langevin", "newton", marks=slow),
 ]
 # The true error of a trajectory is a multiple of what the method sees of it, and this is the largest in any row.
 TOLERANCE, TOLERANCES = 1e-3, 2
@@ -50,7 +63,7 @@ BFLOAT16_TOLERANCES = 4
 
 @pytest.mark.parametrize(("name", "method"), ROWS)
 def test_parallel_samples_are_the_loops(name: str, method: str) -> None:
-    process = make(name)
+    process = make(name, **({"stand_in": known_data(2)} if method == "subspace_newton" else {}))
     out = ps.diffuse(process, (3,), 2, method=method, tolerance=TOLERANCE)
     loop = ps.diffuse(process, (3,), 2, method="sequential")
     assert out.solution.converged.all()
@@ -200,9 +213,35 @@ def test_what_an_evaluation_costs() -> None:
     assert cost(methods.QuasiNewton("hutchinson", num_probes=2)) == (3.0, 1)
     assert cost(methods.BlockQuasiNewton(num_probes=2)) == (5.0, 1)
     assert cost(methods.Newton()) == cost(methods.QuasiNewton("exact")) == (4.0, 1)
+    assert cost(methods.SubspaceNewton(jnp.eye(3, 2), scale=0.5)) == (3.0, 1)
     assert cost(methods.Parareal(segment=5)) == (1.0, 5)
     # A coarse solver of its own calls the model once for each of five segments, one after the other.
     assert cost(methods.Parareal(lambda x, inputs: x, 5)) == (1.0, 10)
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm_solver_pp"])
+def test_what_stands_in_saves_rounds_and_changes_no_sample(name: str) -> None:
+    """The guess from the data's mean and covariance is nearer, and their directions are all that Newton needs."""
+    schedule = diffusion.LinearBetas()
+    mixture = diffusion.MixtureModel.at_random(jax.random.key(0), schedule, 32, components=5)
+    data = mixture.draw(jax.random.key(1), 500)
+
+    def draw(method: str, stand_in: Any = None) -> Any:
+        process = PROCESSES[name](mixture, schedule, 30, sigma_data=0.2, stand_in=stand_in)
+        return ps.diffuse(process, (32,), 8, method=method)
+
+    known = diffusion.NormalDenoiser.fit(data, 4)
+    loop = draw("sequential")
+    outs = [draw("scaled_identity"), draw("scaled_identity", known), draw("subspace_newton", known), draw("newton")]
+    for out in outs:
+        assert out.solution.converged.all()
+        error = np.sqrt(np.mean((np.asarray(out.samples) - np.asarray(loop.samples)) ** 2, 1))
+        assert error.max() < TOLERANCES * TOLERANCE * 0.2
+    rounds = [float(out.rounds.mean()) for out in outs]
+    assert rounds[0] > rounds[1] > rounds[2]
+    # Newton starts from the poorer guess, and calls the model for every direction.
+    assert rounds[2] <= rounds[3]
+    assert outs[2].model_evaluations.mean() < outs[3].model_evaluations.mean()
 
 
 def test_a_model_that_fails_at_a_time() -> None:
@@ -250,6 +289,7 @@ def test_a_model_in_bfloat16(name: str) -> None:
         ({"guess": "coarse", "coarse_steps": 25}, r"coarse_steps is 25, expected at most 24"),
         ({"method": "auto"}, r"method is 'auto', which is not for diffusion"),
         ({"method": "picrad"}, r"method is 'picrad'.*Did you mean 'picard'"),
+        ({"method": "subspace_newton"}, r"needs the data's principal directions; give the process stand_in="),
         ({"window": 0}, r"window is 0, expected a whole number of at least 1"),
     ],
 )

@@ -207,6 +207,7 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("secant", "mala", "eight_schools_centered"): SECANT,
     ("secant", "mala", "funnel"): SECANT,
     ("secant", "ula", "banana"): SECANT,
+    ("subspace_newton", "mala", "breast_cancer"): SCALED,
     ("surrogate", "mala", "banana"): SURROGATE,
     ("surrogate", "mala", "eight_schools_centered"): SURROGATE,
     ("surrogate", "mala", "funnel"): SURROGATE,

@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from parsample.engine.matrices import Block, Dense, Diagonal, Matrix, Permutation, ScaledIdentity, Zero, compose
 from parsample.engine.parts import Parts
+from parsample.engine.subspace import Subspace
 from tests.tolerances import SAME_COMPUTATION, Tolerance
 
 
@@ -67,8 +68,8 @@ def test_every_structure_is_tested() -> None:
     def below(cls: type) -> set[type]:
         return set(cls.__subclasses__()).union(*map(below, cls.__subclasses__()))
 
-    # Parts compose with their like only, so the laws of pairs are not theirs: see tests/engine/test_parts.py.
-    assert {cls for cls in below(Matrix) if cls.__module__.startswith("parsample.")} == {*BUILDERS, Parts}
+    # These compose with their like only, so the laws of pairs are not theirs: see test_parts.py and test_subspace.py.
+    assert {cls for cls in below(Matrix) if cls.__module__.startswith("parsample.")} == {*BUILDERS, Parts, Subspace}
 
 
 @pytest.mark.parametrize(("later", "earlier"), PAIRS, ids=name_of)

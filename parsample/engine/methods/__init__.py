@@ -15,6 +15,7 @@ from parsample.engine.methods.quasi_newton import QuasiNewton
 from parsample.engine.methods.scaled_identity import ScaledIdentity
 from parsample.engine.methods.secant import Secant
 from parsample.engine.methods.sequential import Sequential
+from parsample.engine.methods.subspace_newton import SubspaceNewton
 from parsample.engine.methods.surrogate import Surrogate
 from parsample.engine.names import unknown
 
@@ -28,6 +29,7 @@ METHODS: dict[str, type[Method]] = {
     "quasi_newton": QuasiNewton,
     "block_quasi_newton": BlockQuasiNewton,
     "newton": Newton,
+    "subspace_newton": SubspaceNewton,
     "permutation": Permutation,
     "elk": ELK,
     "quasi_elk": QuasiELK,
@@ -57,6 +59,7 @@ __all__ = [
     "ScaledIdentity",
     "Secant",
     "Sequential",
+    "SubspaceNewton",
     "Surrogate",
     "find",
 ]

@@ -2,10 +2,11 @@
 
 from parsample.engine.names import find_class
 from parsample.samplers.diffusion.annealed_langevin import AnnealedLangevin
-from parsample.samplers.diffusion.base import GaussianDenoiser, Process, ProcessTransition, StepInput
+from parsample.samplers.diffusion.base import Process, ProcessTransition, StepInput
 from parsample.samplers.diffusion.continuous import VE, VP, Karras, RectifiedFlow, SubVP
 from parsample.samplers.diffusion.ddim import DDIM
 from parsample.samplers.diffusion.ddpm import DDPM
+from parsample.samplers.diffusion.denoisers import Denoiser, GaussianDenoiser, NormalDenoiser
 from parsample.samplers.diffusion.digits_model import DigitsModel
 from parsample.samplers.diffusion.dpm_solver_pp import DPMSolverPP
 from parsample.samplers.diffusion.edm import EDM
@@ -41,6 +42,7 @@ __all__ = [
     "AnnealedLangevin",
     "CosineBetas",
     "DPMSolverPP",
+    "Denoiser",
     "DigitsModel",
     "EulerMaruyama",
     "GaussianDenoiser",
@@ -49,6 +51,7 @@ __all__ = [
     "Level",
     "LinearBetas",
     "MixtureModel",
+    "NormalDenoiser",
     "PredictorCorrector",
     "Process",
     "ProcessTransition",

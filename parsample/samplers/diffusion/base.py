@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from parsample.engine.names import unknown
 from parsample.engine.options import is_number
 from parsample.engine.transition import Transition
+from parsample.samplers.diffusion.denoisers import Denoiser, GaussianDenoiser
 from parsample.samplers.diffusion.predictions import TO_X0, check_prediction
 from parsample.samplers.diffusion.schedules import Level, LinearBetas, Schedule, check_times
 
@@ -34,40 +35,6 @@ class StepInput(NamedTuple):
     coefficients: tuple[Any, ...]
 
 
-class Denoiser(eqx.Module):
-    """What stands in for a model: it gives the clean sample from signal and noise."""
-
-    @abc.abstractmethod
-    def __call__(self, x: Array, alpha: Array, sigma: Array) -> Array:
-        """Return the clean sample."""
-
-
-class HeldDenoiser(Denoiser):
-    """The same clean sample whatever x is: the last answer of a model, held."""
-
-    x0: Array
-
-    def __call__(self, x: Array, alpha: Array, sigma: Array) -> Array:
-        """Return the clean sample."""
-        return self.x0
-
-
-class GaussianDenoiser(Denoiser):
-    """The exact mean of x0 given x for normal data of mean 0: what stands in for a model where none may be called.
-
-    Args:
-        sigma_data: standard deviation of the data, in its units.
-    """
-
-    sigma_data: float = eqx.field(static=True)
-
-    def __call__(self, x: Array, alpha: Array, sigma: Array) -> Array:
-        """Return alpha s^2 / (alpha^2 s^2 + sigma^2) x."""
-        signal = (alpha * self.sigma_data) ** 2
-        # The quotient alpha / (alpha^2 + ...) has no 0 / 0 for a clean sample, where sigma is 0 and alpha is not.
-        return alpha * self.sigma_data**2 / (signal + sigma**2) * x
-
-
 class Process(eqx.Module):
     """A way to go from noise to a sample in `num_steps` steps.
 
@@ -85,7 +52,10 @@ class Process(eqx.Module):
             at. Every denoised sample gets them, so that the final one has them exactly.
         mask: truth values like `known`: where it is known.
         sigma_data: standard deviation of the data around its nearest neighbours, in its units. It changes no sample:
-            methods take the scale of the Jacobian and the guess from it.
+            methods take the scale of the Jacobian from it, and the guess where there is no `stand_in`.
+        stand_in: what is put in the model's place where none may be called, for guesses and surrogates: a `Denoiser`
+            such as `NormalDenoiser.fit(images)`, which saves a round or more and knows the directions that
+            "subspace_newton" needs; None for `GaussianDenoiser(sigma_data)`. It changes no sample either.
         options: of the process.
 
     Raises:
@@ -108,6 +78,7 @@ class Process(eqx.Module):
     known: Array | None
     mask: Array | None
     sigma_data: float = eqx.field(static=True)
+    stand_in: Denoiser | None
     options: tuple[float, ...] = eqx.field(static=True)
 
     def __init__(
@@ -123,6 +94,7 @@ class Process(eqx.Module):
         known: Any = None,
         mask: Any = None,
         sigma_data: Any = 1.0,
+        stand_in: Any = None,
         **options: Any,
     ):
         """Check the arguments and choose the times."""
@@ -131,6 +103,11 @@ class Process(eqx.Module):
         check_prediction(prediction)
         if not (is_number(sigma_data) and 0 < sigma_data < math.inf):
             raise ValueError(f"sigma_data is {sigma_data!r}, expected a finite number above 0, such as 0.5 for images.")
+        if not (stand_in is None or isinstance(stand_in, Denoiser)):
+            raise ValueError(
+                f"stand_in is a {type(stand_in).__name__}, expected a Denoiser such as NormalDenoiser.fit(images), or "
+                "None."
+            )
         schedule = self.default_schedule() if schedule is None else schedule
         if not isinstance(schedule, Schedule):
             raise ValueError(f"schedule is a {type(schedule).__name__}, expected one such as LinearBetas() or VP().")
@@ -143,7 +120,7 @@ class Process(eqx.Module):
         self.predict, self.schedule, self.prediction, self.condition = predict, schedule, prediction, condition
         self.known, self.mask = _check_known(known, mask)
         self.visited = check_times(times, schedule)
-        self.sigma_data = float(sigma_data)
+        self.sigma_data, self.stand_in = float(sigma_data), stand_in
         self.options = self._check_options(options)
         self._check_levels()
 
@@ -265,20 +242,21 @@ class Process(eqx.Module):
         return (x - level.alpha * x0) / level.sigma
 
     def gaussian(self) -> "Process":
-        """Return the same process for normal data of standard deviation `sigma_data`: it calls no model."""
-        return self.with_denoiser(GaussianDenoiser(self.sigma_data))
+        """Return the same process with `stand_in`, or normal data of deviation `sigma_data`: it calls no model."""
+        return self.with_denoiser(GaussianDenoiser(self.sigma_data) if self.stand_in is None else self.stand_in)
 
     def with_denoiser(self, stand_in: Denoiser) -> "Process":
         """Return the same process with something else in the place of its model."""
         return eqx.tree_at(lambda p: (p.predict, p.condition), self, (stand_in, None), is_leaf=lambda x: x is None)
 
-    def jacobians(self) -> Float[Array, "steps parts parts"]:
-        """Return the Jacobian of every step for normal data of standard deviation `sigma_data`.
+    def jacobians(self, deviation: float | None = None) -> Float[Array, "steps parts parts"]:
+        """Return the Jacobian of every step for normal data of a standard deviation, by default `sigma_data`.
 
         There each part of the next state is a number times each part of the last, the same number for every pixel.
         """
         nothing_known = lambda leaf: leaf is None  # noqa: E731
-        simple = eqx.tree_at(lambda p: (p.known, p.mask), self.gaussian(), (None, None), is_leaf=nothing_known)
+        normal = self.with_denoiser(GaussianDenoiser(self.sigma_data if deviation is None else deviation))
+        simple = eqx.tree_at(lambda p: (p.known, p.mask), normal, (None, None), is_leaf=nothing_known)
         state = self.start(jnp.ones(()))
         inputs = self.draw_inputs(jax.random.key(0), ())
         inputs = inputs._replace(noise=tuple(jnp.zeros_like(noise) for noise in inputs.noise))
@@ -341,7 +319,7 @@ def split(levels: Level) -> tuple[Level, Level]:
 
 
 class ProcessTransition(Transition):
-    """A process's step as a transition. Its surrogate is the same process on normal data."""
+    """A process's step as a transition. Its surrogate is the same process with what stands in for the model."""
 
     process: Process
 
@@ -358,7 +336,7 @@ class ProcessTransition(Transition):
         return None
 
     def surrogate(self) -> "ProcessTransition":
-        """Return the transition for normal data of standard deviation `sigma_data`."""
+        """Return the transition with what stands in for the model."""
         return ProcessTransition(self.process.gaussian())
 
     def start(self, state: PyTree) -> PyTree:

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from parsample.engine.options import is_number
+from parsample.samplers.diffusion.denoisers import NormalDenoiser
 from parsample.samplers.diffusion.exact import level_at
 from parsample.samplers.diffusion.predictions import FROM, check_prediction
 from parsample.samplers.diffusion.schedules import LinearBetas, Schedule
@@ -117,6 +118,7 @@ class DigitsModel(eqx.Module):
 
     Attributes:
         sigma_data: for processes that draw digits: with it `scaled_identity` needs the fewest rounds.
+        normal: normal data with the mean and the covariance of the digits, to be a process's `stand_in`.
 
     Args:
         schedule: whose times it is called with.
@@ -153,6 +155,11 @@ class DigitsModel(eqx.Module):
         self.prediction, self.guidance = prediction, float(guidance)
         self.network = load(CHECKPOINT) if network is None else network
 
+    @property
+    def normal(self) -> NormalDenoiser:
+        """What stands in for the model in a guess."""
+        return load_normal(CHECKPOINT)
+
     def __call__(self, x: Float[Array, "side side"], t: Array, label: Any = NO_LABEL) -> Float[Array, "side side"]:
         """Return the prediction for an image at a time."""
         if x.shape != (SIDE, SIDE):
@@ -174,11 +181,13 @@ class DigitsModel(eqx.Module):
         return FROM[self.prediction](x0, noise, alpha, sigma)
 
 
-def save(path: Path, network: DigitsNetwork) -> None:
-    """Write the weights, in half precision."""
+def save(path: Path, network: DigitsNetwork, normal: NormalDenoiser) -> None:
+    """Write the weights, in half precision, and the mean, the directions and the variances of the digits."""
     leaves: dict[str, Any] = {
         f"{i:02}": np.asarray(leaf, np.float16) for i, leaf in enumerate(jax.tree.leaves(network))
     }
+    for name in ("mean", "vectors", "variances", "rest"):
+        leaves[name] = np.asarray(getattr(normal, name), np.float32)
     np.savez_compressed(path, **leaves)
 
 
@@ -187,5 +196,12 @@ def load(path: Path) -> DigitsNetwork:
     """Read the weights that `save` wrote."""
     like = eqx.filter_eval_shape(DigitsNetwork, jax.random.key(0))
     with np.load(path) as file, jax.ensure_compile_time_eval():
-        leaves = [jnp.asarray(file[name], jnp.float32) for name in sorted(file.files)]
+        leaves = [jnp.asarray(file[name], jnp.float32) for name in sorted(file.files) if name.isdigit()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+@functools.cache
+def load_normal(path: Path) -> NormalDenoiser:
+    """Read what `save` wrote about the digits themselves."""
+    with np.load(path) as file, jax.ensure_compile_time_eval():
+        return NormalDenoiser(file["mean"], file["vectors"], file["variances"], float(file["rest"]))

@@ -54,15 +54,15 @@ class PredictorCorrector(Process):
         x = state + length * score + jnp.sqrt(2 * length) * first
         return a * x + b * self.denoise(x, now) + s * second
 
-    def jacobians(self) -> Float[Array, "steps 1 1"]:
+    def jacobians(self, deviation: float | None = None) -> Float[Array, "steps 1 1"]:
         """Return the Jacobian of every step with the lengths as they are on average for normal data."""
-        levels = self.levels
+        levels, deviation = self.levels, self.sigma_data if deviation is None else deviation
         now, _ = split(levels)
         a, b, _, factor = self.coefficients(levels)
-        variance = (now.alpha * self.sigma_data) ** 2 + now.sigma**2
+        variance = (now.alpha * deviation) ** 2 + now.sigma**2
         # |noise|^2 / |score|^2 is the variance, and the score -x / variance.
         corrector = 1 - 2 * factor * self.options[0] ** 2
-        return jnp.asarray(corrector * (a + b * now.alpha * self.sigma_data**2 / variance))[:, None, None]
+        return jnp.asarray(corrector * (a + b * now.alpha * deviation**2 / variance))[:, None, None]
 
     def needs_signal(self) -> bool:
         """Return True: the SDE cannot start without signal."""

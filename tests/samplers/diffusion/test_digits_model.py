@@ -94,10 +94,10 @@ def test_the_checkpoint(tmp_path: Path) -> None:
     network = digits_model.load(digits_model.CHECKPOINT)
     assert 100_000 < sum(leaf.size for leaf in jax.tree.leaves(network)) < 300_000
     assert digits_model.CHECKPOINT.stat().st_size < 1.2e6
-    digits_model.save(tmp_path / "copy.npz", network)
-    for found, expected in zip(
-        jax.tree.leaves(digits_model.load(tmp_path / "copy.npz")), jax.tree.leaves(network), strict=True
-    ):
+    normal = DigitsModel().normal
+    digits_model.save(tmp_path / "copy.npz", network, normal)
+    copies = digits_model.load(tmp_path / "copy.npz"), digits_model.load_normal(tmp_path / "copy.npz")
+    for found, expected in zip(jax.tree.leaves(copies), jax.tree.leaves((network, normal)), strict=True):
         SAME_COMPUTATION.check(found, expected)
 
 

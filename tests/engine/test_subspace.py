@@ -1,0 +1,102 @@
+"""The laws of matrices written out in a subspace: all are those of the dense form, written out by NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsample.engine.matrices import Dense, Diagonal, Matrix, ScaledIdentity, Zero
+from parsample.engine.parts import Parts
+from parsample.engine.subspace import Subspace, written_out_in
+from tests.tolerances import SAME_COMPUTATION, Tolerance
+
+STEPS, PARTS, SIZE, RANK = 4, 2, 6, 2
+DIM = PARTS * SIZE
+# Products of three matrices with entries of size about one.
+PRODUCTS = Tolerance(float32=(2e-4, 2e-4), float64=(1e-11, 1e-11))
+
+
+def orthonormal(rng: np.random.Generator) -> np.ndarray:
+    """Rows that span the same directions of every part, and are the same in every step."""
+    directions = np.linalg.qr(rng.normal(size=(SIZE, RANK)))[0].T
+    return np.broadcast_to(np.kron(np.eye(PARTS), directions), (STEPS, PARTS * RANK, DIM)).astype(np.float32)
+
+
+@pytest.fixture(params=["scaled identity", "parts"])
+def pair(request: pytest.FixtureRequest, rng: np.random.Generator) -> list[tuple[Subspace, np.ndarray]]:
+    """Two matrices on one subspace, and the same written out."""
+    basis, found = orthonormal(rng), []
+    for _ in range(2):
+        excess = rng.normal(size=basis.shape).astype(np.float32)
+        rest: Matrix
+        if request.param == "parts":
+            entries = rng.normal(size=(STEPS, PARTS, PARTS)).astype(np.float32)
+            rest, dense = Parts(jnp.asarray(entries)), np.stack([np.kron(row, np.eye(SIZE)) for row in entries])
+        else:
+            factor = rng.normal(size=STEPS).astype(np.float32)
+            rest, dense = ScaledIdentity(jnp.asarray(factor)), factor[:, None, None] * np.eye(DIM)
+        matrix = Subspace(rest, jnp.asarray(basis), jnp.asarray(excess))
+        found.append((matrix, (dense + np.einsum("tri,trj->tij", excess, basis)).astype(np.float32)))
+    return found
+
+
+def test_it_is_its_dense_form(pair: list[tuple[Subspace, np.ndarray]], rng: np.random.Generator) -> None:
+    matrix, dense = pair[0]
+    vector = rng.normal(size=(STEPS, DIM)).astype(np.float32)
+    PRODUCTS.check(matrix.dense(DIM), dense)
+    PRODUCTS.check(matrix.apply(jnp.asarray(vector)), np.einsum("tij,tj->ti", dense, vector))
+    PRODUCTS.check(matrix.scale(0.5).dense(DIM), 0.5 * dense)
+    factors = np.arange(STEPS, dtype=np.float32)
+    PRODUCTS.check(matrix.scale(jnp.asarray(factors)).dense(DIM), factors[:, None, None] * dense)
+    clipped = matrix.clip(0.3)
+    assert float(jnp.abs(clipped.excess).max()) == pytest.approx(0.3)
+    assert float(jnp.abs(clipped.rest.dense(DIM)).max()) == pytest.approx(0.3)
+
+
+def test_images_are_written_out(rng: np.random.Generator) -> None:
+    basis, images = orthonormal(rng), rng.normal(size=(STEPS, PARTS * RANK, DIM)).astype(np.float32)
+    matrix = written_out_in(ScaledIdentity(jnp.full(STEPS, 0.7)), jnp.asarray(basis), jnp.asarray(images))
+    for row in range(PARTS * RANK):
+        PRODUCTS.check(matrix.apply(jnp.asarray(basis[:, row])), images[:, row])
+    outside = rng.normal(size=DIM) @ (np.eye(DIM) - basis[0].T @ basis[0])
+    PRODUCTS.check(matrix.apply(jnp.asarray(np.tile(outside, (STEPS, 1)), jnp.float32))[0], 0.7 * outside)
+
+
+def test_composition_is_the_product_and_associative(pair: list[tuple[Subspace, np.ndarray]]) -> None:
+    (later, dense_later), (earlier, dense_earlier) = pair
+    product = later @ earlier
+    assert isinstance(product, Subspace)
+    assert product.basis.shape == later.basis.shape
+    PRODUCTS.check(product.dense(DIM), dense_later @ dense_earlier)
+    PRODUCTS.check(((later @ earlier) @ later).dense(DIM), (later @ (earlier @ later)).dense(DIM))
+    twice = ScaledIdentity(jnp.asarray(2.0))
+    PRODUCTS.check((later @ twice).dense(DIM), 2 * dense_later)
+    PRODUCTS.check((twice @ later).dense(DIM), 2 * dense_later)
+    assert isinstance(later @ Zero(), Zero)
+    assert isinstance(Zero() @ later, Zero)
+    for other in (Diagonal(jnp.ones(DIM)), Dense(jnp.eye(DIM))):
+        with pytest.raises(TypeError, match="no composition is known for Subspace after"):
+            later @ other
+
+
+def test_projection_divides_by_the_spectral_norm(pair: list[tuple[Subspace, np.ndarray]]) -> None:
+    matrix, dense = pair[0]
+    norms = np.linalg.norm(dense, ord=2, axis=(-2, -1), keepdims=True)
+    assert norms.min() > 1
+    PRODUCTS.check(matrix.project().dense(DIM), dense / norms)
+    small = matrix.scale(jnp.asarray(0.9 / norms[:, 0, 0]))
+    PRODUCTS.check(small.project().dense(DIM), small.dense(DIM))
+    # Where the rest is the largest thing there is.
+    outside = Subspace(ScaledIdentity(jnp.full(STEPS, 5.0)), matrix.basis, -5.0 * matrix.basis)
+    PRODUCTS.check(outside.project().dense(DIM), outside.dense(DIM) / 5)
+
+
+def test_what_is_not_finite_is_found_and_dropped(pair: list[tuple[Subspace, np.ndarray]]) -> None:
+    matrix, dense = pair[0]
+    broken = Subspace(matrix.rest, matrix.basis, matrix.excess.at[2, 1, 0].set(jnp.nan))
+    np.testing.assert_array_equal(broken.isfinite(), [True, True, False, True])
+    kept = broken.where(broken.isfinite())
+    SAME_COMPUTATION.check(kept.dense(DIM)[2], np.zeros((DIM, DIM)))
+    PRODUCTS.check(kept.dense(DIM)[1], dense[1])
+    projected = broken.project()
+    np.testing.assert_array_equal(projected.isfinite(), [True, True, False, True])
+    PRODUCTS.check(projected.dense(DIM)[3], dense[3] / np.linalg.norm(dense[3], 2))
