@@ -178,7 +178,7 @@ def main() -> None:
         "the methods without a word on it start there. With the data's covariance the normal data have mean and "
         f"{COMPONENTS - 1} principal directions of {FITTED:,} draws from the mixture, as a user would have them from "
         "training data (`NormalDenoiser.fit`), in place of the deviation alone, and Newton in the subspace takes the "
-        "Jacobian along those directions; they say next to nothing about which component a sample goes to. "
+        "Jacobian along those directions; a normal distribution knows of no components. "
         "SRDS starts from its coarse run; its rounds are those of the "
         "coarse run, and in every iteration the steps of a segment and the coarse sweep, without the pipelining that "
         "overlaps the two; coarse calls inside iterations are not among its evaluations. Picard and Anderson are left "

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 GOOD_RHAT, GOOD_ESS = 1.01, 400
 # Where the loop finishes fewer steps than this share, nothing is to be gained by another method.
 MANY = 0.01
+# Chains this far apart seldom come together by drawing on: something holds one of them.
+APART_RHAT = 1.05
+ANOTHER = (
+    "where that does not help, no one step size fits the whole posterior: try another sampler (--sampler hmc goes "
+    "further) or another parametrisation (non-centred, say)"
+)
 MORE = "draw more (--samples), or warm up for longer (--warmup)"
 
 
@@ -31,7 +37,11 @@ def are_good(found: Worst) -> bool:
 def judge_draws(summary: pandas.DataFrame) -> str:
     """Say whether the draws are good, by which numbers, and what to do where they are not."""
     facts = tell_draws(summary)
-    return f"good: {facts}" if are_good(worst(summary)) else f"not good enough yet: {facts}; {MORE}"
+    return f"good: {facts}" if are_good(worst(summary)) else f"not good enough yet: {facts}; {_more(worst(summary))}"
+
+
+def _more(found: Worst) -> str:
+    return f"{MORE}; {ANOTHER}" if found.r_hat > APART_RHAT else MORE
 
 
 def tell_draws(summary: pandas.DataFrame) -> str:
@@ -59,7 +69,7 @@ def what_to_do(summary: pandas.DataFrame, verdict: Verdict | None, divergences: 
                 f"{GOOD_ESS / found.ess_bulk:.1f} times as many draws would do."
             )
         else:
-            advice.append(f"Do not use these draws yet: {MORE}.")
+            advice.append(f"Do not use these draws yet: {_more(found)}.")
     if divergences:
         advice.append(
             f"{divergences:,} draws are divergent: look where they lie in the pair plot, and use a smaller step size "

@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
             **thinned,
             "settings": settings.to_json(),
             "dtype": str(self.adaptation.last.dtype),
-            "device": f"{device.platform} {device.device_kind}",
+            "device": " ".join(dict.fromkeys((device.platform, device.device_kind))),
             "jax_version": jax.__version__,
             **self.verdict(tally).attributes(),
         }

@@ -55,6 +55,9 @@ def test_draws_that_are_not_good_say_what_to_do(rng: np.random.Generator) -> Non
     assert "Did the evaluation converge? Unknown" in few
     lost = words(render(build_trace({"posterior": {"x": draws + 5 * np.arange(4)[:, None]}})))
     assert "Do not use these draws yet" in lost
+    # Chains that are far apart do not come together by drawing on alone.
+    assert "try another sampler (--sampler hmc goes further) or another parametrisation" in lost
+    assert "another sampler" not in few
 
 
 def test_the_numbers_are_those_of_the_summary(trace: Any, page: str) -> None:

@@ -99,7 +99,7 @@ class HMC(PositionSampler):
         inverse_mass_matrix: Any = None,
         num_integration_steps: Any = 8,
         *,
-        step_size_jitter: Any = 0.5,
+        step_size_jitter: Any = 0.9,
         min_integration_steps: Any = None,
         leapfrog: str | methods.Method | None = None,
     ):
