@@ -62,10 +62,10 @@ class SubspaceNewton(PreparedMethod):
                 f"rank is {self.rank!r}, expected a whole number of at least 1; for none use 'scaled_identity'."
             )
         basis = self.basis
-        if basis is None or isinstance(basis, jax.core.Tracer) or not isinstance(basis, jax.Array | np.ndarray):
-            if basis is not None and not isinstance(basis, jax.core.Tracer | jax.ShapeDtypeStruct):
-                raise ValueError(f"basis is a {type(basis).__name__}, expected an array of shape (dim, rank), or None.")
+        if basis is None or isinstance(basis, jax.core.Tracer):
             return
+        if not isinstance(basis, jax.Array | np.ndarray):
+            raise ValueError(f"basis is a {type(basis).__name__}, expected an array of shape (dim, rank), or None.")
         if basis.ndim != 2 or not 1 <= basis.shape[1] <= basis.shape[0]:
             raise ValueError(f"basis has shape {basis.shape}, expected (dim, rank), rank from 1 to dim.")
         away = np.abs(np.asarray(basis, np.float64).T @ np.asarray(basis, np.float64) - np.eye(basis.shape[1])).max()
@@ -77,14 +77,17 @@ class SubspaceNewton(PreparedMethod):
 
     def tangents(self, dim: int) -> int:
         """Return the JVPs a step and iteration, for states of `dim` numbers."""
-        traced = isinstance(self.scale, str) and self.scale == "trace"
         rank = min(self.rank, dim) if self.basis is None else dim // self.basis.shape[0] * self.basis.shape[1]
-        return rank + (1 if traced else 0)
+        return rank + (1 if self._estimates else 0)
+
+    @property
+    def _estimates(self) -> bool:
+        """Whether the scale is estimated in every iteration."""
+        return isinstance(self.scale, str) and self.scale == "trace"
 
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Find the basis, unless it is given, and the scale of every step, unless it is estimated."""
-        traced = isinstance(self.scale, str) and self.scale == "trace"
-        scale = Prepared() if traced else ScaledIdentity(self.scale).prepare(transition, initial_state, inputs)
+        scale = Prepared() if self._estimates else ScaledIdentity(self.scale).prepare(transition, initial_state, inputs)
         rows = None
         if self.basis is None:
             steps = jax.tree.leaves(inputs)[0].shape[0]
