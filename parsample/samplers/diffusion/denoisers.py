@@ -102,7 +102,12 @@ class NormalDenoiser(Denoiser):
 
         Cost: O(samples dim min(samples, dim)), in double precision.
         """
-        data = np.asarray(data, np.float64)
+        try:
+            data = np.asarray(data, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"data is a {type(data).__name__} that holds more than numbers, expected an array of samples."
+            ) from None
         if data.ndim < 2 or len(data) < 2 or data[0].size == 0:
             raise ValueError(f"data has shape {data.shape}, expected at least two samples along the leading axis.")
         rows = data.reshape(len(data), -1)

@@ -74,6 +74,7 @@ def test_the_digits_have_theirs() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: NormalDenoiser.fit(["a", "b"]), r"data is a list that holds more than numbers, expected an array"),
         (lambda: NormalDenoiser.fit(np.zeros(5)), r"data has shape \(5,\), expected at least two samples"),
         (lambda: NormalDenoiser.fit(np.zeros((1, 5))), r"data has shape \(1, 5\), expected at least two samples"),
         (lambda: NormalDenoiser.fit(np.ones((4, 5))), r"data holds the same sample throughout"),
