@@ -148,50 +148,48 @@ def settle(process: "Process", shape: tuple[int, int], options: dict[str, Any], 
     """Return the trajectories before every iteration, until they are those of the loop.
 
     Raises:
-        ValueError: the method keeps a memory, so that its iterations cannot be made one at a time.
+        ValueError: the method is the loop, which has no iterations.
     """
     import jax
     import jax.numpy as jnp
 
     from parsample.diffusing import begin, diffuse, find_method
+    from parsample.engine import methods
     from parsample.engine.evaluate import evaluate
-    from parsample.engine.methods.base import PreparedMethod
     from parsample.plots.images import Settling
 
     found, more = find_method(process, method)
-    if not isinstance(found, PreparedMethod):
+    if isinstance(found, methods.Sequential):
         raise ValueError(
-            f"--movie is for methods that iterate without a memory, and method is {method!r}; expected "
+            "--movie shows the iterations of a method, and method is 'sequential', which has none; expected "
             "scaled_identity, picard or quasi_newton, say."
         )
-    sample = jax.vmap(jax.vmap(process.sample))
-    loop = diffuse(process, shape, **options, method="sequential").solution.states
-    scales = process.noise_levels
-    # Far below what is looked at: what an iteration accepts is not corrected by the next.
-    atol = jnp.asarray(0.01 * options["tolerance"] * scales, jnp.result_type(float))
+    scales, most = process.noise_levels, min(MOVIE_ITERATIONS, process.num_steps)
+    # Finer than what is looked at, so that nothing that is seen is the tolerance.
+    atol = jnp.asarray(0.1 * options["tolerance"] * scales, jnp.result_type(float))
+    chosen = {"method": found, "max_iterations": most, "history": "states", "accept_early": 0.0, **more}
+    chosen |= {"atol": atol, "rtol": 0.0, "norm": "rms", "throw": False}
+
+    def watch(key: Any) -> Any:
+        """Return the trajectories that the iterations saw, leading axes (iterations, steps)."""
+        start = begin(process, key, shape, jnp.result_type(float))
+        guess = evaluate(process.gaussian().transition, *start, method="sequential", throw=False).states
+        solution = evaluate(process.transition, *start, guess=guess, **chosen)
+        assert solution.history is not None
+        found = jax.vmap(process.sample)(solution.states)[None]
+        seen = jnp.concatenate([jax.vmap(jax.vmap(process.sample))(solution.history.states), found])
+        is_over = (jnp.arange(most + 1) >= solution.iterations)[(...,) + (None,) * (1 + len(shape))]
+        return jnp.where(is_over, found, seen)
+
     keys = jax.random.split(jax.random.key(options["seed"]), options["num_samples"])
-
-    def started(process: "Process", states: Any, **keywords: Any) -> Any:
-        """Evaluate the same noise, from the guesses."""
-
-        def one(element: Any) -> Any:
-            key, guess = element
-            start = begin(process, key, shape, jnp.result_type(float))
-            return evaluate(process.transition, *start, guess=guess, throw=False, **keywords).states
-
-        return jax.lax.map(one, (keys, states))
-
-    around = {"method": found, "max_iterations": 1, "atol": atol, "rtol": 0.0, "norm": "rms", **more}
-    iterate = jax.jit(lambda states: started(process, states, **around))
-    states = jax.jit(lambda: started(process.gaussian(), None, method="sequential"))()
-    frames, target = [], np.asarray(sample(loop))
-    for _ in range(min(MOVIE_ITERATIONS, process.num_steps) + 1):
-        frames.append(np.asarray(sample(states)))
-        if (np.sqrt(np.mean((frames[-1] - target) ** 2, (2, 3))) <= options["tolerance"] * scales).all():
-            break
-        states = iterate(states)
+    frames = np.swapaxes(np.asarray(jax.jit(lambda keys: jax.lax.map(watch, keys))(keys)), 0, 1)
+    loop = diffuse(process, shape, **options, method="sequential").solution.states
+    target = np.asarray(jax.vmap(jax.vmap(process.sample))(loop))
+    settled = (np.sqrt(np.mean((frames - target) ** 2, (3, 4))) <= options["tolerance"] * scales).all((1, 2))
+    if settled.any():
+        frames = frames[: int(np.argmax(settled)) + 1]
     after = process.levels
-    return Settling(np.stack(frames), target, np.sqrt(after.sigma**2 + after.alpha**2)[1:], scales)
+    return Settling(frames, target, np.sqrt(after.sigma**2 + after.alpha**2)[1:], scales)
 
 
 def show(process: "Process", method: str, name: str, parallel: Timed, loop: Timed, saved: list[Path]) -> None:

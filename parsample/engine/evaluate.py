@@ -67,7 +67,8 @@ def evaluate(
         guess: a trajectory to start from, like the states; None to start every step from the initial state.
         throw: raise if the evaluation does not converge; otherwise return what was reached with its status.
         history: record what every iteration saw. Memory: three numbers for each of `max_iterations`. "steps" to record
-            the residual of every step of the window as well. Memory: `window` numbers more for each.
+            the residual of every step of the window as well. Memory: `window` numbers more for each. "states" to record
+            the trajectory itself: every step's state for each. The sequential loop has no such things to record.
         damping: in [0, 1]; A is multiplied by 1 - damping. 1 is Jacobi.
         projection: project every A to spectral norm at most 1 (for a diagonal, clip it to [-1, 1]); None for what the
             method is best with, which is True for all but permutation, elk and quasi_elk.
@@ -143,7 +144,11 @@ def _evaluate(
         solution = _iterate(transition, initial, inputs, guess, method, atol, tolerance, chosen)
         states = differentiable(transition, solution.states, initial, inputs)
         solution = eqx.tree_at(lambda solution: solution.states, solution, states)
-    return eqx.tree_at(lambda solution: solution.states, solution, jax.vmap(transition.unravel)(solution.states))
+    solution = eqx.tree_at(lambda solution: solution.states, solution, jax.vmap(transition.unravel)(solution.states))
+    if solution.history is None or solution.history.states is None:
+        return solution
+    seen = jax.vmap(jax.vmap(transition.unravel))(solution.history.states)
+    return eqx.tree_at(lambda solution: solution.history.states, solution, seen)
 
 
 def run_loop(transition: FlatTransition, initial: Float[Array, " dim"], inputs: PyTree, chosen: Options) -> Solution:
@@ -243,7 +248,7 @@ def _iterate(
         stuck=jnp.asarray(False),
         states=_pad(start, length),
         residual=jnp.full(steps + length, jnp.inf, initial.dtype),
-        history=_empty_history(chosen, initial.dtype) if chosen.history else None,
+        history=_empty_history(chosen, start) if chosen.history else None,
     )
 
     def going_on(loop: _Loop) -> Bool[Array, ""]:
@@ -320,6 +325,8 @@ def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, chosen: 
         seen = History(window.first_step, jnp.abs(left).max(), 0.5 * jnp.sum(left**2))
         if history.residual is not None:
             seen = seen._replace(residual=jnp.where(around.inside & known, jnp.abs(residual).max(1), jnp.nan))
+        if history.states is not None:
+            seen = seen._replace(states=put(loop.states, states)[: chain.steps])
         history = jax.tree.map(lambda old, new: old.at[loop.iterations].set(new), history, seen)
     return _Loop(
         window=move(window, accepted, update.guesses, incoming, advance),
@@ -385,7 +392,9 @@ def _pad(rows: Array, length: int) -> Array:
     return jnp.concatenate([rows, jnp.broadcast_to(rows[-1:], (length, *rows.shape[1:]))])
 
 
-def _empty_history(chosen: Options, dtype: jnp.dtype) -> History:
-    missing = jnp.full(chosen.max_iterations, jnp.nan, dtype)
-    of_steps = jnp.full((chosen.max_iterations, chosen.window), jnp.nan, dtype) if chosen.history == "steps" else None
-    return History(jnp.full(chosen.max_iterations, -1), missing, missing, of_steps)
+def _empty_history(chosen: Options, start: Float[Array, "steps dim"]) -> History:
+    rows = chosen.max_iterations
+    missing = lambda *shape: jnp.full((rows, *shape), jnp.nan, start.dtype)  # noqa: E731
+    residual = missing(chosen.window) if chosen.history == "steps" else None
+    states = missing(*start.shape) if chosen.history == "states" else None
+    return History(jnp.full(rows, -1), missing(), missing(), residual, states)

@@ -23,7 +23,7 @@ class Options(NamedTuple):
     Attributes:
         window: steps solved at a time.
         max_iterations: before the evaluation gives up.
-        history: whether every iteration is recorded; "steps" if with the residual of each of its steps.
+        history: whether every iteration is recorded, and with the residuals ("steps") or the states of all its steps.
         conditioning: of the matrices.
         capacity: steps gathered at a time where only active ones are evaluated; None to evaluate all.
         mismatch: the share of the steps that may change in an iteration and still be accepted; see `methods.Picard`.
@@ -51,6 +51,8 @@ class Options(NamedTuple):
 # batch, large enough to fill the device.
 ACTIVE_SHARE = 16
 NORMS = ("max", "rms")
+# What `history` may name beside True and False.
+HISTORIES = ("steps", "states")
 
 
 def check(
@@ -85,8 +87,8 @@ def check(
             f"damping, projection or clip was given, but the method {type(inner).__name__} has no matrices for them to "
             "work on; leave them out, or use another method."
         )
-    if isinstance(history, str) and history != "steps":
-        raise ValueError(f"history is {history!r}, expected True, False or 'steps'.")
+    if isinstance(history, str) and history not in HISTORIES:
+        raise ValueError(f"history is {history!r}, expected True, False, {' or '.join(map(repr, HISTORIES))}.")
     if norm not in NORMS:
         raise ValueError(f"norm is {norm!r}, expected one of {', '.join(map(repr, NORMS))}.")
     if not (is_number(accept_early) and 0 <= accept_early <= 1):
@@ -105,7 +107,7 @@ def check(
     return Options(
         window,
         max_iterations,
-        history if history == "steps" else bool(history),
+        history if isinstance(history, str) else bool(history),
         conditioning,
         capacity,
         float(mismatch),

@@ -49,12 +49,15 @@ class History(NamedTuple):
         merit: half the sum of squared residuals over the window, in squared units of the state.
         residual: with `history="steps"` of every step of the window, row r that of step first_step + r: the largest
             component, in the units of the state; NaN beyond the end of the chain, and where a step was not evaluated.
+        states: with `history="states"` a pytree like the state, leading axes (iterations, steps): the trajectory that
+            the iteration judged, with what was accepted before it and what it had not reached yet.
     """
 
     first_step: Int[Array, "*chain iterations"]
     largest_residual: Float[Array, "*chain iterations"]
     merit: Float[Array, "*chain iterations"]
     residual: Float[Array, "*chain iterations window"] | None = None
+    states: PyTree = None
 
 
 class Solution(eqx.Module):

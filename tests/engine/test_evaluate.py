@@ -335,6 +335,44 @@ def test_history_of_the_steps_is_that_of_the_iterations(method: str) -> None:
         np.testing.assert_allclose(history.largest_residual[i], np.nanmax(left), rtol=1e-6)
 
 
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("method", ["quasi_newton", "anderson", "parareal"])
+def test_history_of_the_states_is_the_way_to_the_solution(method: str, window: int | None) -> None:
+    problem = recursions.tanh_problem()
+    solution = evaluate(*problem, method=method, window=window, history="states")
+    history, done = solution.history, int(solution.iterations)
+    assert history is not None
+    seen = np.asarray(history.states)
+    assert seen.shape == (STEPS, STEPS, 3)
+    assert np.isnan(seen[done:]).all()
+    assert np.isfinite(seen[:done]).all()
+    # The last iteration may still make its first step that is not within tolerance exact.
+    differs = np.abs(seen[done - 1] - np.asarray(solution.states)).max(1) > 1e-4
+    assert differs.sum() <= 1
+    # What is accepted stays as it is.
+    for i in range(done - 1):
+        first = int(history.first_step[i])
+        np.testing.assert_array_equal(seen[i + 1][:first], seen[i][:first])
+    if method != "parareal":
+        np.testing.assert_array_equal(seen[0], np.broadcast_to(problem.initial_state, (STEPS, 3)))
+    # What is in the window of an iteration is what its residual is of.
+    for i in range(done):
+        rows = slice(int(history.first_step[i]), int(history.first_step[i]) + (window or STEPS))
+        before = np.concatenate([np.asarray(problem.initial_state)[None], seen[i][:-1]])
+        error = np.asarray(seen[i] - jax.vmap(problem.transition)(before, problem.inputs))[rows]
+        assert np.abs(error).max() >= float(history.largest_residual[i]) * (1 - 1e-5)
+
+
+def test_history_of_states_that_are_pytrees() -> None:
+    def transition(state: dict[str, Array], noise: Array) -> dict[str, Array]:
+        return {"x": jnp.tanh(state["x"]) + noise, "y": 0.5 * state["y"] + state["x"][0]}
+
+    start = {"x": jnp.zeros(2), "y": jnp.zeros(())}
+    history = evaluate(transition, start, jnp.ones((9, 2)), max_iterations=5, history="states", throw=False).history
+    assert history is not None
+    assert jax.tree.map(jnp.shape, history.states) == {"x": (5, 9, 2), "y": (5, 9)}
+
+
 def test_history_of_the_loop() -> None:
     history = evaluate_sequential(*recursions.tanh_problem(), history=True).history
     assert history is not None

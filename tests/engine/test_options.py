@@ -59,7 +59,7 @@ def test_active_steps_are_gathered_in_batches(active_set: bool | int, window: in
         ({"clip": -1.0}, "clip is -1.0, expected a positive number, or None"),
         ({"clip": float("nan")}, "clip is nan, expected a positive number, or None"),
         ({"clip": float("inf")}, "clip is inf, expected a positive number, or None"),
-        ({"history": "step"}, "history is 'step', expected True, False or 'steps'"),
+        ({"history": "step"}, "history is 'step', expected True, False, 'steps' or 'states'"),
         ({"atol": -1e-3}, "atol is -0.001, expected a finite number of at least 0"),
         ({"rtol": -1e-3}, "rtol is -0.001, expected a finite number of at least 0"),
         ({"atol": float("nan")}, "atol is nan, expected a finite number of at least 0"),
