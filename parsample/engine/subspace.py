@@ -43,13 +43,13 @@ class Subspace(Matrix):
         finite = self.where(self.isfinite())
         count = finite.rest.entries.shape[-1] if isinstance(finite.rest, Parts) else 1
         steps, dim = self.basis.shape[:-2], self.basis.shape[-1]
-        # Everything but R happens among these vectors of one part, and R does the same in each of their complements.
+        # Everything but R happens among these vectors of one part, and the norm is found there: what is outside the
+        # basis, among the images or else among what the decomposition adds to them, is multiplied by R alone.
         vectors = jnp.concatenate([self.basis, finite.excess], -2)
         vectors = vectors.reshape(*steps, -1, dim // count)
         span = jnp.swapaxes(jnp.linalg.qr(jnp.swapaxes(vectors, -1, -2))[0], -1, -2)
         span = jnp.kron(jnp.eye(count, dtype=span.dtype), span)
         norm = jnp.linalg.norm(_each(finite.apply, span) @ jnp.swapaxes(span, -1, -2), ord=2, axis=(-2, -1))
-        norm = jnp.maximum(norm, jnp.linalg.norm(finite.rest.dense(count), ord=2, axis=(-2, -1)))
         return self.scale(1 / jnp.maximum(norm, 1))
 
     def dense(self, dim: int) -> Float[Array, "*steps dim dim"]:
