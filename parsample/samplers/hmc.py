@@ -66,7 +66,8 @@ class HMC(PositionSampler):
         inverse_mass_matrix: None (identity), (dim,) or (dim, dim), in the order of the ravelled position.
         num_integration_steps: leapfrog steps of a trajectory.
         step_size_jitter: in [0, 1): the step size of a trajectory is step_size (1 + step_size_jitter u), u uniform on
-            (-1, 1), against trajectories that come back to where they began.
+            (-1, 1), against trajectories that come back to where they began, and chains that are stuck at any one step
+            size: they leave by a smaller one.
         min_integration_steps: the number of leapfrog steps is drawn uniformly from this to `num_integration_steps`;
             None for always `num_integration_steps`. All of them are computed, whatever number was drawn.
         leapfrog: the method by which the engine evaluates the leapfrog steps of a trajectory in parallel, a name or an
