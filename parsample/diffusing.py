@@ -220,9 +220,13 @@ def find_method(process: Process, method: str | methods.Method) -> tuple[methods
         raise ValueError("method is 'auto', which is not for diffusion; expected a name in METHODS or an instance.")
     parts = len(jax.tree.leaves(jax.eval_shape(process.start, jax.ShapeDtypeStruct((), jnp.float32))))
     found: methods.Method
+
+    def scale(deviation: float | None = None) -> Array:
+        jacobians = process.jacobians(deviation)
+        return jacobians if parts > 1 else jnp.clip(jacobians[:, 0, 0], -1, 1)
+
     if method == "scaled_identity":
-        jacobians = process.jacobians()
-        found = methods.ScaledIdentity(jacobians if parts > 1 else jnp.clip(jacobians[:, 0, 0], -1, 1))
+        found = methods.ScaledIdentity(scale())
     elif method == "subspace_newton":
         known = process.stand_in
         if not isinstance(known, NormalDenoiser):
@@ -230,9 +234,7 @@ def find_method(process: Process, method: str | methods.Method) -> tuple[methods
                 "method is 'subspace_newton', which needs the data's principal directions; give the process "
                 "stand_in=NormalDenoiser.fit(images), or parsample.methods.SubspaceNewton(basis)."
             )
-        jacobians = process.jacobians(math.sqrt(known.rest))
-        scale = jacobians if parts > 1 else jnp.clip(jacobians[:, 0, 0], -1, 1)
-        found = methods.SubspaceNewton(known.vectors, scale=scale)
+        found = methods.SubspaceNewton(known.vectors, scale=scale(math.sqrt(known.rest)))
     elif method == "parareal":
         found = methods.Parareal(segment=math.isqrt(process.num_steps - 1) + 1)
     else:
@@ -250,14 +252,7 @@ def _per_iteration(method: methods.Method, window: int, dim: int) -> tuple[float
         # What joins the segments calls the model too, unless it is the process on normal data.
         segment = min(inner.segment, window)
         return 1.0, segment + (0 if inner.coarse is None else -(-window // segment))
-    if not method.needs_derivative or isinstance(inner, methods.Sequential):
-        return 1.0, 1
-    if isinstance(inner, methods.Newton | methods.ELK) or getattr(inner, "estimator", "") == "exact":
-        return 1.0 + dim, 1  # a derivative along every coordinate
-    if isinstance(inner, methods.SubspaceNewton):
-        return 1.0 + inner.tangents(dim), 1
-    probes = getattr(inner, "num_probes", 1)
-    return 1.0 + (2 * probes if isinstance(inner, methods.BlockQuasiNewton) else probes), 1
+    return 1.0 + method.tangents(dim), 1
 
 
 def _window(

@@ -36,8 +36,8 @@ def are_good(found: Worst) -> bool:
 
 def judge_draws(summary: pandas.DataFrame) -> str:
     """Say whether the draws are good, by which numbers, and what to do where they are not."""
-    facts = tell_draws(summary)
-    return f"good: {facts}" if are_good(worst(summary)) else f"not good enough yet: {facts}; {_more(worst(summary))}"
+    found, facts = worst(summary), tell_draws(summary)
+    return f"good: {facts}" if are_good(found) else f"not good enough yet: {facts}; {_more(found)}"
 
 
 def _more(found: Worst) -> str:

@@ -312,8 +312,9 @@ def _dense_after(later: Any, earlier: Any) -> Dense:
     return Dense(later.dense(dim) @ earlier.dense(dim))
 
 
-# (later, earlier) -> their product, for structures that are neither zero nor a scaled identity.
-_PRODUCTS: dict[tuple[type, type], Callable[[Any, Any], Matrix]] = {
+# (later, earlier) -> their product, for structures that are neither zero nor a scaled identity. One that composes with
+# its like only adds its row from its own file.
+PRODUCTS: dict[tuple[type, type], Callable[[Any, Any], Matrix]] = {
     (Diagonal, Diagonal): lambda later, earlier: Diagonal(later.entries * earlier.entries),
     (Diagonal, Block): lambda later, earlier: Block(to_halves(later.entries)[..., :, None, :] * earlier.entries),
     (Block, Diagonal): lambda later, earlier: Block(later.entries * to_halves(earlier.entries)[..., None, :, :]),
@@ -348,7 +349,7 @@ def compose(later: Matrix, earlier: Matrix) -> Matrix:
         return earlier.scale(later.factor)
     if isinstance(earlier, ScaledIdentity):
         return later.scale(earlier.factor)
-    product = _PRODUCTS.get((type(later), type(earlier)))
+    product = PRODUCTS.get((type(later), type(earlier)))
     if product is None:
         raise TypeError(f"no composition is known for {type(later).__name__} after {type(earlier).__name__}")
     return product(later, earlier)

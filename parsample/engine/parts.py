@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 from jaxtyping import Array, Bool, Float
 
-from parsample.engine.matrices import Matrix, ScaledIdentity, Zero
+from parsample.engine.matrices import PRODUCTS, Matrix, ScaledIdentity
 
 
 class Parts(Matrix):
@@ -48,12 +48,12 @@ class Parts(Matrix):
         """Return A where `keep` holds and 0 elsewhere."""
         return Parts(jnp.where(keep[..., None, None], self.entries, 0))
 
-    def __matmul__(self, earlier: Matrix) -> Matrix:
-        """Return the composition: first `earlier`, then this one."""
-        if isinstance(earlier, Zero):
-            return earlier
-        if isinstance(earlier, ScaledIdentity):
-            return self.scale(earlier.factor)
-        if not isinstance(earlier, Parts):
-            raise TypeError(f"no composition is known for Parts after {type(earlier).__name__}")
-        return Parts(jnp.matmul(self.entries, earlier.entries, precision=Precision.HIGHEST))
+
+PRODUCTS[Parts, Parts] = lambda later, earlier: Parts(
+    jnp.matmul(later.entries, earlier.entries, precision=Precision.HIGHEST)
+)
+
+
+def scaled(factor: Float[Array, "*steps"] | Float[Array, "*steps parts parts"]) -> ScaledIdentity | Parts:
+    """Return scaled identities, one number a step or one for each pair of parts."""
+    return Parts(factor) if factor.ndim == 3 else ScaledIdentity(factor)

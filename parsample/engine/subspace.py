@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from parsample.engine.matrices import Matrix, ScaledIdentity, Zero
+from parsample.engine.matrices import PRODUCTS, Matrix
 from parsample.engine.parts import Parts
 
 
@@ -64,23 +64,19 @@ class Subspace(Matrix):
         """Return A where `keep` holds and 0 elsewhere."""
         return Subspace(self.rest.where(keep), self.basis, jnp.where(keep[..., None, None], self.excess, 0))
 
-    def __matmul__(self, earlier: Matrix) -> Matrix:
-        """Return the composition: first `earlier`, then this one. O(rank^2 dim)."""
-        if isinstance(earlier, Zero):
-            return earlier
-        if isinstance(earlier, ScaledIdentity):
-            return self.scale(earlier.factor)
-        if not isinstance(earlier, Subspace):
-            raise TypeError(f"no composition is known for Subspace after {type(earlier).__name__}")
-        rest = self.rest @ earlier.rest
-        images = _each(self.apply, _each(earlier.apply, earlier.basis))
-        basis = jnp.broadcast_to(self.basis, images.shape)
-        return Subspace(rest, basis, images - _each(rest.apply, basis))
-
 
 def written_out_in(rest: Matrix, basis: Float[Array, "*steps rank dim"], images: Array) -> Subspace:
     """Return the matrix that is `rest` outside the span of the basis, and takes its row i to row i of `images`."""
     return Subspace(rest, basis, images - _each(rest.apply, basis))
+
+
+def _compose(later: Subspace, earlier: Subspace) -> Subspace:
+    """Return the product on the subspace of both. O(rank^2 dim)."""
+    images = _each(later.apply, _each(earlier.apply, earlier.basis))
+    return written_out_in(later.rest @ earlier.rest, jnp.broadcast_to(later.basis, images.shape), images)
+
+
+PRODUCTS[Subspace, Subspace] = _compose
 
 
 def _each(apply: Callable[[Array], Array], rows: Array) -> Array:

@@ -86,7 +86,8 @@ def film_settling(settling: Settling, path: Any, title: str) -> Path:
     """Write a movie: on the left all steps at once, settling over the iterations; on the right the loop, step by step.
 
     A row is a sample, a column a step, from noise to the finished image. Orange is what is not yet what the loop makes.
-    A frame is a round: the loop makes one step in it. Once the left side has settled the loop runs by.
+    A frame is an iteration, which is a round but for Parareal; the loop makes one step in it. Once the left side has
+    settled the loop runs by.
 
     Args:
         settling: the trajectories.

@@ -44,6 +44,10 @@ class Method(eqx.Module):
         """Whether the transition is differentiated: then states may hold no integers."""
         return True
 
+    def tangents(self, dim: int) -> int:
+        """Return the derivatives along one direction that an iteration takes of a step, for states of `dim` numbers."""
+        return int(self.needs_derivative)
+
     @abc.abstractmethod
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Work out what the iterations need, over the whole chain."""
@@ -61,6 +65,10 @@ class AbstractWrapper(Method):
     """A method around another one. What the driver asks about matrices and projection is answered by the inner one."""
 
     method: eqx.AbstractVar[Method]
+
+    def tangents(self, dim: int) -> int:
+        """Return those of the method inside."""
+        return self.method.tangents(dim)
 
 
 def innermost(method: Method) -> Method:

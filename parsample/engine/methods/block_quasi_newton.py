@@ -42,6 +42,10 @@ class BlockQuasiNewton(LinearMethod):
         if self.estimator not in ESTIMATORS:
             raise ValueError(f"estimator is {self.estimator!r}, expected one of {', '.join(map(repr, ESTIMATORS))}.")
 
+    def tangents(self, dim: int) -> int:
+        """Return two for each probe, one a block column, or one for each coordinate."""
+        return dim if self.estimator == "exact" else 2 * self.num_probes
+
     def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Block]:
         """Return the values and the blocks."""
         gated, dtype = transition.with_gate(self.gate), steps.previous.dtype

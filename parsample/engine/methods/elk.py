@@ -26,6 +26,10 @@ class _TrustRegion(Method):
 
     linear: eqx.AbstractVar[PreparedMethod]
 
+    def tangents(self, dim: int) -> int:
+        """Return those of the method that chooses the matrices."""
+        return self.linear.tangents(dim)
+
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Prepare what the method does."""
         return self.linear.prepare(transition, initial_state, inputs)

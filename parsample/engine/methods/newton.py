@@ -29,6 +29,10 @@ class Newton(LinearMethod):
         """Check the gate."""
         check_gate(self.gate)
 
+    def tangents(self, dim: int) -> int:
+        """Return one for each coordinate."""
+        return dim
+
     def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Dense]:
         """Return the values and the Jacobians."""
         gated = transition.with_gate(self.gate)

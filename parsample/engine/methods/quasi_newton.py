@@ -42,6 +42,10 @@ class QuasiNewton(LinearMethod):
             raise ValueError(f"estimator is {self.estimator!r}, expected one of {', '.join(map(repr, ESTIMATORS))}.")
         check_probes(self.num_probes)
 
+    def tangents(self, dim: int) -> int:
+        """Return one for each probe, or for each coordinate; an analytic diagonal counts as one."""
+        return dim if self.estimator == "exact" else self.num_probes
+
     def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Diagonal]:
         """Return the values and the diagonals."""
         if self.estimator in ("auto", "analytic"):

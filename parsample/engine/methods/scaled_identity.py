@@ -20,7 +20,7 @@ from parsample.engine.methods.base import (
     evaluate_all,
 )
 from parsample.engine.methods.surrogate import Surrogate
-from parsample.engine.parts import Parts
+from parsample.engine.parts import Parts, scaled
 from parsample.engine.transition import FlatTransition
 
 SOURCES = ("trace", "surrogate")
@@ -79,6 +79,10 @@ class ScaledIdentity(PreparedMethod):
         """Whether the transition is differentiated: not where the scale is given."""
         return isinstance(self.scale, str)
 
+    def tangents(self, dim: int) -> int:
+        """Return one for each probe, unless the scale is given."""
+        return self.num_probes if self.needs_derivative else 0
+
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Return the scale of every step, unless it is estimated anew in every iteration."""
         steps, dtype = jax.tree.leaves(inputs)[0].shape[0], initial_state.dtype
@@ -104,9 +108,7 @@ class ScaledIdentity(PreparedMethod):
     ) -> tuple[Float[Array, "steps dim"], matrices.ScaledIdentity | Parts]:
         """Return the values and the scaled identities."""
         if steps.prepared is not None:
-            if steps.prepared.ndim == 3:
-                return evaluate_all(transition, steps), Parts(steps.prepared)
-            return evaluate_all(transition, steps), matrices.ScaledIdentity(steps.prepared)
+            return evaluate_all(transition, steps), scaled(steps.prepared)
         gated = transition.with_gate(self.gate)
         probes = draw_signs(steps.rng_key, (self.num_probes, *steps.previous.shape), steps.previous.dtype)
 

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine import matrices
 from parsample.engine.iteration import Steps
 from parsample.engine.methods.base import Prepared, PreparedMethod, check_gate, draw_signs
 from parsample.engine.methods.scaled_identity import ScaledIdentity
-from parsample.engine.parts import Parts
+from parsample.engine.parts import scaled
 from parsample.engine.subspace import Subspace, written_out_in
 from parsample.engine.transition import FlatTransition
 
@@ -76,7 +75,7 @@ class SubspaceNewton(PreparedMethod):
             )
 
     def tangents(self, dim: int) -> int:
-        """Return the JVPs a step and iteration, for states of `dim` numbers."""
+        """Return one for each direction of the basis, in every part, and one to estimate the scale."""
         rank = min(self.rank, dim) if self.basis is None else dim // self.basis.shape[0] * self.basis.shape[1]
         return rank + (1 if self._estimates else 0)
 
@@ -125,8 +124,7 @@ class SubspaceNewton(PreparedMethod):
 
         values, images, traces = jax.vmap(step)(steps.previous, steps.inputs, rows, probes)
         factor = traces if scale is None else scale
-        rest = Parts(factor) if factor.ndim == 3 else matrices.ScaledIdentity(factor)
-        return values, written_out_in(rest, rows, images)
+        return values, written_out_in(scaled(factor), rows, images)
 
     def _search(self, transition: FlatTransition, state: Float[Array, " dim"], input: PyTree) -> Array:
         """Return rows that span what the Jacobian at the start of the chain shrinks least."""
