@@ -85,7 +85,7 @@ def sample(
     ],
     sampler: Annotated[
         str, typer.Option(help="See [bold]parsample samplers[/bold].", autocompletion=_complete("samplers"))
-    ] = "mala",
+    ] = "hmc",
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Of the sampler: num_integration_steps=4, say; repeatable."),
@@ -277,7 +277,7 @@ def diagnose(
     ],
     sampler: Annotated[
         str, typer.Option(help="See [bold]parsample samplers[/bold].", autocompletion=_complete("samplers"))
-    ] = "mala",
+    ] = "hmc",
     option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the sampler; repeatable.")] = None,
     warmup: Annotated[int, typer.Option(help="Warm-up steps.")] = 1000,
     steps: Annotated[int, typer.Option(help="Steps of the chain that is looked at.")] = 512,

@@ -21,7 +21,7 @@ CHAINS = 2
 
 def forecast(
     target: Any,
-    sampler: str | type[Sampler] = "mala",
+    sampler: str | type[Sampler] = "hmc",
     *,
     sampler_options: Mapping[str, Any] | None = None,
     num_warmup: int = 1000,
@@ -57,7 +57,7 @@ def forecast(
         check_step_size(step_size)
     keys = [jax.random.split(key, CHAINS) for key in jax.random.split(jax.random.key(seed), 3)]
     found = adapt(target, make, starts(target, keys[0]), keys[1], num_warmup, step_size=step_size)
-    chain = make(found.density, jnp.asarray(found.step_size, found.last.dtype))
+    chain = make.chosen(found.sampler_options)(found.density, jnp.asarray(found.step_size, found.last.dtype))
     positions = to_standardised(found.density, found.last)
     first = jax.tree.map(lambda leaf: leaf[0], begin(chain, positions, start_keys(keys[2])))
     inputs = jax.tree.map(lambda leaf: leaf[0], draw(chain, keys[2], positions, 0, num_steps))

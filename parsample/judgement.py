@@ -18,10 +18,10 @@ MANY = 0.01
 # Chains this far apart seldom come together by drawing on: something holds one of them.
 APART_RHAT = 1.05
 ANOTHER = (
-    "where that does not help, no one step size fits the whole posterior: try another sampler (--sampler hmc goes "
-    "further) or another parametrisation (non-centred, say)"
+    "where that does not help, chains may sit in different modes, or no one step size may fit the whole posterior: try "
+    "another parametrisation (non-centred, say), or --sampler hmc, the default, if it was another"
 )
-MORE = "draw more (--samples), or warm up for longer (--warmup)"
+MORE = "draw more (--samples, with --until ess=400 --until rhat=1.01 to end when they are good)"
 
 
 def is_good(trace: Any, summary: pandas.DataFrame) -> bool:

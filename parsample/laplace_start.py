@@ -75,11 +75,16 @@ def given_positions(target: Target, start: Any, num_chains: int, name: str = "st
         )
     cast = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, jnp.asarray(like).dtype), start, template)
     vectors = jax.vmap(lambda position: ravel_pytree(position)[0])(cast)
-    values = jax.jit(jax.vmap(target.logdensity))(cast)
-    if not bool(jnp.isfinite(values).all()):
-        chain = int(jnp.argmin(jnp.isfinite(values)))
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(target.logdensity)))(cast)
+    slopes = jax.vmap(lambda gradient: ravel_pytree(gradient)[0])(gradients)
+    known = jnp.isfinite(values) & jnp.isfinite(slopes).all(1)
+    if not bool(known.all()):
+        chain = int(jnp.argmin(known))
+        found = f"log density {float(values[chain]):.3g}"
+        if bool(jnp.isfinite(values[chain])):
+            found += " and a gradient that is not finite"
         raise ValueError(
-            f"{name} has log density {float(values[chain]):.3g} in chain {chain}, expected a finite one; start chains "
-            "inside the support, in unconstrained coordinates."
+            f"{name} has {found} in chain {chain}, expected finite ones; start chains inside the support, in "
+            "unconstrained coordinates."
         )
     return vectors

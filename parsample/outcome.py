@@ -57,7 +57,18 @@ class Outcome(NamedTuple):
             compile_seconds=tally.compile_seconds,
             **tally.comparison._asdict(),
             tuning=self.adaptation.tuning,
+            sampler=self.sampler_words(),
         )
+
+    def sampler_words(self) -> str:
+        """Return the sampler with what warm-up chose for it."""
+        make, step_size = self.job.make, self.adaptation.step_size
+        sampler = make(self.adaptation.density, step_size)
+        words = sampler_name(make.sampler_class)
+        if sampler.has_step_size:
+            words += f", step size {step_size:.3g}"
+        length = getattr(sampler, "num_integration_steps", None)
+        return words + ("" if length is None else f", leapfrog steps {length}")
 
     def attributes(self, tally: Tally) -> dict[str, Any]:
         """Return the attributes of the trace: settings and verdict."""

@@ -40,13 +40,13 @@ SEGMENT = 1024
 # iterations are.
 WINDOW_CPU, WINDOW_ACCELERATOR = 16, 256
 # A chain whose window advances by fewer steps an iteration than this, on average, is left to the sequential loop.
-SLOWEST_ADVANCE = 2
+SLOWEST_ADVANCE = 1.5
 
 
 def sample(
     target: Any,
     *args: Any,
-    sampler: str | type[Sampler] = "mala",
+    sampler: str | type[Sampler] = "hmc",
     sampler_options: Mapping[str, Any] | None = None,
     num_warmup: int = 2000,
     num_samples: int = 5000,
@@ -87,8 +87,10 @@ def sample(
         target: a name in `TARGETS`, a target, a NumPyro model, a distrax distribution, or a plain log density, which
             needs an `initial_position`.
         *args: of a NumPyro model; with any other target the only one is the sampler.
-        sampler: a name in `SAMPLERS`, or a sampler's class.
-        sampler_options: arguments of the sampler by name, such as {"num_integration_steps": 4} for "hmc".
+        sampler: a name in `SAMPLERS`, or a sampler's class. "hmc" mixes best over the package's targets; "mala" takes
+            one gradient a step, and its iterations the fewest in a row.
+        sampler_options: arguments of the sampler by name, such as {"num_integration_steps": 4} for "hmc", which warm-up
+            else chooses.
         num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
         num_samples: draws a chain, at most those where there is `until`.
         num_chains: chains.
@@ -119,7 +121,7 @@ def sample(
         atol: tolerance of the evaluation, in posterior standard deviations. An accept decision that hangs on less may
             fall otherwise than in the loop: the tighter, the rarer. In single precision 1e-6 is near what can be had.
         rtol: tolerance relative to the state, dimensionless.
-        max_iterations: of a segment of 1,024 steps; None for one in two steps.
+        max_iterations: of a segment of 1,024 steps; None for two in three steps.
         compare: run the first segment by the sequential loop as well, for the verdict: its wall time, the largest
             difference and the accept decisions that differ.
         keep_warmup: keep the warm-up draws as `warmup_posterior`, and as `warmup_sample_stats` their `lp`,
@@ -269,8 +271,7 @@ def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> A
                 report_steps = lambda steps: report("warm-up", steps)  # noqa: E731
                 adaptation = _warm_up(job, _keys(key_start, num_chains), key_warmup, report_steps)
                 warmup_seconds = time.perf_counter() - began
-            if adaptation.sampler_options is not None:
-                job = job._replace(make=Configured(job.make.sampler_class, adaptation.sampler_options))
+            job = job._replace(make=job.make.chosen(adaptation.sampler_options))
             if not kept.wants_draws:
                 kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
                 return None
@@ -307,7 +308,8 @@ def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callab
     )
     if settings.tune is None:
         return adaptation
-    tuned = tune_for_rounds(job.make, adaptation, _keys(jax.random.fold_in(rng_key, 1), settings.num_chains), job.plan)
+    make = job.make.chosen(adaptation.sampler_options)
+    tuned = tune_for_rounds(make, adaptation, _keys(jax.random.fold_in(rng_key, 1), settings.num_chains), job.plan)
     return adaptation._replace(step_size=tuned.step_size, sampler_options=tuned.make.sampler_options, tuning=tuned.text)
 
 
@@ -339,7 +341,7 @@ def _plan(
     if window is None:
         window = WINDOW_CPU if jax.default_backend() == "cpu" else WINDOW_ACCELERATOR
     if max_iterations is None:
-        max_iterations = max(64, steps // SLOWEST_ADVANCE)
+        max_iterations = max(64, int(steps / SLOWEST_ADVANCE))
     dtype = jnp.result_type(*jax.tree.leaves(target.position_template()))
     options.check_tolerances(atol, rtol, dtype)
     chosen = methods.QuasiNewton() if isinstance(method, str) and method == "auto" else methods.find(method)

@@ -30,7 +30,7 @@ class Settings:
 
     target: str
     data: str | None = None
-    sampler: str = "mala"
+    sampler: str = "hmc"
     sampler_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     num_warmup: int = 2000
     num_samples: int = 5000

@@ -39,6 +39,7 @@ class Verdict:
         largest_difference: between the two, over these steps, in posterior standard deviations.
         decisions_that_differ: accept decisions, over these steps and all chains.
         tuning: what was traded to have more effective draws an iteration, in words; "none" without `tune`.
+        sampler: its name, step size and leapfrog steps, in words; "" in traces of earlier versions.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Verdict:
     largest_difference: float
     decisions_that_differ: int
     tuning: str = "none"
+    sampler: str = ""
 
     @property
     def converged(self) -> bool:
@@ -94,7 +96,8 @@ class Verdict:
                 f"{total - self.finished_sequentially:,} of {total:,} steps; "
                 f"the other {self.finished_sequentially:,} were finished by the sequential loop"
             )
-        rows = [
+        rows = [("sampler", self.sampler)] if self.sampler else []
+        rows += [
             ("method", f"{self.method}, window {self.window}"),
             ("converged", outcome),
             ("iterations", f"{self.iterations:,} in the slowest chain, for {self.steps:,} steps"),
@@ -152,7 +155,7 @@ def read_verdict(trace: Any) -> Verdict:
     """
     known = {field.name: f"evaluation_{field.name}" for field in dataclasses.fields(Verdict)}
     # Traces of earlier versions lack it.
-    attributes = {known["tuning"]: "none"} | dict(trace.attrs)
+    attributes = {known["tuning"]: "none", known["sampler"]: ""} | dict(trace.attrs)
     try:
         values = {name: attributes[attribute] for name, attribute in known.items()}
     except KeyError as missing:

@@ -1,6 +1,7 @@
 """Warm-up: find the step size and the scale of the posterior, in segments with fixed parameters."""
 
 import math
+import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ UNITS = 80
 # size. With `FIRST` units before them and what is left after them they make up the whole.
 COVARIANCE_SEGMENTS = (4, 8, 16, 28)
 FIRST, TUNING = 8, 2
+# Units more for a step size that a sampler chooses options by; it is tuned again with these.
+CHOOSING = 4
 # Units of a part that is evaluated in parallel at a time; the segments above are whole numbers of such parts.
 STRETCH = 4
 # Statistics of the steps that are kept, as the samplers name them.
@@ -48,7 +51,7 @@ class Adaptation(NamedTuple):
         draws: flat positions of all warm-up steps, shape (chain, steps, dim), empty unless they were asked for.
         stats: of all warm-up steps by name, each (chain, steps), empty unless they were asked for: `lp`,
             `acceptance_rate`, `step_size`, and `is_divergent` where the sampler has it.
-        sampler_options: those that tuning chose; None without tuning.
+        sampler_options: those to sample with, where a sampler or tuning chose some; None for those that were given.
         tuning: what was traded, in words.
     """
 
@@ -134,12 +137,13 @@ def adapt(
     keep_draws: bool = False,
     report: Callable[[int], None] = lambda steps: None,
 ) -> Adaptation:
-    """Adapt step size and covariance to the posterior.
+    """Adapt step size and covariance to the posterior, and what a sampler derives from the step size.
 
     Segments with fixed parameters follow each other: some short ones for the step size; then segments of doubling
     length, after each of which the covariance is estimated from the draws of all chains in it and the step size tuned
-    again; the rest tunes the step size. Inside a segment the kernel is fixed, so it can be evaluated in parallel like
-    any chain, and is the same chain whatever the method.
+    again; the rest tunes the step size, for a sampler that chooses options by it (`Sampler.options_at`) also with
+    these. Inside a segment the kernel is fixed, so it can be evaluated in parallel like any chain, and is the same
+    chain whatever the method.
 
     Args:
         target: to sample.
@@ -151,7 +155,8 @@ def adapt(
         rng_keys: one a chain.
         num_warmup: steps a chain. 0 leaves the coordinates that it begins in and, if it is not given, a step size of
             0.1.
-        step_size: fixed by the user, dimensionless, in the standardised coordinates; None to adapt it.
+        step_size: fixed by the user, dimensionless, in the standardised coordinates; None to adapt it, and to let
+            the sampler choose the options that follow from it.
         mass: the structure of the covariance, one of `parsample.scale.MASSES`: "dense", "diagonal", "low_rank" (a
             diagonal and the directions that are far from it), or "auto": dense up to 100 dimensions, low rank above.
         plan: how segments are evaluated: method, window and tolerances; None for the sequential loop.
@@ -165,7 +170,10 @@ def adapt(
     Cost: one gradient a step, a chain, in sequence; by a parallel method what that costs, a few dozen steps at a time.
 
     Source: Stan's windowed adaptation (Stan reference manual, "HMC algorithm parameters"); here chains share what they
-    learn, parameters change only between segments, and the covariance is regularised without a unit.
+    learn, parameters change only between segments, and the covariance is regularised without a unit. The acceptance
+    that steers the step size is the harmonic mean over the chains, as in Hoffman, Radul & Sountsov 2021 ("An adaptive
+    MCMC scheme for setting trajectory lengths in Hamiltonian Monte Carlo"), there of every step: a chain that is stuck
+    counts for more than its share, and gets the smaller steps by which it leaves.
     """
     make = sampler if isinstance(sampler, Configured) else Configured(sampler)
     check_mass(mass)
@@ -177,8 +185,7 @@ def adapt(
     warmer = make if adjusts and not make.warm_up_by_mala else Configured(MALA)
     run = _Warmup(warmer, density, vectors, rng_keys, num_warmup, LOOP if plan is None else plan, report)
     run.find_step_size()
-    for _ in range(FIRST):
-        run.segment(1)
+    run.tune(FIRST)
     for units in COVARIANCE_SEGMENTS:
         draws = run.segment(units)
         if draws.shape[1] > 1:
@@ -186,19 +193,19 @@ def adapt(
             run.find_step_size()
         if not keep_draws:
             run.kept.clear()
-        for _ in range(TUNING):
-            run.segment(1)
+        run.tune(TUNING)
+    chosen = run.choose_options() if adjusts and step_size is None else None
     if adjusts and warmer is not make:
         run.begin(make)
         run.find_step_size()
     while run.done < num_warmup:
         run.segment(1)
-    found = math.exp(run.averaging.log_average)
+    found = run.step_size
     if not adjusts:
         share, power, power_of_dim = make.beside_mala
         found = share * found**power * vectors.shape[1] ** power_of_dim
     kept, stats = run.history() if keep_draws else (np.empty((len(vectors), 0, vectors.shape[1])), {})
-    return Adaptation(trimmed(run.density), step_size or found, run.vectors, kept, stats)
+    return Adaptation(trimmed(run.density), step_size or found, run.vectors, kept, stats, chosen)
 
 
 class _Warmup:
@@ -222,12 +229,13 @@ class _Warmup:
         is_loop = isinstance(plan.method, methods.Sequential)
         self.plan, self.part = plan, self.unit if is_loop else STRETCH * self.unit
         self.kept: list[tuple[Array, dict[str, Any]]] = []
+        self.averaging = DualAveraging(1.0, 0.0)
         self.begin(make)
 
     def begin(self, make: Configured) -> None:
         """Go on with this sampler from where the chains stand, and draw its inputs of all steps."""
         self.make = make
-        self.averaging = DualAveraging(1.0, make.target_acceptance or 0.0)
+        self.averaging.target = make.target_acceptance or 0.0
         first = make(self.density, jnp.ones((), self.vectors.dtype))
         self.has_step_size = first.has_step_size
         self.inputs = draw(first, self.rng_keys, self.vectors, 0, self.num_warmup)
@@ -249,7 +257,7 @@ class _Warmup:
 
     def segment(self, units: int) -> Float[Array, "chain steps dim"]:
         """Run a segment with fixed parameters, in parts of equal length so that few programs have to be compiled."""
-        draws, accepted = [self.vectors[:, None, :][:, :0]], 0.0
+        draws, accepted = [self.vectors[:, None, :][:, :0]], np.zeros(len(self.vectors))
         first, end = self.done, min(self.done + units * self.unit, self.num_warmup)
         step_size = math.exp(self.averaging.log_step)
         if first < end:
@@ -259,24 +267,44 @@ class _Warmup:
             part = self.run(sampler, states, self.done, steps)
             states = part.states
             draws.append(part.draws)
-            accepted += float(part.stats["acceptance_rate"].mean()) * steps
+            accepted += np.asarray(part.stats["acceptance_rate"].mean(1)) * steps
             self.kept.append((part.draws, part.stats | {"step_size": jnp.full_like(part.stats["lp"], step_size)}))
             self.done += steps
             self.report(steps)
         self.vectors = jnp.concatenate([self.vectors[:, None], draws[-1]], 1)[:, -1]
         if first < end and self.has_step_size:
-            self.averaging.update(accepted / (end - first))
+            self.averaging.update(_over_chains(accepted / (end - first)))
         return jnp.concatenate(draws, 1)
 
+    @property
+    def step_size(self) -> float:
+        """What has been found so far."""
+        return math.exp(self.averaging.log_average)
+
+    def tune(self, units: int) -> None:
+        """Tune the step size."""
+        for _ in range(units):
+            self.segment(1)
+
+    def choose_options(self) -> dict[str, Any] | None:
+        """Let the sampler choose options by the step size, and go on with these; None if it chooses none."""
+        if self.make.options_at(self.step_size) is None:
+            return None
+        self.tune(CHOOSING)
+        chosen = self.make.options_at(self.step_size)
+        self.begin(self.make.chosen(chosen))
+        return chosen
+
     def find_step_size(self) -> None:
-        """Double or halve the step size until the mean acceptance of a unit crosses the target; go on from there."""
+        """Double or halve the step size until the acceptance of a unit crosses the target; go on from there."""
         if not self.has_step_size:
             return
         step_size, direction = 1.0, 0
         start = min(self.done, self.num_warmup - self.unit)
         for _ in range(DOUBLINGS):
             part = self.run(*self.start(step_size, start), start, self.unit)
-            wanted = 1 if float(part.stats["acceptance_rate"].mean()) > self.averaging.target else -1
+            accepted = np.asarray(part.stats["acceptance_rate"].mean(1))
+            wanted = 1 if _over_chains(accepted) > self.averaging.target else -1
             if direction not in (0, wanted):
                 break
             direction = wanted
@@ -289,3 +317,8 @@ class _Warmup:
         draws = np.concatenate([np.asarray(part) for part, _ in self.kept], 1)
         names = [name for name in self.kept[0][1] if all(name in stats for _, stats in self.kept)]
         return draws, {name: np.concatenate([np.asarray(stats[name]) for _, stats in self.kept], 1) for name in names}
+
+
+def _over_chains(acceptance: Float[np.ndarray, " chain"]) -> float:
+    """Return the harmonic mean, 0 where a chain accepted nothing."""
+    return float(statistics.harmonic_mean(acceptance.tolist()))

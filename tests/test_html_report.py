@@ -51,13 +51,13 @@ def test_draws_that_are_not_good_say_what_to_do(rng: np.random.Generator) -> Non
     draws = rng.normal(size=(4, 40))
     few = words(render(build_trace({"posterior": {"x": draws, "y": draws}})))
     assert "Are the draws good? Not yet" in few
-    assert "draw more (--samples), or warm up for longer (--warmup)" in few
+    assert "draw more (--samples, with --until ess=400 --until rhat=1.01 to end when they are good)" in few
     assert "Did the evaluation converge? Unknown" in few
     lost = words(render(build_trace({"posterior": {"x": draws + 5 * np.arange(4)[:, None]}})))
     assert "Do not use these draws yet" in lost
     # Chains that are far apart do not come together by drawing on alone.
-    assert "try another sampler (--sampler hmc goes further) or another parametrisation" in lost
-    assert "another sampler" not in few
+    assert "no one step size may fit the whole posterior: try another parametrisation" in lost
+    assert "another parametrisation" not in few
 
 
 def test_the_numbers_are_those_of_the_summary(trace: Any, page: str) -> None:

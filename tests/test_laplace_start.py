@@ -67,6 +67,10 @@ def test_what_start_may_be() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             begin_at(target, keys(2), wrong)
+    pointed = LogDensity(lambda x: -jnp.sqrt(jnp.abs(x[0])), jnp.zeros(1))
+    words = "start has log density -0 and a gradient that is not finite in chain 1, expected finite ones"
+    with pytest.raises(ValueError, match=words):
+        begin_at(pointed, keys(2), np.array([[1.0], [0.0]]))
 
 
 def test_at_the_mode_no_warm_up_is_needed_and_the_surrogate_is_the_target() -> None:

@@ -92,7 +92,7 @@ def test_draws_that_are_not_good_enough_say_so(found: Any, words: str) -> None:
     text = " ".join(report(found).split())
     assert "not good enough yet: largest R-hat" in text
     assert words in text
-    assert "draw more (--samples), or warm up for longer (--warmup)" in text
+    assert "draw more (--samples, with --until ess=400 --until rhat=1.01 to end when they are good)" in text
     assert "draws good" not in text
 
 

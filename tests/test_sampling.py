@@ -56,7 +56,7 @@ def test_groups_variables_and_dims(schools: Tree) -> None:
     assert set(schools.children) == {"posterior", "sample_stats", "warmup_posterior", "warmup_sample_stats"}
     statistics = schools["warmup_sample_stats"].data_vars
     assert {name: value.shape for name, value in statistics.items()} == {
-        name: (4, 2000) for name in ("lp", "acceptance_rate", "step_size")
+        name: (4, 2000) for name in ("lp", "acceptance_rate", "step_size", "diverging")
     }
     shapes = {"mu": (4, 5000), "tau": (4, 5000), "theta": (4, 5000, 8), "theta_trans": (4, 5000, 8)}
     assert {name: value.shape for name, value in schools["posterior"].data_vars.items()} == shapes
@@ -70,12 +70,12 @@ def test_groups_variables_and_dims(schools: Tree) -> None:
 
 def test_the_statistics_of_the_sampler(schools: Tree) -> None:
     stats = schools["sample_stats"]
-    draws = ("lp", "acceptance_rate", "is_accepted", "step_size", "residual")
+    draws = ("lp", "acceptance_rate", "is_accepted", "step_size", "residual", "diverging", "energy", "n_steps")
     assert set(stats.data_vars) == {*draws, "iterations"}
     assert all(stats[name].dims == ("chain", "draw") for name in draws)
     assert stats["iterations"].dims == ("chain",)
     assert stats["is_accepted"].dtype == bool
-    assert float(stats["acceptance_rate"].mean()) == pytest.approx(0.574, abs=0.1)
+    assert float(stats["acceptance_rate"].mean()) == pytest.approx(0.651, abs=0.1)
     assert float(stats["acceptance_rate"].mean()) == pytest.approx(float(stats["is_accepted"].mean()), abs=0.02)
     assert np.unique(stats["step_size"]).size == 1
     assert np.all(stats["iterations"] > 0)
@@ -92,7 +92,7 @@ def test_the_attributes(schools: Tree) -> None:
         "creation_library_version": ps.__version__,
         "inference_library": "parsample",
         "target": "eight_schools",
-        "sampler": "mala",
+        "sampler": "hmc",
         "seed": 0,
         "num_warmup": 2000,
         "dtype": "float32",
@@ -333,6 +333,34 @@ def test_options_of_the_sampler_reach_warm_up_and_chain() -> None:
     # Twice as many leapfrog steps leave another chain, from the warm-up on.
     longer = run("banana", "hmc", sampler_options={"num_integration_steps": 6}, **settings)
     assert longer["sample_stats"]["step_size"].values[0, 0] != trace["sample_stats"]["step_size"].values[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("keywords", "expected"),
+    [
+        ({}, None),
+        ({"min_integration_steps": 5}, 5),
+        ({"num_integration_steps": 5}, 5),
+        ({"step_size": 0.3}, 8),
+        ({"num_warmup": 0}, 8),
+    ],
+)
+def test_warm_up_chooses_the_length_of_a_trajectory_where_it_may(
+    keywords: dict[str, Any], expected: int | None
+) -> None:
+    """Without a length of its own: the number of half octaves that brings length * step size nearest to 2."""
+    sampler_options = {name: value for name, value in keywords.items() if name.endswith("integration_steps")}
+    settings: dict[str, Any] = {"num_warmup": 160, "step_size": None, "num_samples": 128, "method": "sequential"}
+    settings |= {name: value for name, value in keywords.items() if name not in sampler_options}
+    trace = run("eight_schools", "hmc", sampler_options=sampler_options, **settings)
+    step_size = float(trace["sample_stats"]["step_size"][0, 0])
+    if expected is None:
+        half_octaves = np.array([2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64])
+        expected = half_octaves[np.argmin(np.abs(np.log(half_octaves) - np.log(2 / step_size)))]
+        assert expected != 8, "or this test could not fail"
+    drawn = trace["sample_stats"]["n_steps"]
+    assert int(drawn.max()) == expected
+    assert ps.read_verdict(trace).sampler == f"hmc, step size {step_size:.3g}, leapfrog steps {expected}"
 
 
 def test_a_ladder_as_an_array_is_an_option() -> None:

@@ -40,7 +40,10 @@ NO_START = {
             {"initial_position": jnp.zeros(2)},
             "initial_position: something was given, but the target banana draws",
         ),
-        ({"sampler_options": {"num_steps": 4}}, "sampler_options of MALA is 'num_steps', expected one of inverse_mass"),
+        (
+            {"sampler_options": {"num_steps": 4}},
+            "a name in sampler_options of HMC is 'num_steps', expected one of inverse",
+        ),
         ({"sampler_options": {"step_size": 4}}, "sampler_options has 'step_size', which the run sets: it is an arg"),
         ({"sampler": "hmc", "sampler_options": {"num_integration_steps": 0}}, "num_integration_steps is 0, expected"),
         ({"sampler": "malla"}, "sampler is 'malla', expected one of ula, mala, .*Did you mean 'mala'?"),

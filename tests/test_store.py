@@ -196,7 +196,7 @@ def test_thinning_and_a_transform(whole: Any, tmp_path: Path) -> None:
 
 
 def test_it_ends_when_it_is_good_across_a_resume(tmp_path: Path) -> None:
-    until = {"ess": 300}
+    until = {"ess": 500}
     expected = as_datatree(ps.sample(TARGET, until=until, **SETTINGS))
     assert 256 < expected["posterior"].sizes["draw"] < 900
     # The second ends where the draws are good, and nobody has looked at them yet.
@@ -224,8 +224,8 @@ def test_a_store_is_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ps.sample(TARGET, store=path, **{**SETTINGS, "seed": 6})
     with pytest.raises(ValueError, match=r"seed is 6, but the store .* was begun with seed 5"):
         ps.resume(path, seed=6)
-    with pytest.raises(ValueError, match=r"sampler is 'hmc', but the store .* was begun with 'mala'"):
-        ps.resume(path, sampler="hmc")
+    with pytest.raises(ValueError, match=r"sampler is 'mala', but the store .* was begun with 'hmc'"):
+        ps.resume(path, sampler="mala")
     with pytest.raises(ValueError, match=r"begun with another run: log densities at the starts are \[.*\] there and"):
         ps.resume(path, other_normal(), progress=False)
     with pytest.raises(

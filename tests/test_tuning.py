@@ -45,7 +45,8 @@ def test_what_cannot_be_tuned_is_refused(tune: str, sampler: Any, method: str, w
         check_tune(tune, Configured(sampler), method)
 
 
-def test_pilot_runs_choose_the_most_effective_draws_an_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sampler", ["mala", "hmc"])
+def test_pilot_runs_choose_the_most_effective_draws_an_iteration(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Tuned] = []
 
     def keep(*given: Any) -> Tuned:
@@ -54,16 +55,26 @@ def test_pilot_runs_choose_the_most_effective_draws_an_iteration(monkeypatch: py
 
     monkeypatch.setattr(sampling, "tune_for_rounds", keep)
     monkeypatch.setattr(tuning, "PILOT", 256)
-    settings: dict[str, Any] = {"num_warmup": 80, "num_samples": 128, "num_chains": 2, "window": 128}
-    trace = ps.sample("multivariate_normal", tune="rounds", compare=False, progress=False, **settings)
+    settings: dict[str, Any] = {"num_warmup": 400, "num_samples": 128, "num_chains": 2, "window": 128}
+    trace = ps.sample("multivariate_normal", sampler, tune="rounds", compare=False, progress=False, **settings)
     (tuned,) = found
-    assert [row.steps for row in tuned.pilots] == [256] * len(STEP_SIZES)
-    np.testing.assert_allclose(
-        np.array([row.step_size for row in tuned.pilots]) / tuned.pilots[0].step_size, STEP_SIZES
+    first = tuned.pilots[0]
+    # Of a trajectory as long as warm-up chose, and of half of it.
+    lengths = (
+        [None]
+        if sampler == "mala"
+        else [first.num_integration_steps, max(1, round((first.num_integration_steps or 0) / 2))]
     )
+    if lengths[0] is not None:
+        # Chosen at the step size of a little before.
+        assert 1.4 < lengths[0] * first.step_size < 2.8
+    assert [row.num_integration_steps for row in tuned.pilots] == [k for k in lengths for _ in STEP_SIZES]
+    assert [row.steps for row in tuned.pilots] == [256] * len(tuned.pilots)
+    shares = [row.step_size / first.step_size for row in tuned.pilots]
+    np.testing.assert_allclose(shares, STEP_SIZES * len(lengths))
     assert tuned.chosen == max(tuned.pilots, key=lambda row: row.ess_per_draw / row.iterations)
-    assert tuned.sequential == max(tuned.pilots, key=lambda row: row.ess_per_draw)
-    rates = [row.acceptance_rate for row in tuned.pilots]
+    assert tuned.sequential == max(tuned.pilots, key=lambda row: row.ess_per_draw / (row.num_integration_steps or 1))
+    rates = [row.acceptance_rate for row in tuned.pilots[: len(STEP_SIZES)]]
     assert rates == sorted(rates), "shorter steps are accepted more often"
     verdict = ps.read_verdict(trace)
     assert dict(verdict.rows())["tuned"] == tuned.text

@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
@@ -114,6 +114,19 @@ class Sampler(Chain):
     def has_step_size(self) -> bool:
         """Whether the step size changes anything, so that warm-up looks for one."""
         return True
+
+    @classmethod
+    def options_at(cls, options: Mapping[str, Any], step_size: float) -> dict[str, Any] | None:
+        """Return the options to go on with: those given, and what follows from a step size that warm-up found.
+
+        Args:
+            options: of the constructor, as they were given.
+            step_size: in standardised coordinates, dimensionless.
+
+        Returns:
+            None where nothing follows.
+        """
+        return None
 
     def surrogate(self) -> "Sampler | None":
         """Return the same sampler on the log density's `surrogate`, if it has one."""

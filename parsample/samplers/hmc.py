@@ -1,6 +1,7 @@
 """Hamiltonian Monte Carlo with trajectories of a given number of leapfrog steps."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -14,6 +15,10 @@ from parsample.samplers.base import PositionSampler, check_step_size
 from parsample.samplers.langevin import LangevinState, state_at
 from parsample.samplers.leapfrog import integrate
 from parsample.samplers.mass import Mass
+
+# What warm-up chooses the leapfrog steps of a trajectory from: half octaves, so that few programs have to be compiled.
+# One step would be MALA.
+LENGTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 class HMCInput(NamedTuple):
@@ -64,7 +69,8 @@ class HMC(PositionSampler):
         step_size: of the leapfrog integrator, BlackJAX's: x moves by step_size M^-1 p, in units of the position where
             the mass matrix is the identity.
         inverse_mass_matrix: None (identity), (dim,) or (dim, dim), in the order of the ravelled position.
-        num_integration_steps: leapfrog steps of a trajectory.
+        num_integration_steps: leapfrog steps of a trajectory. Where they are not given, `parsample.sample` chooses them
+            in warm-up: as many as make a trajectory of `trajectory_time`.
         step_size_jitter: in [0, 1): the step size of a trajectory is step_size (1 + step_size_jitter u), u uniform on
             (-1, 1), against trajectories that come back to where they began, and chains that are stuck at any one step
             size: they leave by a smaller one.
@@ -80,10 +86,15 @@ class HMC(PositionSampler):
 
     Source: Neal 2011, section 3.2, whose figure 2 is the step; Beskos et al. 2013 for the acceptance of 0.651;
     Zoltowski et al. 2025, section 4, for the two axes. Ours: a trajectory in parallel solves the leapfrog steps with
-    half kicks merged, one gradient each, in coordinates in which the mass matrix is the identity.
+    half kicks merged, one gradient each, in coordinates in which the mass matrix is the identity. Trajectories of a
+    given time are Stan's static HMC, 2 pi long there; ours are 2, shorter by what benchmarks/results/trajectory_time.md
+    measured.
     """
 
     target_acceptance: ClassVar[float] = 0.651
+    # How long a trajectory is whose leapfrog steps warm-up chooses: the time in which a momentum of 1 moves a position
+    # by as many posterior standard deviations.
+    trajectory_time: ClassVar[float] = 2.0
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float
@@ -122,6 +133,15 @@ class HMC(PositionSampler):
                 )
         self.min_integration_steps = min_integration_steps
         self.leapfrog = None if leapfrog is None else methods.find(leapfrog)
+
+    @classmethod
+    def options_at(cls, options: Mapping[str, Any], step_size: float) -> dict[str, Any] | None:
+        """Choose the leapfrog steps of a trajectory, where they are not given."""
+        if "num_integration_steps" in options:
+            return None
+        distance = lambda length: abs(math.log(length * step_size / cls.trajectory_time))  # noqa: E731
+        length = max(min(LENGTHS, key=distance), options.get("min_integration_steps") or 1)
+        return {**options, "num_integration_steps": length}
 
     def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> LangevinState:
         """Return the state at a position, with its log density and gradient."""
