@@ -121,7 +121,10 @@ def sample(
     ] = "sequential",
     tune: Annotated[
         str | None,
-        typer.Option(help="rounds: tune for effective draws an iteration.", show_default="what mixes best in the loop"),
+        typer.Option(
+            help="rounds: tune for effective draws a round, all of whose gradients can run at once.",
+            show_default="what mixes best in the loop",
+        ),
     ] = None,
     atol: Annotated[float, typer.Option(help="Tolerance of the evaluation, in posterior sd.")] = 1e-6,
     rtol: Annotated[float, typer.Option(help="Tolerance relative to the state.")] = 1e-6,

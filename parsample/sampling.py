@@ -115,9 +115,10 @@ def sample(
             above.
         warmup_method: how warm-up is evaluated, as `method`, but for "auto". Its segments are short, so the loop is
             seldom slower. Not the `method` of the run: so that this one makes no difference to the chain.
-        tune: "rounds" to try shorter steps, and for HMC shorter trajectories, on pilot runs after warm-up, and take the
-            setting with most effective draws an iteration; the verdict says what was traded. For devices on which an
-            iteration costs what a step costs; None for what mixes best in the loop.
+        tune: "rounds" to try shorter steps, and for HMC shorter trajectories, down to one leapfrog step, which is MALA,
+            on pilot runs after warm-up, and take the setting with most effective draws for the gradients that have to
+            wait for each other; the verdict says what was traded. For devices on which an iteration costs what a step
+            costs; None for what mixes best in the loop.
         atol: tolerance of the evaluation, in posterior standard deviations. An accept decision that hangs on less may
             fall otherwise than in the loop: the tighter, the rarer. In single precision 1e-6 is near what can be had.
         rtol: tolerance relative to the state, dimensionless.

@@ -1,4 +1,4 @@
-"""Tune for a parallel evaluation: pilot runs say which step size yields most effective draws an iteration."""
+"""Tune for a parallel evaluation: pilot runs say which setting yields most effective draws a gradient in sequence."""
 
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ from parsample.samplers.configured import Configured
 from parsample.stopping import smallest_ess
 from parsample.warmup import Adaptation
 
-# What is tried: these shares of the step size that warm-up found, for HMC with these shares of its leapfrog steps.
+# What is tried: these shares of the step size that warm-up found; for HMC with these shares of its leapfrog steps, and
+# with one, which is MALA.
 STEP_SIZES = (1.0, 0.5, 0.25)
-LENGTHS = (1.0, 0.5)
+LENGTHS = (1.0, 0.5, 0.0)
 # Steps of a pilot run, each chain.
 PILOT = 512
 
@@ -45,9 +46,12 @@ class Pilot(NamedTuple):
     exponent: float
 
     @property
-    def per_iteration(self) -> float:
-        """Effective draws an iteration, of one chain."""
-        return self.ess_per_draw * self.steps / self.iterations
+    def per_round(self) -> float:
+        """Effective draws of one chain for each gradient that has to wait for another, evaluated in parallel.
+
+        In an iteration these are as many as in a step, and the one where the step begins.
+        """
+        return self.ess_per_draw * self.steps / (self.iterations * ((self.num_integration_steps or 1) + 1))
 
     @property
     def per_gradient(self) -> float:
@@ -65,7 +69,7 @@ class Pilot(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """The setting with most effective draws an iteration, and all that were tried.
+    """The setting with most effective draws a gradient in sequence, and all that were tried.
 
     Attributes:
         make: the sampler with its options.
@@ -86,10 +90,10 @@ class Tuned(NamedTuple):
         """What was traded, as a sentence."""
         if self.chosen == self.sequential:
             return f"{self.chosen.words()}, which is the best for the loop as well"
-        gain = self.chosen.per_iteration / self.sequential.per_iteration
+        gain = self.chosen.per_round / self.sequential.per_round
         return (
             f"{self.chosen.words()}; the best for the loop is {self.sequential.words()}: {gain:.3g} times as many "
-            "effective draws an iteration"
+            "effective draws for the gradients that have to wait for each other"
         )
 
 
@@ -113,8 +117,9 @@ def check_tune(tune: Any, make: Configured, method: str | methods.Method) -> Non
 def tune_for_rounds(make: Configured, adaptation: Adaptation, rng_keys: Array, plan: Plan) -> Tuned:
     """Try some settings on short runs from where warm-up ended, and choose that with most effective draws a round.
 
-    A round is one iteration: everything in it can run at once. Shorter steps mix less a draw, and make the chain more
-    predictable, so that it needs fewer iterations.
+    A round is a gradient of every step of the window: all of them can run at once, and an iteration has as many in
+    sequence as a step has, and one. Shorter steps mix less a draw, and make the chain more predictable, so that it
+    needs fewer iterations; shorter trajectories have fewer gradients in sequence, too.
 
     Args:
         make: the sampler with its options.
@@ -122,7 +127,8 @@ def tune_for_rounds(make: Configured, adaptation: Adaptation, rng_keys: Array, p
         rng_keys: one a chain.
         plan: how the run is to be evaluated.
 
-    Cost: three pilot runs of 512 steps, for a sampler with `num_integration_steps` six, which compiles two programs.
+    Cost: three pilot runs of 512 steps, for a sampler with `num_integration_steps` nine, which compiles three
+        programs.
     """
     plan = plan._replace(steps=PILOT, window=min(plan.window, PILOT), max_iterations=PILOT)
     tried = []
@@ -131,7 +137,7 @@ def tune_for_rounds(make: Configured, adaptation: Adaptation, rng_keys: Array, p
             tried.append((maker, _pilot(maker, adaptation, share * adaptation.step_size, rng_keys, plan)))
     # A setting whose chains did not move has no effective draws, NaN.
     order = lambda value: -1.0 if np.isnan(value) else value  # noqa: E731
-    found, chosen = max(tried, key=lambda row: order(row[1].per_iteration))
+    found, chosen = max(tried, key=lambda row: order(row[1].per_round))
     pilots = tuple(pilot for _, pilot in tried)
     sequential = max(pilots, key=lambda pilot: order(pilot.per_gradient))
     return Tuned(found, chosen.step_size, chosen, sequential, pilots)

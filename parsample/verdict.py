@@ -38,7 +38,7 @@ class Verdict:
         sequential_seconds: wall time of the loop over these steps, all chains.
         largest_difference: between the two, over these steps, in posterior standard deviations.
         decisions_that_differ: accept decisions, over these steps and all chains.
-        tuning: what was traded to have more effective draws an iteration, in words; "none" without `tune`.
+        tuning: what was traded to have more effective draws a gradient in sequence, in words; "none" without `tune`.
         sampler: its name, step size and leapfrog steps, in words; "" in traces of earlier versions.
     """
 

@@ -1,4 +1,4 @@
-"""Tuning for draws an iteration: pilot runs, the choice among them, and the words about it."""
+"""Tuning for draws a round: pilot runs, the choice among them, and the words about it."""
 
 from typing import Any
 
@@ -18,15 +18,16 @@ def pilot(**changes: Any) -> Pilot:
 
 
 def test_the_choice_is_the_architectures_example() -> None:
-    """Eight schools by HMC: 8 leapfrog steps mix best a gradient, 4 give more effective draws an iteration."""
+    """Eight schools by HMC: 8 leapfrog steps mix best a gradient, 4 give more effective draws a round."""
     long, short = pilot(), pilot(num_integration_steps=4, ess_per_draw=0.29, iterations=44, exponent=-0.46)
     assert long.per_gradient > short.per_gradient
-    assert short.per_iteration > 2 * long.per_iteration
+    assert short.per_round == pytest.approx(0.29 * 512 / (44 * 5))
+    assert short.per_round > 4 * long.per_round
     text = Tuned(Configured(HMC), 0.3, short, long, (short, long)).text
     assert text == (
         "step size 0.3, 4 leapfrog steps (0.29 effective draws a step, 44 iterations for 512 steps, exponent -0.46); "
         "the best for the loop is step size 0.3, 8 leapfrog steps (0.81 effective draws a step, 300 iterations for 512 "
-        "steps, exponent -0.14): 2.44 times as many effective draws an iteration"
+        "steps, exponent -0.14): 4.39 times as many effective draws for the gradients that have to wait for each other"
     )
     assert Tuned(Configured(HMC), 0.3, short, short, (short,)).text.endswith("which is the best for the loop as well")
 
@@ -46,7 +47,7 @@ def test_what_cannot_be_tuned_is_refused(tune: str, sampler: Any, method: str, w
 
 
 @pytest.mark.parametrize("sampler", ["mala", "hmc"])
-def test_pilot_runs_choose_the_most_effective_draws_an_iteration(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pilot_runs_choose_the_most_effective_draws_a_round(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Tuned] = []
 
     def keep(*given: Any) -> Tuned:
@@ -59,21 +60,20 @@ def test_pilot_runs_choose_the_most_effective_draws_an_iteration(sampler: str, m
     trace = ps.sample("multivariate_normal", sampler, tune="rounds", compare=False, progress=False, **settings)
     (tuned,) = found
     first = tuned.pilots[0]
-    # Of a trajectory as long as warm-up chose, and of half of it.
-    lengths = (
-        [None]
-        if sampler == "mala"
-        else [first.num_integration_steps, max(1, round((first.num_integration_steps or 0) / 2))]
-    )
-    if lengths[0] is not None:
-        # Chosen at the step size of a little before.
-        assert 1.4 < lengths[0] * first.step_size < 2.8
+    # Of a trajectory as long as warm-up chose, of half of it, and of one step.
+    longest = first.num_integration_steps or 0
+    lengths: list[int | None] = [*sorted({longest, round(longest / 2), 1}, reverse=True)] if longest else [None]
+    assert (longest > 0) == (sampler == "hmc")
+    # Chosen at the step size of a little before.
+    assert not longest or 1.4 < longest * first.step_size < 2.8
     assert [row.num_integration_steps for row in tuned.pilots] == [k for k in lengths for _ in STEP_SIZES]
     assert [row.steps for row in tuned.pilots] == [256] * len(tuned.pilots)
     shares = [row.step_size / first.step_size for row in tuned.pilots]
     np.testing.assert_allclose(shares, STEP_SIZES * len(lengths))
-    assert tuned.chosen == max(tuned.pilots, key=lambda row: row.ess_per_draw / row.iterations)
-    assert tuned.sequential == max(tuned.pilots, key=lambda row: row.ess_per_draw / (row.num_integration_steps or 1))
+    gradients = lambda row: row.num_integration_steps or 1  # noqa: E731
+    best = max(tuned.pilots, key=lambda row: row.ess_per_draw / (row.iterations * (gradients(row) + 1)))
+    assert tuned.chosen == best
+    assert tuned.sequential == max(tuned.pilots, key=lambda row: row.ess_per_draw / gradients(row))
     rates = [row.acceptance_rate for row in tuned.pilots[: len(STEP_SIZES)]]
     assert rates == sorted(rates), "shorter steps are accepted more often"
     verdict = ps.read_verdict(trace)
