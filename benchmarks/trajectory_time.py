@@ -55,8 +55,8 @@ if __name__ == "__main__":
     write_rows(
         "trajectory_time",
         f"HMC's trajectory time: effective draws in 1,000 gradients, {CHAINS} chains of {DRAWS:,} draws",
-        "Warm-up chooses as many leapfrog steps as make a trajectory of the time at the head of the column, from 2, 3, "
-        "4, 6, 8, 12, ... 64: so neighbouring columns may have the same. Time is in coordinates in which the "
+        "Warm-up chooses as many leapfrog steps as make a trajectory of the time at the head of the column, from 2, 4, "
+        "8, 16, 32 and 64: so neighbouring columns may have the same. Time is in coordinates in which the "
         "posterior has unit scale. The bulk effective sample size is that of the worst variable, the median of "
         f"{len(SEEDS)} seeds. Step sizes are jittered by 0.9: single trajectories take 0.1 to 1.9 times that.",
         ("target", *(f"{time:g}" for time in TIMES)),

@@ -28,7 +28,7 @@ HEADER = (
 SEEDS = range(8)
 CHAINS, DRAWS = 4, 5000
 # What HMC also samples until it is good, with at most so many draws.
-HARD, MOST = ("banana", "funnel", "eight_schools_centered", "lotka_volterra"), 200_000
+HARD, MOST = ("banana", "funnel", "eight_schools_centered", "lotka_volterra"), 500_000
 UNTIL = {"ess": 400, "rhat": 1.01}
 NORMAL = "normal, condition number 10,000"
 # These are sampled by conditional updates, which warm-up has nothing to tell.

@@ -51,7 +51,9 @@ def unscaled(density: Standardised, mass: str) -> Standardised:
     return Standardised(density.target, density.center, root, density.unravel, StandardNormal())
 
 
-def standardise(density: Standardised, draws: Float[Array, "draws dim"], mass: str = "auto") -> Standardised:
+def standardise(
+    density: Standardised, draws: Float[Array | np.ndarray, "draws dim"], mass: str = "auto"
+) -> Standardised:
     """Return the coordinates in which these draws have unit scale.
 
     Args:
@@ -59,20 +61,21 @@ def standardise(density: Standardised, draws: Float[Array, "draws dim"], mass: s
         draws: flat positions.
         mass: the structure of the root, one of `MASSES`; "auto" is "dense" up to 100 dimensions and "low_rank" above.
 
-    Cost: "low_rank" takes a gradient at each of at most 2,048 draws, and O(min(dim, 512)^3) on the host.
+    Cost: on the host, in double precision, O(draws dim^2) where it is dense; "low_rank" takes a gradient at each of at
+        most 2,048 draws, and O(min(dim, 512)^3).
 
     Source: Stan's regularisation (Stan reference manual, "HMC algorithm parameters"), which adds 0.001 with the weight
     of five draws, and so takes a posterior of a much smaller scale for a wide one; here it is 0.001 of each variance.
     For "low_rank" see `_low_rank_root`.
     """
-    chosen = _structure(mass, draws.shape[1])
+    chosen, dtype = _structure(mass, draws.shape[1]), draws.dtype
     if chosen == "low_rank":
         kept = draws[:: -(-len(draws) // ROWS)]
-        found = _low_rank_root(np.asarray(kept, float), np.asarray(_gradients(density, kept), float))
-        center, *parts = (jnp.asarray(part, draws.dtype) for part in found)
-        root: Any = LowRank(*parts)
+        found = _low_rank_root(np.asarray(kept, float), np.asarray(_gradients(density, jnp.asarray(kept)), float))
     else:
-        center, root = _root_of_draws(draws, chosen == "dense")
+        found = _root_of_draws(np.asarray(draws, float), chosen == "dense", float(jnp.finfo(dtype).eps))
+    center, *parts = (jnp.asarray(part, dtype) for part in found)
+    root: Any = LowRank(*parts) if chosen == "low_rank" else parts[0]
     return Standardised(density.target, center, root, density.unravel, StandardNormal())
 
 
@@ -110,24 +113,24 @@ def _structure(mass: str, dim: int) -> str:
     return "dense" if dim <= LARGEST_DENSE else "low_rank"
 
 
-@eqx.filter_jit
-def _root_of_draws(draws: Float[Array, "draws dim"], dense: bool) -> tuple[Array, Array]:
-    num_draws = draws.shape[0]
+def _root_of_draws(draws: Float[np.ndarray, "draws dim"], dense: bool, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean, and the root of the regularised covariance; `eps` is the rounding error of a position."""
+    num_draws = len(draws)
     weight = num_draws / (num_draws + 5)
     center = draws.mean(0)
     centred = draws - center
     # Chains that all stand still have no variance: then the rounding errors of a position are the scale.
-    smallest = (jnp.finfo(draws.dtype).eps * (1 + jnp.abs(center))) ** 2
+    smallest = (eps * (1 + np.abs(center))) ** 2
     variances = centred.var(0, ddof=1) + smallest
     floor = 1e-3 * (1 - weight) * variances
     if not dense:
-        return center, jnp.sqrt(weight * variances + floor)
-    with jax.default_matmul_precision("highest"):
-        covariance = weight * (centred.T @ centred) / (num_draws - 1) + jnp.diag(floor + smallest)
-        root = jnp.linalg.cholesky(covariance)
+        return center, np.sqrt(weight * variances + floor)
+    covariance = weight * (centred.T @ centred) / (num_draws - 1) + np.diag(floor + smallest)
+    try:
+        return center, np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
         # Chains that have hardly moved can leave a covariance that is singular to working precision.
-        root = jnp.where(jnp.isfinite(root).all(), root, jnp.diag(jnp.sqrt(jnp.diagonal(covariance))))
-    return center, root
+        return center, np.diag(np.sqrt(np.diagonal(covariance)))
 
 
 @eqx.filter_jit

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from parsample.chains import Plan, begin, draw, evaluate_chains, start_keys
 from parsample.coordinates import Standardised, plain, to_standardised
@@ -26,7 +26,9 @@ UNITS = 80
 # size. With `FIRST` units before them and what is left after them they make up the whole.
 COVARIANCE_SEGMENTS = (4, 8, 16, 28)
 FIRST, TUNING = 8, 2
-# Units more for a step size that a sampler chooses options by; it is tuned again with these.
+# The step size at which a sampler first chooses the options that depend on it: about that of a normal distribution.
+FIRST_STEP_SIZE = 0.5
+# Units more for the step size at which it chooses them again; it is tuned anew with these.
 CHOOSING = 4
 # Units of a part that is evaluated in parallel at a time; the segments above are whole numbers of such parts.
 STRETCH = 4
@@ -105,22 +107,17 @@ class DualAveraging:
         self.log_average = share * self.log_step + (1 - share) * self.log_average
 
 
-class _Part(NamedTuple):
-    """What a stretch of a segment gave: flat positions after every step, the unknowns at its end, and statistics."""
-
-    draws: Float[Array, "chain steps dim"]
-    states: PyTree
-    stats: dict[str, Float[Array, "chain steps"] | Bool[Array, "chain steps"]]
-
-
 @eqx.filter_jit
-def _run_part(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) -> _Part:
+def _run_part(
+    sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan
+) -> tuple[PyTree, Float[Array, "chain steps dim"], dict[str, Array]]:
+    """Return the unknowns at the end of some steps; flat positions after every step, and statistics of each."""
     density: Any = sampler.logdensity_fn
     found = evaluate_chains(sampler, states, inputs, plan)
     position, lp, info = found.details
     stats = {"lp": lp} | {name: info[name] for name in KEPT if name in info}
     last = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
-    return _Part(jax.vmap(jax.vmap(density.vector))(position), last, stats)
+    return last, jax.vmap(jax.vmap(density.vector))(position), stats
 
 
 def adapt(
@@ -182,7 +179,10 @@ def adapt(
         return Adaptation(plain(target) if density is None else density, step_size or 0.1, vectors, empty, {})
     density = unscaled(plain(target), mass) if density is None else density
     adjusts = make.target_acceptance is not None
+    chooses = adjusts and step_size is None and not make.warm_up_by_mala
     warmer = make if adjusts and not make.warm_up_by_mala else Configured(MALA)
+    if chooses:
+        warmer = make.chosen(make.options_at(FIRST_STEP_SIZE))
     run = _Warmup(warmer, density, vectors, rng_keys, num_warmup, LOOP if plan is None else plan, report)
     run.find_step_size()
     run.tune(FIRST)
@@ -194,8 +194,8 @@ def adapt(
         if not keep_draws:
             run.kept.clear()
         run.tune(TUNING)
-    chosen = run.choose_options() if adjusts and step_size is None else None
-    if adjusts and warmer is not make:
+    chosen = run.choose_options(make) if chooses else None
+    if adjusts and make.warm_up_by_mala:
         run.begin(make)
         run.find_step_size()
     while run.done < num_warmup:
@@ -228,7 +228,7 @@ class _Warmup:
         # One compiled program serves all segments of the loop, two those in parallel, which gain from longer parts.
         is_loop = isinstance(plan.method, methods.Sequential)
         self.plan, self.part = plan, self.unit if is_loop else STRETCH * self.unit
-        self.kept: list[tuple[Array, dict[str, Any]]] = []
+        self.kept: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         self.averaging = DualAveraging(1.0, 0.0)
         self.begin(make)
 
@@ -238,7 +238,7 @@ class _Warmup:
         self.averaging.target = make.target_acceptance or 0.0
         first = make(self.density, jnp.ones((), self.vectors.dtype))
         self.has_step_size = first.has_step_size
-        self.inputs = draw(first, self.rng_keys, self.vectors, 0, self.num_warmup)
+        self.inputs = draw(first, self.rng_keys, self.vectors, 0, self.num_warmup + self.unit)
 
     def start(self, step_size: float, step: int) -> tuple[Sampler, PyTree]:
         """Return the sampler with a step size, and its unknowns where the chains stand.
@@ -248,33 +248,44 @@ class _Warmup:
         sampler = self.make(self.density, jnp.asarray(step_size, self.vectors.dtype))
         return sampler, begin(sampler, to_standardised(self.density, self.vectors), start_keys(self.rng_keys, step))
 
-    def run(self, sampler: Sampler, states: PyTree, start: int, steps: int) -> _Part:
-        """Run `steps` steps with the inputs of those from `start` on."""
-        inputs = jax.tree.map(lambda leaf: leaf[:, start : start + steps], self.inputs)
-        limit = max(64, steps // 2)
-        plan = self.plan._replace(steps=steps, window=min(self.plan.window, steps), max_iterations=limit)
-        return _run_part(sampler, states, inputs, plan)
+    def run(
+        self, sampler: Sampler, states: PyTree, start: int, steps: int
+    ) -> tuple[PyTree, Float[np.ndarray, "chain steps dim"], dict[str, np.ndarray]]:
+        """Run `steps` steps with the inputs of those from `start` on: the unknowns at their end, draws and statistics.
 
-    def segment(self, units: int) -> Float[Array, "chain steps dim"]:
-        """Run a segment with fixed parameters, in parts of equal length so that few programs have to be compiled."""
-        draws, accepted = [self.vectors[:, None, :][:, :0]], np.zeros(len(self.vectors))
+        Of the last steps, which may be cut short, the unknowns are those of what was cut: nothing goes on from there.
+        """
+        # What is left at the end is the beginning of a whole unit: it needs no program of its own.
+        size = max(steps, self.unit)
+        inputs = jax.tree.map(lambda leaf: leaf[:, start : start + size], self.inputs)
+        plan = self.plan._replace(steps=size, window=min(self.plan.window, size), max_iterations=max(64, size // 2))
+        states, *found = _run_part(sampler, states, inputs, plan)
+        draws, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], found)
+        return states, draws, stats
+
+    def segment(self, units: int) -> Float[np.ndarray, "chain steps dim"]:
+        """Run a segment with fixed parameters, in parts of equal length so that few programs have to be compiled.
+
+        What is put together is put together on the host, where nothing has to be compiled for it.
+        """
+        draws, accepted = [np.asarray(self.vectors)[:, None][:, :0]], np.zeros(len(self.vectors))
         first, end = self.done, min(self.done + units * self.unit, self.num_warmup)
         step_size = math.exp(self.averaging.log_step)
         if first < end:
             sampler, states = self.start(step_size, first)
         while self.done < end:
             steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
-            part = self.run(sampler, states, self.done, steps)
-            states = part.states
-            draws.append(part.draws)
-            accepted += np.asarray(part.stats["acceptance_rate"].mean(1)) * steps
-            self.kept.append((part.draws, part.stats | {"step_size": jnp.full_like(part.stats["lp"], step_size)}))
+            states, found, stats = self.run(sampler, states, self.done, steps)
+            draws.append(found)
+            accepted += stats["acceptance_rate"].mean(1) * steps
+            self.kept.append((found, stats | {"step_size": np.full_like(stats["lp"], step_size)}))
             self.done += steps
             self.report(steps)
-        self.vectors = jnp.concatenate([self.vectors[:, None], draws[-1]], 1)[:, -1]
+        if draws[-1].shape[1]:
+            self.vectors = jnp.asarray(draws[-1][:, -1])
         if first < end and self.has_step_size:
             self.averaging.update(_over_chains(accepted / (end - first)))
-        return jnp.concatenate(draws, 1)
+        return np.concatenate(draws, 1)
 
     @property
     def step_size(self) -> float:
@@ -286,13 +297,14 @@ class _Warmup:
         for _ in range(units):
             self.segment(1)
 
-    def choose_options(self) -> dict[str, Any] | None:
-        """Let the sampler choose options by the step size, and go on with these; None if it chooses none."""
-        if self.make.options_at(self.step_size) is None:
+    def choose_options(self, given: Configured) -> dict[str, Any] | None:
+        """Let the sampler choose the options that it was not given, and go on with them; None if it chooses none."""
+        if given.options_at(self.step_size) is None:
             return None
         self.tune(CHOOSING)
-        chosen = self.make.options_at(self.step_size)
-        self.begin(self.make.chosen(chosen))
+        chosen = given.options_at(self.step_size)
+        if chosen != self.make.sampler_options:
+            self.begin(given.chosen(chosen))
         return chosen
 
     def find_step_size(self) -> None:
@@ -302,9 +314,8 @@ class _Warmup:
         step_size, direction = 1.0, 0
         start = min(self.done, self.num_warmup - self.unit)
         for _ in range(DOUBLINGS):
-            part = self.run(*self.start(step_size, start), start, self.unit)
-            accepted = np.asarray(part.stats["acceptance_rate"].mean(1))
-            wanted = 1 if _over_chains(accepted) > self.averaging.target else -1
+            _, _, stats = self.run(*self.start(step_size, start), start, self.unit)
+            wanted = 1 if _over_chains(stats["acceptance_rate"].mean(1)) > self.averaging.target else -1
             if direction not in (0, wanted):
                 break
             direction = wanted
@@ -314,9 +325,9 @@ class _Warmup:
 
     def history(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return positions and statistics of all steps, on the host; of the statistics those that every part has."""
-        draws = np.concatenate([np.asarray(part) for part, _ in self.kept], 1)
+        draws = np.concatenate([part for part, _ in self.kept], 1)
         names = [name for name in self.kept[0][1] if all(name in stats for _, stats in self.kept)]
-        return draws, {name: np.concatenate([np.asarray(stats[name]) for _, stats in self.kept], 1) for name in names}
+        return draws, {name: np.concatenate([stats[name] for _, stats in self.kept], 1) for name in names}
 
 
 def _over_chains(acceptance: Float[np.ndarray, " chain"]) -> float:

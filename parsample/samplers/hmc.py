@@ -16,9 +16,9 @@ from parsample.samplers.langevin import LangevinState, state_at
 from parsample.samplers.leapfrog import integrate
 from parsample.samplers.mass import Mass
 
-# What warm-up chooses the leapfrog steps of a trajectory from: half octaves, so that few programs have to be compiled.
-# One step would be MALA.
-LENGTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+# What warm-up chooses the leapfrog steps of a trajectory from: few, as each needs a program of its own. One step would
+# be MALA.
+LENGTHS = (2, 4, 8, 16, 32, 64)
 
 
 class HMCInput(NamedTuple):
