@@ -90,7 +90,7 @@ def sample(
         sampler: a name in `SAMPLERS`, or a sampler's class. "hmc" mixes best over the package's targets; "mala" takes
             one gradient a step, and its iterations the fewest in a row.
         sampler_options: arguments of the sampler by name, such as {"num_integration_steps": 4} for "hmc", which warm-up
-            else chooses.
+            else chooses with the step size.
         num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
         num_samples: draws a chain, at most those where there is `until`.
         num_chains: chains.
