@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import parsample as ps
 num_samples, store = int(sys.argv[1]), sys.argv[2] or None
 began = time.perf_counter()
-ps.sample(lambda x: -0.5 * jnp.sum(x**2), initial_position=jnp.zeros(10), num_warmup=500, num_samples=num_samples,
-          num_chains=1, method="sequential", store=store, progress=False)
+ps.sample(lambda x: -0.5 * jnp.sum(x**2), "mala", initial_position=jnp.zeros(10), num_warmup=500,
+          num_samples=num_samples, num_chains=1, method="sequential", store=store, progress=False)
 seconds = time.perf_counter() - began
 files = [os.path.join(folder, name) for folder, _, names in os.walk(store or "") for name in names]
 print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, seconds, len(files),

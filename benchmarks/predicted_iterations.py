@@ -16,6 +16,7 @@ import numpy as np
 
 import parsample as ps
 from benchmarks.device import write_rows
+from benchmarks.suite import targets
 from parsample.coordinates import starts, to_standardised
 from parsample.warmup import adapt
 
@@ -23,16 +24,6 @@ HEADER = ("target", "sampler", "exponent", "method", "linear", "foreseen", "happ
 LIMIT = 256
 # MALA steps by this share of what warm-up finds: chains that are worth evaluating in parallel.
 SHARE = 0.25
-# Where the data lie that do not ship, in the folder that is given: the UCI file, and posteriordb's.
-DATA = {
-    "german_credit": "german.data-numeric",
-    "kidscore_interaction": "posteriors/kidiq-kidscore_interaction.json",
-    "blr": "posteriors/sblrc-blr.json",
-    "autoregressive": "posteriors/arK-arK.json",
-    "garch": "posteriors/garch-garch11.json",
-    "gp_regression": "posteriors/gp_pois_regr-gp_regr.json",
-    "lotka_volterra": "posteriors/hudson_lynx_hare-lotka_volterra.json",
-}
 
 
 def compare(target: ps.targets.Target, sampler_class: type[ps.samplers.Sampler], steps: int) -> list[list[Any]]:
@@ -64,10 +55,7 @@ def compare(target: ps.targets.Target, sampler_class: type[ps.samplers.Sampler],
 
 def compared(data: Path | None, steps: int) -> Iterator[list[Any]]:
     """Yield the rows, target by target; those whose data are not given are left out."""
-    for name, target_class in ps.TARGETS.items():
-        if name in DATA and data is None:
-            continue
-        target = target_class(data=data / DATA[name]) if name in DATA and data is not None else target_class()
+    for name, target in targets(data):
         for sampler in (ps.samplers.ULA, ps.samplers.MALA):
             yield from ([name, sampler.__name__, *row] for row in compare(target, sampler, steps))
             # Programs are kept in memory maps, of which a process may have 65,530.

@@ -12,11 +12,9 @@ import numpy as np
 
 import parsample as ps
 from benchmarks.device import write_rows
-from benchmarks.predicted_iterations import DATA
-from benchmarks.warmup import CHAINS, DRAWS, LEFT_OUT
-from parsample.diagnostics import summarize, worst
+from benchmarks.suite import targets
+from benchmarks.warmup import CHAINS, DRAWS, run
 from parsample.samplers import HMC
-from parsample.trace import as_datatree
 
 TIMES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 SEEDS = range(4)
@@ -31,20 +29,18 @@ def with_time(time: float) -> type[HMC]:
     return Timed
 
 
-def per_gradient(name: str, sampler: type[HMC], seed: int) -> float:
+def per_gradient(target: ps.targets.Target, sampler: type[HMC], seed: int) -> float:
     """Return effective draws of the worst variable in 1,000 gradients, those of warm-up not counted."""
-    settings: dict[str, Any] = {"num_samples": DRAWS, "method": "sequential", "compare": False, "progress": False}
-    trace = ps.sample(name, sampler, num_chains=CHAINS, seed=seed, **settings)
-    stats: Any = as_datatree(trace)["sample_stats"]
-    return 1000 * worst(summarize(trace)).ess_bulk / float(stats["n_steps"].sum())
+    draws, _, _, ess, length, *_ = run(target, sampler, "auto", False, seed)
+    return 1000 * ess / (CHAINS * draws * length)
 
 
 def rows() -> Iterator[list[Any]]:
     """Yield a row for each target, and the geometric means against the default's time."""
     samplers = [with_time(time) for time in TIMES]
     found = []
-    for name in (name for name in ps.TARGETS if name not in (*LEFT_OUT, *DATA)):
-        found.append([np.median([per_gradient(name, sampler, seed) for seed in SEEDS]) for sampler in samplers])
+    for name, target in targets():
+        found.append([np.median([per_gradient(target, sampler, seed) for seed in SEEDS]) for sampler in samplers])
         yield [name, *(f"{value:.3g}" for value in found[-1])]
     table = np.log(np.array(found))
     against = np.exp((table - table[:, [TIMES.index(HMC.trajectory_time)]]).mean(0))

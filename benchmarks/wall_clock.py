@@ -23,8 +23,7 @@ import numpyro.infer
 import parsample as ps
 from benchmarks.chains import PUBLISHED
 from benchmarks.device import write_rows
-from benchmarks.predicted_iterations import DATA
-from benchmarks.warmup import LEFT_OUT
+from benchmarks.suite import targets
 from parsample.coordinates import starts, to_standardised
 from parsample.engine import planner
 from parsample.engine.evaluate import evaluate
@@ -40,10 +39,8 @@ CHAINS, REPEATS = 4, 5
 # Draws a chain of the loops, and of the parallel methods; fewer where a run of the loop would take longer than SECONDS.
 DRAWS, PARALLEL_DRAWS, FEWEST, SECONDS = 10_000, 2048, 256, 1.0
 WINDOWS = (16, 64, 256)
-# What is not done after this share of as many iterations as draws is not waited for.
-SHARE = 2
-
-
+# A parallel run is stopped after one iteration for so many draws.
+SLOWEST_ADVANCE = 2
 # Seconds of compiling so far, as JAX reports them: NumPyro compiles in every run.
 COMPILING = [0.0]
 
@@ -54,10 +51,10 @@ def listen(event: str, duration_secs: float, **_: str | int) -> None:
         COMPILING[0] += duration_secs
 
 
-def medians(runs: Mapping[str, Callable[[jax.Array], Any]], repeats: int = REPEATS) -> dict[str, float]:
+def medians(runs: Mapping[str, Callable[[jax.Array], Any]]) -> dict[str, float]:
     """Return the median seconds of each without compiling, run in turns after one call that compiles it."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
+    for repeat in range(REPEATS + 1):
         for name, run in runs.items():
             key, start, compiled = jax.random.key(repeat), time.perf_counter(), COMPILING[0]
             jax.block_until_ready(run(key))
@@ -100,7 +97,7 @@ class Case:
 
     def parallel(self, draws: int, **options: Any) -> Callable[[jax.Array], Any]:
         """Return all chains by a parallel method."""
-        limit = draws // SHARE
+        limit = draws // SLOWEST_ADVANCE
         return self.ours(draws, lambda *given: ps.evaluate(*given, max_iterations=limit, throw=False, **options))
 
     def blackjax(self, draws: int) -> Callable[[jax.Array], Any]:
@@ -138,7 +135,6 @@ class Case:
             chain_method="vectorized",
             progress_bar=False,
         )
-
         mcmc.run(jax.random.key(0), init_params=self.starts)
 
         def run(key: jax.Array) -> Any:
@@ -195,11 +191,8 @@ def row(name: str, target: ps.targets.Target, sampler: str) -> list[Any]:
 def rows(data: Path | None, only: str) -> Iterator[list[Any]]:
     """Yield the rows, and at the end the geometric means; those of data that do not ship only where they are given."""
     found = []
-    for name, target_class in ps.TARGETS.items():
-        if name in LEFT_OUT or only not in name or (name in DATA and data is None):
-            continue
-        target = target_class(data=data / DATA[name]) if name in DATA and data else target_class()
-        for sampler in ("mala", "hmc"):
+    for name, target in targets(data):
+        for sampler in ("mala", "hmc") if only in name else ():
             found.append(row(name, target, sampler))
             yield found[-1]
     yield ["geometric mean", "", "", "", "", "", *(mean(found, place) for place in (6, 7)), *("", ""), *means(found)]

@@ -15,7 +15,7 @@ import numpy as np
 
 import parsample as ps
 from benchmarks.device import write_rows
-from benchmarks.predicted_iterations import DATA
+from benchmarks.suite import targets
 from parsample.diagnostics import summarize, worst
 from parsample.judgement import are_good
 from parsample.targets.density import LogDensity
@@ -31,8 +31,6 @@ CHAINS, DRAWS = 4, 5000
 HARD, MOST = ("banana", "funnel", "eight_schools_centered", "lotka_volterra"), 500_000
 UNTIL = {"ess": 400, "rhat": 1.01}
 NORMAL = "normal, condition number 10,000"
-# These are sampled by conditional updates, which warm-up has nothing to tell.
-LEFT_OUT = ("ising",)
 
 
 def correlated_normal(dim: int = 200, condition: float = 1e4) -> ps.targets.Target:
@@ -43,7 +41,9 @@ def correlated_normal(dim: int = 200, condition: float = 1e4) -> ps.targets.Targ
     return LogDensity(lambda x: -0.5 * x @ matrix @ x, jnp.zeros(dim))
 
 
-def run(target: ps.targets.Target, sampler: str, mass: str, until_good: bool, seed: int) -> list[float]:
+def run(
+    target: ps.targets.Target, sampler: str | type[ps.samplers.Sampler], mass: str, until_good: bool, seed: int
+) -> list[float]:
     """Return draws, whether they are good, R-hat, ESS, leapfrog steps, step size and acceptance, by the loop."""
     settings: dict[str, Any] = {"num_samples": DRAWS, "method": "sequential", "compare": False, "progress": False}
     if until_good:
@@ -78,10 +78,7 @@ def rows(data: Path | None) -> Iterator[list[Any]]:
     for sampler in ("hmc", "mala"):
         for mass in ("auto", "diagonal"):
             yield row(NORMAL, correlated_normal(), sampler, mass)
-    for name, target_class in ps.TARGETS.items():
-        if name in LEFT_OUT or (name in DATA and data is None):
-            continue
-        target = target_class(data=data / DATA[name]) if name in DATA and data else target_class()
+    for name, target in targets(data):
         yield row(name, target, "hmc")
         if name in HARD:
             yield row(name, target, "hmc", until_good=True)

@@ -88,7 +88,7 @@ def sample(
             needs an `initial_position`.
         *args: of a NumPyro model; with any other target the only one is the sampler.
         sampler: a name in `SAMPLERS`, or a sampler's class. "hmc" mixes best over the package's targets; "mala" takes
-            one gradient a step, and its iterations the fewest in a row.
+            one gradient a step, and an iteration of it two in sequence.
         sampler_options: arguments of the sampler by name, such as {"num_integration_steps": 4} for "hmc", which warm-up
             else chooses with the step size.
         num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
@@ -157,9 +157,10 @@ def sample(
         OSError: the store cannot be written any more; what it holds is safe.
         KeyboardInterrupt: it was interrupted; its attribute `trace` holds the draws so far, or they are in the store.
 
-    Cost: one gradient a warm-up step; then evaluations_per_step (see the verdict) times two gradients a step, in
-        parallel over the window. Device memory O(num_chains * 1024 * dim); host memory that of the trace, or with a
-        store that of some of its chunks (4 MiB a variable) and of what `groups` asks for on 1,024 draws of each chain.
+    Cost: the gradients of a step (one, or the leapfrog steps of a trajectory) a warm-up step; then
+        evaluations_per_step (see the verdict) times these and one more a step, in parallel over the window. Device
+        memory O(num_chains * 1024 * dim); host memory that of the trace, or with a store that of some of its chunks
+        (4 MiB a variable) and of what `groups` asks for on 1,024 draws of each chain.
     """
     target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)
     if kwargs:

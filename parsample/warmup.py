@@ -164,7 +164,8 @@ def adapt(
     Raises:
         ValueError: an unknown structure.
 
-    Cost: one gradient a step, a chain, in sequence; by a parallel method what that costs, a few dozen steps at a time.
+    Cost: the gradients of a step of the sampler, or of MALA's, a step, a chain, in sequence; by a parallel method what
+        that costs, a few dozen steps at a time.
 
     Source: Stan's windowed adaptation (Stan reference manual, "HMC algorithm parameters"); here chains share what they
     learn, parameters change only between segments, and the covariance is regularised without a unit. The acceptance
@@ -179,8 +180,9 @@ def adapt(
         return Adaptation(plain(target) if density is None else density, step_size or 0.1, vectors, empty, {})
     density = unscaled(plain(target), mass) if density is None else density
     adjusts = make.target_acceptance is not None
-    chooses = adjusts and step_size is None and not make.warm_up_by_mala
-    warmer = make if adjusts and not make.warm_up_by_mala else Configured(MALA)
+    warms_itself = adjusts and not make.warm_up_by_mala
+    chooses = warms_itself and step_size is None
+    warmer = make if warms_itself else Configured(MALA)
     if chooses:
         warmer = make.chosen(make.options_at(FIRST_STEP_SIZE))
     run = _Warmup(warmer, density, vectors, rng_keys, num_warmup, LOOP if plan is None else plan, report)
@@ -195,11 +197,11 @@ def adapt(
             run.kept.clear()
         run.tune(TUNING)
     chosen = run.choose_options(make) if chooses else None
-    if adjusts and make.warm_up_by_mala:
+    if adjusts and not warms_itself:
         run.begin(make)
         run.find_step_size()
     while run.done < num_warmup:
-        run.segment(1)
+        run.tune(1)
     found = run.step_size
     if not adjusts:
         share, power, power_of_dim = make.beside_mala

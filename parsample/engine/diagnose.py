@@ -152,8 +152,8 @@ def diagnose(
     With e the error of the guess, f(x) = f(true) + J e + q(e) gives e_new[t] = A e_new[t-1] + (J - A) e[t-1] + q(e).
     To first order this is the method's own error. To second order the method has in addition the change of A with the
     guess, which for Newton turns q into -q: the same size. What the forecast does not see is how A itself goes wrong
-    far from the true trajectory: over the targets of this package the median of foreseen / happened is 1.0 for Newton
-    and quasi-Newton, but single chains on strongly curved targets are off by a factor of up to 7
+    far from the true trajectory: over the targets of this package the median of foreseen / happened is 0.95 for Newton
+    and 1.0 for quasi-Newton, but single chains on strongly curved targets are off by a factor of up to 15
     (`benchmarks/results/predicted_iterations.md`). It needs no derivative after the first. The linear forecast leaves
     out q; where it is much lower, the chain is held up by what the Jacobians do not show, such as decisions to accept
     or reject.

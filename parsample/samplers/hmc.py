@@ -87,8 +87,9 @@ class HMC(PositionSampler):
     Source: Neal 2011, section 3.2, whose figure 2 is the step; Beskos et al. 2013 for the acceptance of 0.651;
     Zoltowski et al. 2025, section 4, for the two axes. Ours: a trajectory in parallel solves the leapfrog steps with
     half kicks merged, one gradient each, in coordinates in which the mass matrix is the identity. Trajectories of a
-    given time are Stan's static HMC, 2 pi long there; ours are 2. Those of 1.5 yield a sixth more effective draws a
-    gradient on average, and fewer a draw; those of 4 two fifths less (benchmarks/results/trajectory_time.md).
+    given time are Stan's static HMC, 2 pi long there; ours are 2. Over the package's targets, times of 1 to 3
+    yield within a fifth of the effective draws a gradient, the shorter ones most, and 4 two fifths less; in the most
+    dimensions 2 to 3 yield most (benchmarks/results/trajectory_time.md).
     """
 
     target_acceptance: ClassVar[float] = 0.651
