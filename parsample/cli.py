@@ -112,6 +112,14 @@ def sample(
         float | None,
         typer.Option(help="In units of the posterior's scale.", show_default="adapted by warm-up"),
     ] = None,
+    target_acceptance: Annotated[
+        float | None,
+        typer.Option(
+            "--acceptance",
+            help="To which warm-up steers the step size; 0.95 for fewer divergences.",
+            show_default="the sampler's own",
+        ),
+    ] = None,
     start: Annotated[str, typer.Option(help="Where chains start: random, or laplace for the mode.")] = "random",
     mass: Annotated[
         str, typer.Option(help="What warm-up learns of the covariance: auto, diagonal, dense or low_rank.")
@@ -183,6 +191,7 @@ def sample(
             until=good,
             seed=seed,
             step_size=step_size,
+            target_acceptance=target_acceptance,
             start=start,
             mass=mass,
             tune=tune,
@@ -289,6 +298,14 @@ def diagnose(
         float | None,
         typer.Option(help="In units of the posterior's scale.", show_default="adapted by warm-up"),
     ] = None,
+    target_acceptance: Annotated[
+        float | None,
+        typer.Option(
+            "--acceptance",
+            help="To which warm-up steers the step size; 0.95 for fewer divergences.",
+            show_default="the sampler's own",
+        ),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Data file, for the targets that need one.")] = None,
 ) -> None:
     """Foresee how many iterations each method would need, from a short run."""
@@ -300,6 +317,7 @@ def diagnose(
             num_warmup=warmup,
             num_steps=steps,
             step_size=step_size,
+            target_acceptance=target_acceptance,
             seed=seed,
         )
     except (ValueError, parsample.ConvergenceError) as error:

@@ -12,7 +12,7 @@ from parsample.engine import options
 from parsample.engine.diagnose import Diagnosis, diagnose
 from parsample.samplers import find
 from parsample.samplers.base import Sampler, check_step_size
-from parsample.samplers.configured import Configured
+from parsample.samplers.configured import Configured, check_steered
 from parsample.targets.given import as_target
 from parsample.warmup import adapt
 
@@ -27,6 +27,7 @@ def forecast(
     num_warmup: int = 1000,
     num_steps: int = 512,
     step_size: float | None = None,
+    target_acceptance: float | None = None,
     seed: int = 0,
 ) -> Diagnosis:
     """Foresee the iterations that each method would need on a chain of a posterior.
@@ -38,6 +39,7 @@ def forecast(
         num_warmup: warm-up steps of each of two chains.
         num_steps: of the chain that is looked at, solved at once.
         step_size: in standardised coordinates, dimensionless; None to let warm-up find it.
+        target_acceptance: that warm-up steers the step size to, as for `parsample.sample`.
         seed: a whole number.
 
     Returns:
@@ -50,11 +52,12 @@ def forecast(
     Cost: warm-up, and that of `parsample.diagnose`.
     """
     target, _, _ = as_target(target, (), {}, None, None)
-    make = Configured(find(sampler), sampler_options)
+    make = Configured(find(sampler), sampler_options, target_acceptance)
     num_warmup = options.whole("num_warmup", num_warmup, "the posterior's scale comes from it")
     num_steps = options.whole("num_steps", num_steps, "there must be something to look at")
     if step_size is not None:
         check_step_size(step_size)
+    check_steered(target_acceptance, step_size, num_warmup)
     keys = [jax.random.split(key, CHAINS) for key in jax.random.split(jax.random.key(seed), 3)]
     found = adapt(target, make, starts(target, keys[0]), keys[1], num_warmup, step_size=step_size)
     chain = make.chosen(found.sampler_options)(found.density, jnp.asarray(found.step_size, found.last.dtype))

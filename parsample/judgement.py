@@ -72,8 +72,8 @@ def what_to_do(summary: pandas.DataFrame, verdict: Verdict | None, divergences: 
             advice.append(f"Do not use these draws yet: {_more(found)}.")
     if divergences:
         advice.append(
-            f"{divergences:,} draws are divergent: look where they lie in the pair plot, and use a smaller step size "
-            "or another parametrisation."
+            f"{divergences:,} draws are divergent: look where they lie in the pair plot. Smaller steps "
+            "(--acceptance 0.95) or another parametrisation make them fewer."
         )
     if verdict is not None and verdict.approximate_steps:
         advice.append("The chain is an approximation, as asked; leave Picard's mismatch out for that of the loop.")

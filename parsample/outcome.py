@@ -17,6 +17,7 @@ from parsample.settings import sampler_name
 from parsample.tally import Tally
 from parsample.targets.base import Target
 from parsample.trace import Trace, build_trace
+from parsample.tuning import setting_words
 from parsample.verdict import Verdict
 from parsample.warmup import Adaptation
 
@@ -64,11 +65,10 @@ class Outcome(NamedTuple):
         """Return the sampler with what warm-up chose for it."""
         make, step_size = self.job.make, self.adaptation.step_size
         sampler = make(self.adaptation.density, step_size)
-        words = sampler_name(make.sampler_class)
-        if sampler.has_step_size:
-            words += f", step size {step_size:.3g}"
-        length = getattr(sampler, "num_integration_steps", None)
-        return words + ("" if length is None else f", leapfrog steps {length}")
+        name = sampler_name(make.sampler_class)
+        if not sampler.has_step_size:
+            return name
+        return f"{name}, {setting_words(step_size, getattr(sampler, 'num_integration_steps', None))}"
 
     def attributes(self, tally: Tally) -> dict[str, Any]:
         """Return the attributes of the trace: settings and verdict."""

@@ -24,7 +24,7 @@ from parsample.progress import Event, reporting
 from parsample.running import Job, Run
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK, Sampler, check_step_size
-from parsample.samplers.configured import Configured
+from parsample.samplers.configured import Configured, check_steered
 from parsample.scale import check_mass
 from parsample.settings import GIVEN, Settings, method_text, sampler_name
 from parsample.store import open_store, refuse_existing
@@ -58,6 +58,7 @@ def sample(
     initial_position: PyTree | None = None,
     bijectors: Mapping[str, Any] | None = None,
     step_size: float | None = None,
+    target_acceptance: float | None = None,
     start: Any = "random",
     mass: str = "auto",
     warmup_method: str | methods.Method = "sequential",
@@ -108,6 +109,8 @@ def sample(
             "unit_interval", "simplex", "ordered", or a distrax bijector (see `parsample.targets.LogDensity`); for a
             distrax distribution of one array the same for "x".
         step_size: in standardised coordinates, dimensionless; None to let warm-up find it.
+        target_acceptance: the mean acceptance rate, in (0, 1), that warm-up steers the step size to; None for the
+            sampler's own, 0.8 for "hmc". Higher means smaller steps, and fewer divergences.
         start: "random"; "laplace" for draws from the normal distribution at the mode, in whose coordinates warm-up
             begins; or positions in unconstrained numbers, with a leading axis for the chains.
         mass: what warm-up learns of the posterior's covariance: "diagonal", "dense", "low_rank" (a diagonal and the
@@ -181,6 +184,7 @@ def sample(
         method=method_text(method),
         window=window,
         step_size=step_size,
+        target_acceptance=target_acceptance,
         start=start if isinstance(start, str) else GIVEN,
         mass=mass,
         warmup_method=method_text(warmup_method),
@@ -218,10 +222,11 @@ def check_job(
     Raises:
         ValueError: an argument is not what it should be.
     """
-    make = Configured(sampler_class, settings.sampler_options)
+    make = Configured(sampler_class, settings.sampler_options, settings.target_acceptance)
     step_size, seed = settings.step_size, settings.seed
     if step_size is not None:
         check_step_size(step_size)
+    check_steered(settings.target_acceptance, step_size, settings.num_warmup)
     if not (hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= seed < 2**32):
         # In 32-bit mode JAX drops the upper half of longer seeds, and different ones would give the same chains.
         raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**32 - 1.")

@@ -40,6 +40,7 @@ class Settings:
     method: str = "quasi_newton"
     window: Any = None
     step_size: Any = None
+    target_acceptance: Any = None
     start: str = "random"
     mass: Any = "auto"
     warmup_method: str = "sequential"

@@ -24,6 +24,12 @@ LENGTHS = (1.0, 0.5, 0.0)
 PILOT = 512
 
 
+def setting_words(step_size: float, num_integration_steps: int | None) -> str:
+    """Return what warm-up or tuning chooses, in words."""
+    length = "" if num_integration_steps is None else f", {num_integration_steps} leapfrog steps"
+    return f"step size {step_size:.3g}{length}"
+
+
 class Pilot(NamedTuple):
     """What a setting gave in a pilot run.
 
@@ -60,8 +66,7 @@ class Pilot(NamedTuple):
 
     def words(self) -> str:
         """Return the setting and what it gave."""
-        length = self.num_integration_steps
-        setting = f"step size {self.step_size:.3g}" + (f", {length} leapfrog steps" if length else "")
+        setting = setting_words(self.step_size, self.num_integration_steps)
         return (
             f"{setting} ({self.ess_per_draw:.2g} effective draws a step, {self.iterations} iterations for "
             f"{self.steps} steps, exponent {self.exponent:.2g})"
@@ -150,9 +155,7 @@ def _lengths(make: Configured) -> list[Configured]:
     lengths = sorted({max(1, round(share * length)) for share in LENGTHS}, reverse=True)
     least = make.sampler_options.get("min_integration_steps") or 1
     return [
-        Configured(make.sampler_class, {**make.sampler_options, "num_integration_steps": count})
-        for count in lengths
-        if count >= least
+        make.chosen({**make.sampler_options, "num_integration_steps": count}) for count in lengths if count >= least
     ]
 
 

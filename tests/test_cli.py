@@ -65,7 +65,7 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
     options = {"sampler": "ula", "method": "newton", "window": "7", "warmup": "11", "samples": "12", "chains": "3"}
     options |= {"seed": "5", "step-size": "0.25", "atol": "1e-3", "rtol": "1e-2", "output": str(tmp_path)}
     options |= {"thin": "2", "store": str(tmp_path / "run.zarr"), "start": "laplace", "mass": "diagonal"}
-    options |= {"warmup-method": "picard", "tune": "rounds"}
+    options |= {"warmup-method": "picard", "tune": "rounds", "acceptance": "0.9"}
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
     arguments += ["--until", "ess=400", "--until", "rhat=1.01"]
     arguments += ["--option", "n=4", "--option", "ladder=[1.0, 0.5]", "--option", "scheme=baoab"]
@@ -85,6 +85,7 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
         "until": {"ess": 400, "rhat": 1.01},
         "seed": 5,
         "step_size": 0.25,
+        "target_acceptance": 0.9,
         "start": "laplace",
         "mass": "diagonal",
         "warmup_method": "picard",

@@ -22,3 +22,5 @@ def test_bad_input_is_refused() -> None:
         ps.forecast("banana", num_steps=0)
     with pytest.raises(ValueError, match=r"step_size is -1\.0, expected one finite number above 0"):
         ps.forecast("banana", step_size=-1.0)
+    with pytest.raises(ValueError, match=r"target_acceptance is 0\.9, but step_size is 0\.1, so that nothing is"):
+        ps.forecast("banana", step_size=0.1, target_acceptance=0.9)

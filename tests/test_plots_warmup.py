@@ -47,9 +47,15 @@ def test_the_lines_are_those_of_the_group(trace: Any) -> None:
     acceptance = plots.plot_warmup_acceptance(trace)
     expected = group["acceptance_rate"].values.astype(float).reshape(3, 40, 6).mean(2)
     np.testing.assert_allclose(levels(acceptance), expected, rtol=1e-6)
-    assert float(np.asarray(acceptance.lines[-1].get_ydata())[0]) == pytest.approx(0.651)
+    assert float(np.asarray(acceptance.lines[-1].get_ydata())[0]) == pytest.approx(0.8)
     legend: Any = acceptance.get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["covariance anew", "aim 0.651"]
+    assert [text.get_text() for text in legend.get_texts()] == ["covariance anew", "aim 0.8"]
+
+
+def test_the_aim_is_the_one_that_was_asked_for() -> None:
+    settings: dict[str, Any] = {"num_warmup": 80, "num_samples": 64, "num_chains": 1, "target_acceptance": 0.9}
+    trace = ps.sample("multivariate_normal", keep_warmup=True, method="sequential", progress=False, **settings)
+    assert read_warmup(trace).aim == 0.9
 
 
 def test_the_words_have_the_numbers() -> None:

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_the_statistics_of_the_sampler(schools: Tree) -> None:
     assert all(stats[name].dims == ("chain", "draw") for name in draws)
     assert stats["iterations"].dims == ("chain",)
     assert stats["is_accepted"].dtype == bool
-    assert float(stats["acceptance_rate"].mean()) == pytest.approx(0.651, abs=0.1)
+    assert float(stats["acceptance_rate"].mean()) == pytest.approx(0.8, abs=0.1)
     assert float(stats["acceptance_rate"].mean()) == pytest.approx(float(stats["is_accepted"].mean()), abs=0.02)
     assert np.unique(stats["step_size"]).size == 1
     assert np.all(stats["iterations"] > 0)
@@ -117,14 +118,28 @@ def test_the_verdict_speaks_of_this_run(schools: Tree) -> None:
     assert verdict.largest_residual >= float(stats["residual"].max())
     assert verdict.converged == (verdict.finished_sequentially == 0)
     assert verdict.compared_steps == 1024
-    # In single precision rounding decides now and then, differently on every processor: the verdict has to count it.
+    # In single precision rounding decides now and then, and a trajectory too long for its step magnifies it, on every
+    # processor otherwise: the verdict has to say what came of it.
     loop: Tree = as_datatree(ps.sample("eight_schools", num_samples=1024, method="sequential", progress=False))
     decisions = [trace["sample_stats"]["is_accepted"].values[:, :1024] for trace in (schools, loop)]
     assert verdict.decisions_that_differ == np.sum(decisions[0] != decisions[1])
-    assert np.sum(np.any(decisions[0] != decisions[1], 1)) <= 1, "in more than one of the four chains"
-    assert verdict.decisions_that_differ or verdict.largest_difference < 1e-2
+    apart = largest_difference(schools, loop, 1024)
+    # The verdict measures in coordinates in which the posterior is white, along directions of their own.
+    assert apart.max() / 4 < verdict.largest_difference < 4 * apart.max()
+    assert np.sum(apart > 1e-2) <= 1, "in more than one of the four chains"
     assert min(verdict.parallel_seconds, verdict.sequential_seconds, verdict.run_seconds) > 0
     assert 1 < verdict.evaluations_per_step < 16
+
+
+def largest_difference(one: Tree, other: Tree, steps: int) -> np.ndarray:
+    """Of each chain, over its first steps, in posterior standard deviations."""
+    found = []
+    for name in ("mu", "tau", "theta_trans"):
+        first, second = (tree["posterior"][name].values[:, :steps].reshape(4, steps, -1) for tree in (one, other))
+        if name == "tau":
+            first, second = np.log(first), np.log(second)
+        found.append((np.abs(first - second) / second.std((0, 1))).max((1, 2)))
+    return np.max(found, 0)
 
 
 def test_eight_schools_with_every_default_is_right(schools: Tree, shared_data: Path) -> None:
@@ -360,7 +375,32 @@ def test_warm_up_chooses_the_length_of_a_trajectory_where_it_may(
         assert expected != 8, "or this test could not fail"
     drawn = trace["sample_stats"]["n_steps"]
     assert int(drawn.max()) == expected
-    assert ps.read_verdict(trace).sampler == f"hmc, step size {step_size:.3g}, leapfrog steps {expected}"
+    assert ps.read_verdict(trace).sampler == f"hmc, step size {step_size:.3g}, {expected} leapfrog steps"
+
+
+@pytest.mark.parametrize("sampler", ["hmc", "mala", "rwm"])
+def test_the_acceptance_is_the_one_that_was_asked_for(sampler: str) -> None:
+    settings: dict[str, Any] = {"num_warmup": 1000, "step_size": None, "method": "sequential", "num_samples": 2000}
+    own = run("multivariate_normal", sampler, **settings)
+    asked = run("multivariate_normal", sampler, target_acceptance=0.95, **settings)
+    assert float(asked["sample_stats"]["acceptance_rate"].mean()) == pytest.approx(0.95, abs=0.03)
+    assert float(own["sample_stats"]["acceptance_rate"].mean()) < 0.85
+    assert ps.read_settings(asked).target_acceptance == 0.95
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target_acceptance": 1.0}, "target_acceptance is 1.0, expected a number between 0 and 1, such as 0.9; None "),
+        ({"target_acceptance": math.nan}, "target_acceptance is nan, expected a number between 0 and 1"),
+        ({"target_acceptance": 0.9, "sampler": "ula"}, "target_acceptance is 0.9, but ULA has no accept/reject; leave"),
+        ({"target_acceptance": 0.9, "step_size": 0.1}, "but step_size is 0.1, so that nothing is steered to it; leave"),
+        ({"target_acceptance": 0.9, "num_warmup": 0}, "target_acceptance is 0.9, but there is no warm-up"),
+    ],
+)
+def test_an_acceptance_that_nothing_can_be_steered_to_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ps.sample("banana", progress=False, **settings)
 
 
 def test_a_ladder_as_an_array_is_an_option() -> None:

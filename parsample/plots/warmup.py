@@ -7,12 +7,14 @@ report; each `plot_*` is the same from a trace, and returns the axes.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from parsample.plots.canvas import GREY, add_legend, axes_or_new, chain_colors, dress
 from parsample.samplers import SAMPLERS
+from parsample.settings import Settings
 from parsample.trace import Trace, as_datatree
 from parsample.warmup import covariance_steps
 
@@ -56,11 +58,18 @@ def read_warmup(trace: Trace) -> WarmupSteps:
     rows = tree[GROUP].data_vars
     step_size, rates = (np.asarray(rows[name].values, np.float64) for name in ("step_size", "acceptance_rate"))
     divergences = int(rows["diverging"].values.sum()) if "diverging" in rows else None
-    sampler = SAMPLERS.get(str(tree.attrs.get("sampler")))
-    # Of another's trace the segments are not known, and of a sampler that another one warms up neither is the aim.
+    # Of another's trace the segments are not known.
     changes = covariance_steps(rates.shape[1]) if "settings" in tree.attrs else ()
-    aim = None if sampler is None or sampler.warm_up_by_mala else sampler.target_acceptance
-    return WarmupSteps(step_size, rates, divergences, changes, aim)
+    return WarmupSteps(step_size, rates, divergences, changes, _aim(tree.attrs))
+
+
+def _aim(attributes: Mapping[Any, Any]) -> float | None:
+    """Return what the acceptance was steered to; of a sampler that another one warms up it is not known."""
+    sampler = SAMPLERS.get(str(attributes.get("sampler")))
+    if sampler is None or sampler.warm_up_by_mala:
+        return None
+    wanted = Settings.from_json(attributes["settings"]).target_acceptance if "settings" in attributes else None
+    return sampler.target_acceptance if wanted is None else wanted
 
 
 def plot_warmup_step_size(trace: Trace, ax: Axes | None = None) -> Axes:

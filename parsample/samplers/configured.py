@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 
+from parsample.engine import options
 from parsample.engine.names import unknown
 from parsample.samplers.base import Sampler
 
@@ -22,18 +23,26 @@ class Configured(eqx.Module):
     Args:
         sampler_class: the class.
         sampler_options: arguments of its constructor by name, all but the log density and the step size.
+        target_acceptance: to which warm-up steers the step size; None for that of the class.
 
     Raises:
-        ValueError: the sampler has no such option, or the run sets it. What an option's value may be the sampler
-            itself says, when it is made.
+        ValueError: the sampler has no such option, or the run sets it; or the acceptance is not in (0, 1), or the
+            sampler does not accept and reject. What an option's value may be the sampler itself says, when it is made.
     """
 
     sampler_class: type[Sampler] = eqx.field(static=True)
     sampler_options: dict[str, Any]
+    target_acceptance: float | None = eqx.field(static=True)
 
-    def __init__(self, sampler_class: type[Sampler], sampler_options: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        sampler_class: type[Sampler],
+        sampler_options: Mapping[str, Any] | None = None,
+        target_acceptance: Any = None,
+    ):
         """Check the names of the options."""
         self.sampler_class, self.sampler_options = sampler_class, dict(sampler_options or {})
+        self.target_acceptance = _acceptance(sampler_class, target_acceptance)
         known = [name for name in inspect.signature(sampler_class).parameters if name not in OF_THE_RUN]
         for name in self.sampler_options:
             if name in OF_THE_RUN:
@@ -51,12 +60,9 @@ class Configured(eqx.Module):
 
     def chosen(self, sampler_options: Mapping[str, Any] | None) -> "Configured":
         """Return the same sampler with options that were chosen since; with its own where that is None."""
-        return self if sampler_options is None else Configured(self.sampler_class, sampler_options)
-
-    @property
-    def target_acceptance(self) -> float | None:
-        """That of the class."""
-        return self.sampler_class.target_acceptance
+        if sampler_options is None:
+            return self
+        return Configured(self.sampler_class, sampler_options, self.target_acceptance)
 
     @property
     def beside_mala(self) -> tuple[float, float, float]:
@@ -67,3 +73,28 @@ class Configured(eqx.Module):
     def warm_up_by_mala(self) -> bool:
         """That of the class."""
         return self.sampler_class.warm_up_by_mala
+
+
+def check_steered(target_acceptance: float | None, step_size: float | None, num_warmup: int) -> None:
+    """Raise ValueError if an acceptance is wanted that no warm-up will steer the step size to."""
+    if target_acceptance is None or (step_size is None and num_warmup):
+        return
+    reason = "there is no warm-up" if step_size is None else f"step_size is {step_size}"
+    raise ValueError(
+        f"target_acceptance is {target_acceptance!r}, but {reason}, so that nothing is steered to it; leave one out."
+    )
+
+
+def _acceptance(sampler_class: type[Sampler], wanted: Any) -> float | None:
+    of_class = sampler_class.target_acceptance
+    if wanted is None:
+        return of_class
+    if of_class is None:
+        name = sampler_class.__name__
+        raise ValueError(f"target_acceptance is {wanted!r}, but {name} has no accept/reject; leave it out.")
+    if not (options.is_number(wanted) and 0 < wanted < 1):
+        raise ValueError(
+            f"target_acceptance is {wanted!r}, expected a number between 0 and 1, such as 0.9; None is "
+            f"{sampler_class.__name__}'s own, {of_class}."
+        )
+    return float(wanted)
