@@ -202,6 +202,7 @@ def _parallel(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> 
         return _details(*transition.step(*step))
 
     details = jax.lax.map(detail, (before, inputs), batch_size=min(BLOCK, plan.steps))
+    details = decided_by_the_states(sampler, before, whole.states, details, whole.is_within, plan)
     finished = whole.evaluations - solution.evaluations
     return Evaluated(
         whole.states,
@@ -213,3 +214,45 @@ def _parallel(sampler: Sampler, initial: PyTree, inputs: PyTree, plan: Plan) -> 
         finished,
         solution.history,
     )
+
+
+def decided_by_the_states(
+    sampler: Sampler,
+    before: PyTree,
+    states: PyTree,
+    details: tuple[Array, Array, dict[str, Array]],
+    is_within: Bool[Array, " steps"],
+    plan: Plan,
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Correct the details of steps whose accept decision fell otherwise in them than in the evaluation.
+
+    Where a decision hangs on less than rounding, two compiled programs may decide it differently. The chain went on
+    from the states, so these say what was decided: there the draw is the state, with its log density.
+
+    Args:
+        sampler: whose steps they are.
+        before: the unknowns in which each step begins, leading axis `steps`.
+        states: those in which it ended, by the evaluation.
+        details: of each step, made anew from `before`.
+        is_within: the steps at which the evaluation is exact; the others keep their details.
+        plan: for the tolerances.
+    """
+    position, lp, info = details
+    if sampler.target_acceptance is None:
+        return details
+    position_at = jax.vmap(lambda unknowns: sampler.resume(unknowns).position)
+    origin, end = position_at(before), position_at(states)
+    distance = lambda one, other: jnp.max(jnp.abs(one - other), -1)  # noqa: E731
+    apart, bound = distance(position, end), plan.atol + plan.rtol * jnp.max(jnp.abs(end), -1)
+    # Rejected here: the step should end where it began, but for the tolerance. Accepted here, at a proposal that may be
+    # known much less exactly: it was rejected in the evaluation if it ended nearer to where it began.
+    fell_otherwise = is_within & (apart > 10 * bound) & (~info["is_accepted"] | (distance(origin, end) < apart))
+
+    def correct(left: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        todo, position, lp = left
+        step = jnp.argmax(todo)
+        state: Any = sampler.resume(jax.tree.map(lambda leaf: leaf[step], states))
+        return todo.at[step].set(False), position.at[step].set(state.position), lp.at[step].set(state.logdensity)
+
+    _, position, lp = jax.lax.while_loop(lambda left: left[0].any(), correct, (fell_otherwise, position, lp))
+    return position, lp, info | {"is_accepted": info["is_accepted"] ^ fell_otherwise}

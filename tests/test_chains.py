@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parsample.chains import Plan, Segment, draw, run_segment
+from parsample.chains import Plan, Segment, decided_by_the_states, draw, evaluate_chains, run_segment
 from parsample.coordinates import plain
 from parsample.engine import methods
 from parsample.samplers import MALA, SAMPLERS
@@ -127,3 +127,34 @@ def test_the_log_density_belongs_to_the_draw(parallel: Segment) -> None:
     target = LogisticRegression()
     expected = jax.jit(jax.vmap(jax.vmap(target.logdensity)))(parallel.draws)
     CONVERGED.check(parallel.lp, expected)
+
+
+@pytest.mark.parametrize("force", ["accept", "reject"])
+def test_a_decision_is_that_of_the_states(loop: Segment, force: str) -> None:
+    """A chain that decided one step otherwise than its inputs say, as rounding may: the details have to follow it."""
+    states, inputs = STARTS[:1], draw(sampler(), KEYS[:1], STARTS[:1], 0, STEPS)
+    accepted = np.asarray(loop.info["is_accepted"][0])
+    step = int(np.flatnonzero(accepted[5:] != (force == "accept"))[0]) + 5
+    other = inputs._replace(log_uniform=inputs.log_uniform.at[0, step].set(-np.inf if force == "accept" else np.inf))
+    plan = Plan(methods.Sequential(), 16, STEPS, STEPS, 1e-5, 1e-5)
+    chain = evaluate_chains(sampler(), states, other, plan)
+    assert bool(chain.details[2]["is_accepted"][0, step]) == (force == "accept")
+    first, ends = jax.tree.map(lambda leaf: leaf[0], (states, chain.states))
+    before = jnp.concatenate([first[None], ends[:-1]])
+
+    @jax.jit
+    def details(before: jax.Array, inputs: Any, ends: jax.Array, is_within: jax.Array) -> Any:
+        found, info = jax.vmap(sampler().transition.step)(before, inputs)
+        given = found.position, found.logdensity, info._asdict()
+        return decided_by_the_states(sampler(), before, ends, given, is_within, plan)
+
+    exact = jnp.ones(STEPS, bool)
+    found = details(before, jax.tree.map(lambda leaf: leaf[0], inputs), ends, exact)
+    expected = jax.tree.map(lambda leaf: leaf[0], chain.details)
+    for one, two in zip(found[:2], expected[:2], strict=True):
+        CONVERGED.check(one, two)
+    np.testing.assert_array_equal(found[2]["is_accepted"], expected[2]["is_accepted"])
+    CONVERGED.check(found[2]["acceptance_rate"], expected[2]["acceptance_rate"])
+    # Steps that are only approximate keep theirs.
+    kept = details(before, jax.tree.map(lambda leaf: leaf[0], inputs), ends, exact.at[step].set(False))
+    assert bool(kept[2]["is_accepted"][step]) != (force == "accept")

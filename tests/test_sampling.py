@@ -131,6 +131,12 @@ def test_the_verdict_speaks_of_this_run(schools: Tree) -> None:
     assert 1 < verdict.evaluations_per_step < 16
 
 
+def test_a_draw_is_the_one_before_where_it_was_rejected(schools: Tree) -> None:
+    draws, accepted = schools["posterior"]["theta_trans"].values, schools["sample_stats"]["is_accepted"].values
+    moved = np.abs(np.diff(draws, axis=1)).max(-1)
+    assert moved[~accepted[:, 1:]].max() < 1e-4 < moved[accepted[:, 1:]].min()
+
+
 def largest_difference(one: Tree, other: Tree, steps: int) -> np.ndarray:
     """Of each chain, over its first steps, in posterior standard deviations."""
     found = []
