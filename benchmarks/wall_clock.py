@@ -37,10 +37,10 @@ HEADER = (
 )  # fmt: skip
 CHAINS, REPEATS = 4, 5
 # Draws a chain of the loops, and of the parallel methods; fewer where a run of the loop would take longer than SECONDS.
-DRAWS, PARALLEL_DRAWS, FEWEST, SECONDS = 10_000, 2048, 256, 1.0
+DRAWS, PARALLEL_DRAWS, FEWEST, SECONDS = 10_000, 512, 256, 1.0
 WINDOWS = (16, 64, 256)
 # The published method is stopped after one iteration for so many draws; ours have as many iterations as they need.
-PUBLISHED_ADVANCE = 8
+PUBLISHED_ADVANCE = 2
 # Seconds of compiling so far, as JAX reports them: NumPyro compiles in every run.
 COMPILING = [0.0]
 

@@ -50,7 +50,7 @@ def _short(path: Path) -> str:
 
 
 def _summary_table(summary: "pandas.DataFrame") -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("variable", overflow="fold")
     formats = {"mean": ".3g", "sd": ".3g", "q5": ".3g", "q95": ".3g"}
     formats |= {"ess_bulk": ".0f", "ess_tail": ".0f", "r_hat": ".4f"}
