@@ -25,7 +25,7 @@ SEEDS = range(4)
 class Setting(NamedTuple):
     """A column."""
 
-    jitter: float = 0.5
+    jitter: float = HMC(lambda x: -x @ x).step_size_jitter
     acceptance: float = HMC.target_acceptance
     time: float = HMC.trajectory_time
 

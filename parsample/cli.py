@@ -22,6 +22,20 @@ app = typer.Typer(
 )
 
 
+# Options that two commands have.
+StepSize = Annotated[
+    float | None, typer.Option(help="In units of the posterior's scale.", show_default="adapted by warm-up")
+]
+Acceptance = Annotated[
+    float | None,
+    typer.Option(
+        "--acceptance",
+        help="To which warm-up steers the step size; 0.95 for fewer divergences.",
+        show_default="the sampler's own",
+    ),
+]
+
+
 def main() -> None:
     """Run the command line."""
     _keep_compiled_programs()
@@ -108,18 +122,8 @@ def sample(
         typer.Option(metavar="NAME=VALUE", help="End when good: ess=400, rhat=1.01, seconds=60; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same trace.")] = 0,
-    step_size: Annotated[
-        float | None,
-        typer.Option(help="In units of the posterior's scale.", show_default="adapted by warm-up"),
-    ] = None,
-    target_acceptance: Annotated[
-        float | None,
-        typer.Option(
-            "--acceptance",
-            help="To which warm-up steers the step size; 0.95 for fewer divergences.",
-            show_default="the sampler's own",
-        ),
-    ] = None,
+    step_size: StepSize = None,
+    target_acceptance: Acceptance = None,
     start: Annotated[str, typer.Option(help="Where chains start: random, or laplace for the mode.")] = "random",
     mass: Annotated[
         str, typer.Option(help="What warm-up learns of the covariance: auto, diagonal, dense or low_rank.")
@@ -294,18 +298,8 @@ def diagnose(
     warmup: Annotated[int, typer.Option(help="Warm-up steps.")] = 1000,
     steps: Annotated[int, typer.Option(help="Steps of the chain that is looked at.")] = 512,
     seed: Annotated[int, typer.Option(help="The same seed gives the same chain.")] = 0,
-    step_size: Annotated[
-        float | None,
-        typer.Option(help="In units of the posterior's scale.", show_default="adapted by warm-up"),
-    ] = None,
-    target_acceptance: Annotated[
-        float | None,
-        typer.Option(
-            "--acceptance",
-            help="To which warm-up steers the step size; 0.95 for fewer divergences.",
-            show_default="the sampler's own",
-        ),
-    ] = None,
+    step_size: StepSize = None,
+    target_acceptance: Acceptance = None,
     data: Annotated[Path | None, typer.Option(help="Data file, for the targets that need one.")] = None,
 ) -> None:
     """Foresee how many iterations each method would need, from a short run."""
