@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import parsample as ps
-from parsample.coordinates import Standardised, plain
 from parsample.engine.methods import QuasiNewton
+from parsample.warmup.coordinates import Standardised, plain
 
 SEEDS = (0, 1, 2)
 HEADER = (

@@ -17,10 +17,10 @@ from jax.flatten_util import ravel_pytree
 
 import parsample as ps
 from benchmarks.device import write_table
-from parsample.coordinates import Standardised
 from parsample.engine.methods import QuasiNewton
 from parsample.samplers import Gibbs
 from parsample.targets.ising import CRITICAL_TEMPERATURE, Ising
+from parsample.warmup.coordinates import Standardised
 
 SEEDS = (0, 1, 2)
 HEADER = (

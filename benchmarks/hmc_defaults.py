@@ -16,8 +16,8 @@ import parsample as ps
 from benchmarks.device import write_rows
 from benchmarks.suite import targets
 from benchmarks.warmup import CHAINS, DRAWS
+from parsample.results.trace import as_datatree
 from parsample.samplers import HMC
-from parsample.trace import as_datatree
 
 SEEDS = range(4)
 

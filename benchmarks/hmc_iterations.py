@@ -16,11 +16,11 @@ import numpy as np
 import parsample as ps
 from benchmarks.chains import HEADER, SEEDS, measure
 from benchmarks.device import write_table
-from parsample.coordinates import Standardised, plain
 from parsample.engine.methods import BlockQuasiNewton, Newton, QuasiNewton
 from parsample.samplers import HMC
 from parsample.samplers.leapfrog import Leapfrog
 from parsample.samplers.mass import Mass
+from parsample.warmup.coordinates import Standardised, plain
 
 # Beyond this many the row has made its point.
 LARGEST_COUNT = 600

@@ -16,8 +16,8 @@ from jax.flatten_util import ravel_pytree
 import parsample as ps
 from benchmarks.chains import HEADER, PUBLISHED, SEEDS, eigenbasis_at_mode, measure
 from benchmarks.device import write_table
-from parsample.coordinates import plain
 from parsample.engine.methods import Newton, QuasiNewton
+from parsample.warmup.coordinates import plain
 
 
 def german_credit(path: Path) -> list[list[Any]]:

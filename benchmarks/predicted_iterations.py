@@ -17,8 +17,8 @@ import numpy as np
 import parsample as ps
 from benchmarks.device import write_rows
 from benchmarks.suite import targets
-from parsample.coordinates import starts, to_standardised
-from parsample.warmup import adapt
+from parsample.warmup.adapt import adapt
+from parsample.warmup.coordinates import starts, to_standardised
 
 HEADER = ("target", "sampler", "exponent", "method", "linear", "foreseen", "happened", "ratio")
 LIMIT = 256

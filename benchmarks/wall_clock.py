@@ -24,11 +24,11 @@ import parsample as ps
 from benchmarks.chains import PUBLISHED
 from benchmarks.device import write_rows
 from benchmarks.suite import targets
-from parsample.coordinates import starts, to_standardised
 from parsample.engine import planner
 from parsample.engine.evaluate import evaluate
 from parsample.samplers.configured import Configured
-from parsample.warmup import adapt
+from parsample.warmup.adapt import adapt
+from parsample.warmup.coordinates import starts, to_standardised
 
 HEADER = (
     "target", "dim", "sampler", "leapfrog steps", "draws", "loop, us a draw", "BlackJAX / loop", "NumPyro / loop",

@@ -16,10 +16,10 @@ import numpy as np
 import parsample as ps
 from benchmarks.device import write_rows
 from benchmarks.suite import targets
-from parsample.diagnostics import summarize, worst
-from parsample.judgement import are_good
+from parsample.results.judgement import are_good
+from parsample.results.summary import summarize, worst
+from parsample.results.trace import as_datatree
 from parsample.targets.density import LogDensity
-from parsample.trace import as_datatree
 
 HEADER = (
     "target", "dim", "sampler", "draws", "good", "largest R-hat", "smallest ESS", "ESS / draw", "ESS / 1,000 gradients",

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 import parsample as ps
-from parsample.coordinates import starts, to_standardised
-from parsample.warmup import adapt
+from parsample.warmup.adapt import adapt
+from parsample.warmup.coordinates import starts, to_standardised
 
 
 def settle(num_steps: int, num_warmup: int) -> dict[str, tuple[ps.Solution, float]]:

@@ -7,7 +7,7 @@ than `import jax`.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from parsample._version import __version__
 
 # Public name -> (module, name in it); None for the module itself.
 _PUBLIC: dict[str, tuple[str, str | None]] = {
@@ -30,33 +30,31 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "SAMPLERS": ("parsample.samplers", "SAMPLERS"),
     "targets": ("parsample.targets", None),
     "TARGETS": ("parsample.targets", "TARGETS"),
-    "Gaussian": ("parsample.surrogates", "Gaussian"),
-    "laplace": ("parsample.surrogates", "laplace"),
+    "Gaussian": ("parsample.engine.surrogates", "Gaussian"),
+    "laplace": ("parsample.engine.surrogates", "laplace"),
     # the front door
-    "sample": ("parsample.sampling", "sample"),
-    "resume": ("parsample.resuming", "resume"),
-    "Settings": ("parsample.settings", "Settings"),
-    "read_settings": ("parsample.settings", "read_settings"),
-    "diffuse": ("parsample.diffusing", "diffuse"),
-    "Diffused": ("parsample.diffusing", "Diffused"),
-    "forecast": ("parsample.forecasting", "forecast"),
-    "MCMC": ("parsample.mcmc", "MCMC"),
-    "Kernel": ("parsample.mcmc", "Kernel"),
-    "read_verdict": ("parsample.verdict", "read_verdict"),
-    "summarize": ("parsample.diagnostics", "summarize"),
-    "save_trace": ("parsample.trace", "save_trace"),
-    "load_trace": ("parsample.trace", "load_trace"),
-    "plots": ("parsample.plots", None),
-    "plot_trace_rank": ("parsample.plots", "plot_trace_rank"),
-    "write_report": ("parsample.html_report", "write_report"),
+    "sample": ("parsample.run.sample", "sample"),
+    "resume": ("parsample.run.resume", "resume"),
+    "Settings": ("parsample.run.settings", "Settings"),
+    "read_settings": ("parsample.run.settings", "read_settings"),
+    "diffuse": ("parsample.run.diffuse", "diffuse"),
+    "Diffused": ("parsample.run.diffuse", "Diffused"),
+    "forecast": ("parsample.run.forecast", "forecast"),
+    "MCMC": ("parsample.run.numpyro_mcmc", "MCMC"),
+    "Kernel": ("parsample.run.numpyro_mcmc", "Kernel"),
+    "read_verdict": ("parsample.results.verdict", "read_verdict"),
+    "summarize": ("parsample.results.summary", "summarize"),
+    "save_trace": ("parsample.results.trace", "save_trace"),
+    "load_trace": ("parsample.results.trace", "load_trace"),
+    "plots": ("parsample.report.plots", None),
+    "plot_trace_rank": ("parsample.report.plots", "plot_trace_rank"),
+    "write_report": ("parsample.report.html", "write_report"),
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from parsample import plots, samplers, targets
-    from parsample.diagnostics import summarize
-    from parsample.diffusing import Diffused, diffuse
+    from parsample import samplers, targets
     from parsample.engine import matrices, methods
     from parsample.engine.diagnose import Diagnosis, diagnose
     from parsample.engine.evaluate import evaluate, evaluate_sequential
@@ -65,18 +63,21 @@ if TYPE_CHECKING:
     from parsample.engine.predictability import lyapunov_exponent
     from parsample.engine.scan import solve_lds
     from parsample.engine.solution import ConvergenceError, Solution, Status
-    from parsample.forecasting import forecast
-    from parsample.html_report import write_report
-    from parsample.mcmc import MCMC, Kernel
-    from parsample.plots import plot_trace_rank
-    from parsample.resuming import resume
+    from parsample.engine.surrogates import Gaussian, laplace
+    from parsample.report import plots
+    from parsample.report.html import write_report
+    from parsample.report.plots import plot_trace_rank
+    from parsample.results.summary import summarize
+    from parsample.results.trace import load_trace, save_trace
+    from parsample.results.verdict import read_verdict
+    from parsample.run.diffuse import Diffused, diffuse
+    from parsample.run.forecast import forecast
+    from parsample.run.numpyro_mcmc import MCMC, Kernel
+    from parsample.run.resume import resume
+    from parsample.run.sample import sample
+    from parsample.run.settings import Settings, read_settings
     from parsample.samplers import SAMPLERS
-    from parsample.sampling import sample
-    from parsample.settings import Settings, read_settings
-    from parsample.surrogates import Gaussian, laplace
     from parsample.targets import TARGETS
-    from parsample.trace import load_trace, save_trace
-    from parsample.verdict import read_verdict
 
 
 def __getattr__(name: str) -> Any:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import parsample as ps
-from parsample import sampling, store, store_layout
-from parsample.progress import Event
-from parsample.trace import as_datatree
+from parsample.results.trace import as_datatree
+from parsample.run import disk as store
+from parsample.run import sample as sampling
+from parsample.run.progress import Event
+from parsample.store import layout as store_layout
 
 SETTINGS: dict[str, Any] = {"num_warmup": 80, "num_samples": 900, "num_chains": 2, "seed": 5, "progress": False}
 TARGET = "multivariate_normal"

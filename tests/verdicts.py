@@ -1,6 +1,6 @@
 """A verdict for tests that show one."""
 
-from parsample.verdict import Verdict
+from parsample.results.verdict import Verdict
 
 VERDICT = Verdict(
     method="quasi_newton",

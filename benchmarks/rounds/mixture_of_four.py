@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import parsample as ps
 from benchmarks.chains import HEADER, PUBLISHED, measure
 from benchmarks.device import write_table
-from parsample.coordinates import plain
 from parsample.engine.methods import Newton, QuasiNewton
+from parsample.warmup.coordinates import plain
 
 STEPS = 100_000
 GOAL = "<= 120, K <= 10"

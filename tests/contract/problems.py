@@ -15,10 +15,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 import parsample
-from parsample.coordinates import Standardised
 from parsample.engine.methods import METHODS
 from parsample.samplers import MALA, SAMPLERS, Sampler
 from parsample.targets import TARGETS, Target
+from parsample.warmup.coordinates import Standardised
 
 SEED = 0
 STEPS = 256

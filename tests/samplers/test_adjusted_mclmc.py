@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import parsample as ps
+from parsample.results.trace import as_datatree
 from parsample.samplers import AdjustedMCLMC
 from parsample.targets import Banana, EightSchools
-from parsample.trace import as_datatree
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 

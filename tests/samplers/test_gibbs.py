@@ -9,7 +9,6 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import parsample
-from parsample.coordinates import Standardised
 from parsample.engine.methods import Newton
 from parsample.engine.transition import GATES
 from parsample.samplers import Gibbs
@@ -17,6 +16,7 @@ from parsample.samplers.gibbs import Conditional
 from parsample.samplers.metropolis import MetropolisInput
 from parsample.targets import EightSchoolsConjugate, ProbitRegression
 from parsample.targets.ising import CRITICAL_TEMPERATURE, Ising
+from parsample.warmup.coordinates import Standardised
 from tests.samplers import textbook
 from tests.samplers.densities import counted
 from tests.tolerances import CONVERGED, SAME_COMPUTATION

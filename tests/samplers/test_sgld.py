@@ -7,13 +7,13 @@ import pytest
 from scipy.linalg import solve_discrete_lyapunov
 
 import parsample
-from parsample.coordinates import Standardised
 from parsample.engine.transition import GATES
 from parsample.samplers import SGHMC, SGLD, ULA
 from parsample.samplers.sgld import DEFAULT_SHARE, StochasticInput
 from parsample.samplers.ula import ULAInput
 from parsample.targets import LogisticRegression
 from parsample.targets.density import LogDensity
+from parsample.warmup.coordinates import Standardised
 from tests.samplers import textbook
 from tests.samplers.moments import check_moments
 from tests.samplers.test_mala import counted

@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 import parsample as ps
+from parsample.results.trace import as_datatree
 from parsample.targets.bijectors import NAMES, find
 from parsample.targets.density import LogDensity
-from parsample.trace import as_datatree
 from tests.tolerances import MIN_EFFECTIVE_SAMPLES, check_mean
 
 SETTINGS: dict[str, Any] = {"num_warmup": 500, "num_samples": 2000, "progress": False, "compare": False}

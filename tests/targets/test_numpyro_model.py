@@ -14,9 +14,9 @@ import pytest
 from scipy import stats
 
 import parsample as ps
-from parsample import sampling
+from parsample.results.trace import as_datatree, posterior_dataset
+from parsample.run import sample as sampling
 from parsample.targets import NumPyroModel
-from parsample.trace import as_datatree, posterior_dataset
 from tests.tolerances import MIN_EFFECTIVE_SAMPLES, SAME_COMPUTATION, check_mean
 
 FEATURES = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)

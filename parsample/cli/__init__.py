@@ -1,0 +1,1 @@
+"""The command line, thin: it reads options, calls the front doors and shows what they return."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: the trace, its groups and attributes, the summary, the verdict."""

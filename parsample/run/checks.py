@@ -1,0 +1,134 @@
+"""What a run is of, and whether it fits: the fingerprint of its model, its transform, and the memory it will take."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from parsample._version import __version__
+from parsample.results.groups import EVALUATION
+from parsample.run.segments import Job
+from parsample.targets.base import Target
+from parsample.warmup.coordinates import plain
+
+# Statistics of a draw that go into the trace, about; and what a segment has on the device beside the draws: inputs,
+# states, the guess and the states before each, each of the size of the unknowns.
+STATISTICS, COPIES = 8, 6
+
+
+def fingerprint(target: Target, vectors: Float[Array, "chain dim"]) -> dict[str, Any]:
+    """Return what must be the same when a run goes on: versions, and the model as its log density shows it.
+
+    Args:
+        target: to sample.
+        vectors: where the chains start, flat positions.
+    """
+    density = plain(target)
+    found = jax.jit(jax.vmap(lambda vector: target.logdensity(density.unravel(vector))))(vectors)
+    leaves = jax.tree_util.tree_leaves_with_path(target.position_template())
+    return {
+        "version": __version__,
+        "version of JAX": jax.__version__,
+        "target": target.name,
+        "dtype": str(vectors.dtype),
+        "number of chains": len(vectors),
+        "number of coordinates": vectors.shape[1],
+        "paths of the position": [jax.tree_util.keystr(path) for path, _ in leaves],
+        "log densities at the starts": np.asarray(found, np.float64).tolist(),
+    }
+
+
+def transform_name(transform: Callable | None) -> str | None:
+    """Return a name for a transform, for the settings."""
+    return None if transform is None else getattr(transform, "__qualname__", type(transform).__name__)
+
+
+def check_transform(transform: Callable, target: Target, groups: Sequence[str]) -> None:
+    """Raise ValueError unless a transform makes variables of a draw, and no group needs those that it replaces."""
+    needed = [name for name in groups if name not in ("prior", EVALUATION)]
+    if needed:
+        raise ValueError(
+            f"groups asks for {needed[0]!r}, which is made of the variables that transform replaces; leave one out."
+        )
+    draw = jax.eval_shape(lambda: target.constrain(target.position_template()))
+    try:
+        found = jax.eval_shape(transform, draw)
+    except Exception as error:
+        raise ValueError(
+            f"transform cannot be applied to a draw, which has {', '.join(draw)}: {type(error).__name__}: {error}"
+        ) from error
+    named = isinstance(found, dict) and found and all(isinstance(name, str) for name in found)
+    if not (named and all(hasattr(value, "shape") for value in found.values())):
+        raise ValueError(
+            f"transform returned a {type(found).__name__}, expected a dict of arrays by name, such as "
+            f"{{'{next(iter(draw))}': ...}}."
+        )
+
+
+def check_memory(job: Job, has_store: bool) -> None:
+    """Raise ValueError if a run would take more memory than there is, and say how many chains would fit.
+
+    A rough lower bound, from the sizes of the arrays alone.
+
+    Args:
+        job: what is asked for.
+        has_store: whether draws leave the memory.
+    """
+    settings, target = job.settings, job.target
+    vector, _ = ravel_pytree(target.position_template())
+    draw: Any = jax.eval_shape(lambda: target.constrain(target.position_template()))
+    draw = draw if job.transform is None else jax.eval_shape(job.transform, draw)
+    row = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(draw)) + STATISTICS * 4
+    dim = vector.size * vector.dtype.itemsize
+    # Warm-up draws the inputs of all its steps at once.
+    on_device = max(job.plan.steps * (COPIES * dim + row), settings.num_warmup * dim)
+    # Putting the segments together takes the trace once more.
+    on_host = job.plan.steps * row if has_store else 2 * row * (settings.num_samples // settings.thin)
+    on_host += settings.num_warmup * dim if settings.keep_warmup else 0
+    device, host = _device_bytes(), _host_bytes()
+    needs = [("the device", on_device, device), ("this machine", on_host, host)]
+    if device is None:
+        needs = [("this machine", on_device + on_host, host)]
+    for where, needed, there in needs:
+        if there is not None and settings.num_chains * needed > there:
+            fit = int(there // needed)
+            raise ValueError(
+                f"num_chains is {settings.num_chains}, which takes at least {_size(settings.num_chains * needed)} with "
+                f"{settings.num_samples:,} draws each, but {where} has {_size(there)} left; {fit or 'no'} chains would "
+                f"fit{'' if has_store else ', and more with fewer draws, thin= or store='}."
+            )
+
+
+def _device_bytes() -> int | None:
+    """Memory that is left on the device, None where it is the machine's own or not known."""
+    if jax.default_backend() == "cpu":
+        return None
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
+
+
+def _host_bytes() -> int | None:
+    """Memory that is left on this machine, or to this container; None where it is not known."""
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    except OSError:
+        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+        found += [] if limit == "max" else [max(0, int(limit) - used)]
+    except (OSError, ValueError):
+        pass
+    return min(found) if found else None
+
+
+def _size(number: Any) -> str:
+    return f"{number / 2**30:,.1f} GiB" if number >= 2**30 else f"{number / 2**20:,.0f} MiB"

@@ -1,0 +1,110 @@
+"""What is counted while chains run, and need not be kept for every step."""
+
+import dataclasses
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parsample.engine import methods
+from parsample.samplers.chains import Plan, Segment
+
+
+class Comparison(NamedTuple):
+    """The first segment by the sequential loop."""
+
+    compared_steps: int
+    parallel_seconds: float
+    sequential_seconds: float
+    largest_difference: float
+    decisions_that_differ: int
+
+
+NOT_COMPARED = Comparison(0, 0.0, 0.0, 0.0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """Counts over the segments so far.
+
+    Attributes:
+        done: steps that were run, whole segments.
+        window: of the plan.
+        steps: of a segment of the plan.
+        max_iterations: of the plan.
+        is_loop: whether the plan is the sequential loop.
+        iterations: of each chain.
+        evaluations: of each chain.
+        finished: steps of each chain that were left to the sequential loop, those beyond the last draw not counted.
+        approximate_steps: over all chains.
+        largest_residual: over all chains and steps.
+        divergences: over all chains.
+        run_seconds: wall time of the segments.
+        compile_seconds: wall time of compiling.
+        seconds: since the first segment began.
+        is_met: whether the draws are good enough to end.
+        comparison: with the sequential loop.
+    """
+
+    done: int
+    window: int
+    steps: int
+    max_iterations: int
+    is_loop: bool
+    iterations: tuple[int, ...]
+    evaluations: tuple[int, ...]
+    finished: tuple[int, ...]
+    approximate_steps: int = 0
+    largest_residual: float = 0.0
+    divergences: int = 0
+    run_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    seconds: float = 0.0
+    is_met: bool = False
+    comparison: Comparison = NOT_COMPARED
+
+    @staticmethod
+    def begin(plan: Plan, num_chains: int) -> "Tally":
+        """Return the counts before the first segment."""
+        none, is_loop = (0,) * num_chains, isinstance(plan.method, methods.Sequential)
+        return Tally(0, plan.window, plan.steps, plan.max_iterations, is_loop, none, none, none)
+
+    def plan(self, plan: Plan) -> Plan:
+        """Return the plan that the counts are of, which may have been made on another device, or by measuring."""
+        method = methods.Sequential() if self.is_loop else plan.method
+        return plan._replace(method=method, window=self.window, steps=self.steps, max_iterations=self.max_iterations)
+
+    def add(self, segment: Segment, num_samples: int, seconds: float) -> "Tally":
+        """Count a segment on the host that took so long; steps beyond `num_samples` are no draws."""
+        kept = min(self.steps, num_samples - self.done)
+        # The loop finishes a segment from some step to its end, and the last segment may end beyond the last draw.
+        finished = segment.finished - np.minimum(segment.finished, self.steps - kept)
+        divergent = segment.info.get("is_divergent", np.zeros((1, 1)))
+        return dataclasses.replace(
+            self,
+            done=self.done + self.steps,
+            iterations=_plus(self.iterations, segment.iterations),
+            evaluations=_plus(self.evaluations, segment.evaluations),
+            finished=_plus(self.finished, finished),
+            approximate_steps=self.approximate_steps + int(np.sum(~segment.is_within[:, :kept])),
+            largest_residual=max(self.largest_residual, float(segment.residual.max())),
+            divergences=self.divergences + int(np.sum(divergent[:, :kept])),
+            run_seconds=self.run_seconds + seconds,
+        )
+
+    def to_json(self) -> str:
+        """Return the counts as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Tally":
+        """Return the counts of `to_json`."""
+        fields: dict[str, Any] = json.loads(text)
+        for name in ("iterations", "evaluations", "finished"):
+            fields[name] = tuple(fields[name])
+        return Tally(**{**fields, "comparison": Comparison(*fields["comparison"])})
+
+
+def _plus(counts: tuple[int, ...], more: Any) -> tuple[int, ...]:
+    # Python's whole numbers: the device's own have 32 bits.
+    return tuple(count + int(number) for count, number in zip(counts, more, strict=True))

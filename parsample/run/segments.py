@@ -1,0 +1,201 @@
+"""Chains after warm-up: run segment by segment, and compared with the sequential loop."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from parsample.engine import methods, planner
+from parsample.engine.solution import Status
+from parsample.results.groups import Groups, evaluation_group
+from parsample.run.counts import NOT_COMPARED, Comparison, Tally
+from parsample.run.settings import Settings
+from parsample.run.until import Until, is_due
+from parsample.samplers.chains import Plan, Segment, begin, draw, run_segment, start_keys
+from parsample.samplers.configured import Configured
+from parsample.targets.base import Target
+from parsample.warmup.adapt import Adaptation
+from parsample.warmup.coordinates import to_standardised
+
+# Diagnostics of a step whose name in ArviZ's schema is another than BlackJAX's, which the samplers use.
+STATISTICS = {"is_divergent": "diverging", "num_integration_steps": "n_steps"}
+
+
+class Job(NamedTuple):
+    """What a run is asked for, checked.
+
+    Attributes:
+        target: to sample.
+        make: the sampler.
+        plan: how chains are evaluated, unless that is measured.
+        settings: the plain values.
+        good: when to end early.
+        transform: of the variables of a draw; None to keep them as they are.
+        start: where chains start: as `start` of `parsample.sample`.
+        warmup_plan: how warm-up is evaluated.
+    """
+
+    target: Target
+    make: Configured
+    plan: Plan
+    settings: Settings
+    good: Until
+    transform: Callable | None
+    start: Any
+    warmup_plan: Plan
+
+
+class Run:
+    """Chains after warm-up, and the time that compiling and running them took."""
+
+    def __init__(self, make: Configured, adaptation: Adaptation, rng_keys: jax.Array):
+        """Put the chains where warm-up left them."""
+        self.density = adaptation.density
+        self.sampler = make(self.density, jnp.asarray(adaptation.step_size, adaptation.last.dtype))
+        self.positions = to_standardised(self.density, adaptation.last)
+        self.rng_keys = rng_keys
+        self.first = begin(self.sampler, self.positions, start_keys(rng_keys))
+        self.step_size = adaptation.step_size
+        self.programs: list[tuple[Plan, Callable]] = []
+        self.transform: Callable | None = None
+        self.compile_seconds = 0.0
+
+    def segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Segment, float]:
+        """Run one segment, and say how long it took without compiling."""
+        inputs = draw(self.sampler, self.rng_keys, self.positions, start, plan.steps)
+        program = self.program(plan, states, inputs)
+        began = time.perf_counter()
+        segment = jax.block_until_ready(program(self.sampler, states, inputs, plan))
+        return segment, time.perf_counter() - began
+
+    def program(self, plan: Plan, states: PyTree, inputs: PyTree) -> Callable:
+        """Return the compiled program of a plan, compiling it if it is new."""
+        for known, program in self.programs:
+            # A method may hold arrays, which have neither a hash nor a plain equality.
+            if known[1:] == plan[1:] and bool(eqx.tree_equal(known.method, plan.method)):
+                return program
+        began = time.perf_counter()
+        run: Any = eqx.filter_jit(run_segment)
+        compiled = run.lower(self.sampler, states, inputs, plan).compile()
+        self.compile_seconds += time.perf_counter() - began
+        self.programs.append((plan, compiled))
+        return compiled
+
+    def all_segments(self, plan: Plan, tally: Tally, job: Job, report: Callable, kept: Any) -> Tally:
+        """Run the chains to their end, or until they are good.
+
+        Args:
+            plan: how.
+            tally: of the segments that are there.
+            job: what is asked for.
+            report: progress.
+            kept: a `Memory` or a `Store`: where the chains stand, and where their rows go.
+
+        Returns:
+            The counts.
+        """
+        num_samples = job.settings.num_samples
+        states, began = kept.states(self.first), time.perf_counter() - tally.seconds
+        # Asked at the start of a turn: a run that was killed between a segment and the question asks again.
+        while not (is_good := _is_good(job, tally, kept)) and tally.done < num_samples:
+            start, length = tally.done, min(plan.steps, num_samples - tally.done)
+            found, seconds = self.segment(plan, states, start)
+            states = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
+            if job.transform is not None:
+                found = found._replace(draws=self.transformed(job.transform, found.draws))
+            # The history of the first segment alone is of use.
+            segment = jax.device_get(found if start == 0 else found._replace(history=None))
+            if start == 0:
+                kept.see(evaluation_group(segment.history))
+            _check_finite(segment.states, length, start)
+            tally = tally.add(segment, num_samples, seconds)
+            if start == 0 and job.settings.compare:
+                now = time.perf_counter()
+                tally = dataclasses.replace(tally, comparison=self.compare(plan, segment, seconds))
+                began += time.perf_counter() - now
+            elapsed = time.perf_counter() - began
+            tally = dataclasses.replace(tally, compile_seconds=self.compile_seconds, seconds=elapsed)
+            kept.add(_rows(segment, start, length, job.settings.thin, self.step_size), tally, states)
+            report(
+                "sampling",
+                length,
+                acceptance_rate=float(np.mean(segment.info["acceptance_rate"])),
+                divergences=tally.divergences,
+                evaluations_per_step=float(np.mean(segment.evaluations)) / plan.steps,
+                iterations=int(np.max(segment.iterations)),
+            )
+        return dataclasses.replace(tally, is_met=is_good)
+
+    def transformed(self, transform: Callable, draws: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Return what a function makes of every draw."""
+        if self.transform is None:
+            self.transform = jax.jit(jax.vmap(jax.vmap(transform)))
+        return self.transform(draws)
+
+    def choose(self, plan: Plan) -> Plan:
+        """Time the candidates on the first segment, and return the plan of the fastest."""
+        plans = {"sequential": plan._replace(method=methods.Sequential()), "quasi_newton": plan}
+        runs = {name: lambda plan=plan: self.segment(plan, self.first, 0)[0] for name, plan in plans.items()}
+        return plans[planner.fastest(runs, "sequential")[0]]
+
+    def compare(self, plan: Plan, parallel: Segment, parallel_seconds: float) -> Comparison:
+        """Run the first segment by the sequential loop, and compare."""
+        if isinstance(plan.method, methods.Sequential):
+            return NOT_COMPARED
+        compile_seconds = self.compile_seconds
+        sequential, seconds = self.segment(plan._replace(method=methods.Sequential()), self.first, 0)
+        self.compile_seconds = compile_seconds
+        return Comparison(
+            plan.steps,
+            parallel_seconds,
+            seconds,
+            _largest_difference(parallel.states, sequential.states),
+            int(np.sum(parallel.info["is_accepted"] != np.asarray(sequential.info["is_accepted"]))),
+        )
+
+
+def _largest_difference(one: PyTree, other: PyTree) -> float:
+    differences = jax.tree.map(lambda a, b: float(np.max(np.abs(np.asarray(a) - np.asarray(b)))), one, other)
+    return max(jax.tree.leaves(differences))
+
+
+def _check_finite(states: PyTree, num_steps: int, start: int) -> None:
+    """Raise FloatingPointError unless the first `num_steps` states of every chain are finite; `start` is the first."""
+    leaves = [leaf[:, :num_steps].reshape(*leaf[:, :num_steps].shape[:2], -1) for leaf in jax.tree.leaves(states)]
+    finite = np.isfinite(np.concatenate(leaves, -1)).all(-1)
+    if finite.all():
+        return
+    chain, step = np.argwhere(~finite)[0]
+    raise FloatingPointError(
+        f"chain {chain} left the finite numbers at step {start + step}. {Status.NOT_FINITE.remedy}"
+    )
+
+
+def _is_good(job: Job, tally: Tally, kept: Any) -> bool:
+    """Say whether the draws so far are good enough to end, if they are to be looked at now."""
+    if not (job.good.is_given and tally.done):
+        return False
+    now = is_due(tally.done // tally.steps) or tally.done >= job.settings.num_samples
+    return now and job.good.is_met(kept.draws(), tally.seconds)
+
+
+def _rows(segment: Segment, start: int, kept: int, thin: int, step_size: float) -> Groups:
+    """Return the rows of a segment that are kept: of its first `kept` steps every `thin`-th, counted from step 1."""
+    # The last step of every `thin`, as NumPyro has it.
+    chosen = slice((-start - 1) % thin, kept, thin)
+
+    def few(values: Any) -> np.ndarray:
+        # A copy where it is less: a view would hold on to the whole segment.
+        return values[:, :kept] if thin == 1 else values[:, chosen].copy()
+
+    stats = {"lp": few(segment.lp)}
+    stats |= {STATISTICS.get(name, name): few(values) for name, values in segment.info.items()}
+    stats["residual"] = few(segment.residual)
+    stats["step_size"] = np.full_like(stats["lp"], step_size)
+    return {"posterior": {name: few(values) for name, values in segment.draws.items()}, "sample_stats": stats}

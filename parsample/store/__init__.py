@@ -1,0 +1,1 @@
+"""A trace as a Zarr folder, and the lock that keeps two runs from one."""

@@ -1,0 +1,177 @@
+"""The coordinates in which chains run: flat vectors, standardised by what warm-up learnt of the posterior.
+
+A sampler with inverse mass matrix L L^T on a position x does the same as one with the identity on z, where
+x = center + L z. In z the posterior has unit scale, so a tolerance means a fraction of a standard deviation, and the
+Jacobian of a step is nearly diagonal, so quasi-Newton needs few iterations.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key, PyTree
+
+from parsample.samplers.gibbs import Conditional, as_conditionals, draw_all, sweep
+from parsample.targets.base import Target
+from parsample.targets.density import path_name
+from parsample.warmup.low_rank import LowRank
+
+# A dense root costs dim^2 numbers and products, and needs more draws to estimate than it has rows.
+LARGEST_DENSE = 100
+
+
+class Standardised(eqx.Module):
+    """A target's log density in coordinates z, where the flat position is center + root z.
+
+    Attributes:
+        target: the target.
+        center: shape (dim,), in the units of the position.
+        root: shape (dim, dim), lower triangular, or (dim,) for a diagonal, or a `LowRank`.
+        unravel: flat position -> position.
+        surrogate: a log density that resembles this one in z; None where nothing is known of its scale.
+    """
+
+    target: Target
+    center: Float[Array, " dim"]
+    root: Float[Array, "dim dim"] | Float[Array, " dim"] | LowRank
+    unravel: Callable = eqx.field(static=True)
+    surrogate: Callable | None = None
+
+    def __call__(self, z: Float[Array, " dim"]) -> Float[Array, ""]:
+        """Return the target's log density (its own, without the determinant of the root)."""
+        return self.target.logdensity(self.position(z))
+
+    def vector(self, z: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """Return the flat position at z."""
+        if isinstance(self.root, LowRank):
+            return self.center + self.root.times(z)
+        return self.center + (self.root @ z if self.root.ndim == 2 else self.root * z)
+
+    def position(self, z: Float[Array, " dim"]) -> PyTree:
+        """Return the position at z."""
+        return self.unravel(self.vector(z))
+
+    def inverse(self, vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """Return the z of a flat position."""
+        centred = vector - self.center
+        if isinstance(self.root, LowRank):
+            return self.root.solve(centred)
+        if self.root.ndim == 1:
+            return centred / self.root
+        return jax.scipy.linalg.solve_triangular(self.root, centred, lower=True)
+
+    @property
+    def hessian_diagonal(self) -> Callable[[Array], Array] | None:
+        """The diagonal of the Hessian in z as a function of z, or None if the target does not know it."""
+        known = getattr(self.target, "hessian_diagonal", None)
+        if known is None:
+            return None
+        if isinstance(self.root, LowRank):
+            basis = self.root.dense()
+        else:
+            basis = self.root if self.root.ndim == 2 else jnp.diag(self.root)
+        return lambda z: known(self.position(z), basis)
+
+    @property
+    def conditional_updates(self) -> tuple[tuple, ...] | None:
+        """The target's conditional updates, all of them in one update of z, or None if it has none."""
+        known = getattr(self.target, "conditional_updates", None)
+        if known is None:
+            return None
+        whole = _Sweep(self, as_conditionals(known))
+        return ((None, whole.update, whole.draw),)
+
+    @property
+    def num_data(self) -> int | None:
+        """How many data the target can be estimated from, or None if it has no minibatches."""
+        return getattr(self.target, "num_data", None)
+
+    @property
+    def minibatch(self) -> Callable[[Array, Array], Array] | None:
+        """The target's estimate from a minibatch as a function of z and indices, or None if it has none."""
+        known = getattr(self.target, "minibatch", None)
+        return None if known is None else lambda z, indices: known(self.position(z), indices)
+
+
+class _Sweep(eqx.Module):
+    """All conditional updates of a target, as one update of z."""
+
+    density: Standardised
+    updates: tuple[Conditional, ...]
+
+    def draw(self, rng_key: Key[Array, ""], num_steps: int, dtype: Any) -> tuple:
+        return draw_all(self.updates, rng_key, num_steps, dtype)
+
+    def update(self, z: Float[Array, " dim"], inputs: tuple) -> Float[Array, " dim"]:
+        position = sweep(self.updates, self.density.position(z), inputs)
+        return self.density.inverse(ravel_pytree(position)[0])
+
+
+class StandardNormal(eqx.Module):
+    """The log density of independent standard normal variables, which standardised coordinates are meant to be."""
+
+    def __call__(self, z: Float[Array, " dim"]) -> Float[Array, ""]:
+        """Return the log density at z, up to a constant."""
+        return -0.5 * jnp.sum(z**2)
+
+    def hessian_diagonal(self, z: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """Return the diagonal of its Hessian, -1 everywhere."""
+        return jnp.full_like(z, -1)
+
+
+def plain(target: Target) -> Standardised:
+    """Return the target's own coordinates: center 0 and root 1."""
+    vector, unravel = ravel_pytree(target.position_template())
+    dense = vector.size <= LARGEST_DENSE
+    return Standardised(target, vector, jnp.eye(vector.size, dtype=vector.dtype) if dense else vector + 1, unravel)
+
+
+@eqx.filter_jit
+def to_standardised(density: Standardised, vectors: Float[Array, "chain dim"]) -> Float[Array, "chain dim"]:
+    """Return the standardised coordinates of flat positions."""
+    return jax.vmap(density.inverse)(vectors)
+
+
+def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "chain dim"]:
+    """Draw a start for every chain at which the log density and its gradient are finite.
+
+    Args:
+        target: to start in.
+        rng_keys: one a chain.
+        tries: how often a chain may draw again.
+
+    Raises:
+        ValueError: a chain found no such start; the sentence names the variables that are to blame.
+    """
+
+    @jax.jit
+    def attempt(key: Array) -> tuple[PyTree, Array, PyTree]:
+        position = target.initial_position(key)
+        return position, *jax.value_and_grad(target.logdensity)(position)
+
+    found = []
+    for chain, key in enumerate(rng_keys):
+        for again in range(tries):
+            position, value, gradient = attempt(jax.random.fold_in(key, again))
+            if bool(jnp.isfinite(value)) and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient)):
+                found.append(ravel_pytree(position)[0])
+                break
+        else:
+            raise ValueError(_no_start(target, chain, tries, position, value, gradient))
+    return jnp.stack(found)
+
+
+def _no_start(target: Target, chain: int, tries: int, position: PyTree, value: Array, gradient: PyTree) -> str:
+    bad = [
+        path_name(p) for p, leaf in jax.tree_util.tree_leaves_with_path(gradient) if not bool(jnp.isfinite(leaf).all())
+    ]
+    names = bad or [path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(position)]
+    what = "gradient" if bad and bool(jnp.isfinite(value)) else "log density"
+    return (
+        f"initial_position: chain {chain} found no start with a finite {what} in {tries} draws; the last one had log "
+        f"density {float(value):.3g}, with trouble in {', '.join(names)}; check the support of these variables, or "
+        "give an initial_position with a finite log density."
+    )

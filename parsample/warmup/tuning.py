@@ -1,0 +1,182 @@
+"""Tune for a parallel evaluation: pilot runs say which setting yields most effective draws a gradient in sequence."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from parsample.engine import methods
+from parsample.engine.predictability import lyapunov_exponent
+from parsample.results.summary import smallest_ess
+from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
+from parsample.samplers.configured import Configured
+from parsample.warmup.adapt import Adaptation
+from parsample.warmup.coordinates import to_standardised
+
+# What is tried: these shares of the step size that warm-up found; for HMC with these shares of its leapfrog steps, and
+# with one, which is MALA.
+STEP_SIZES = (1.0, 0.5, 0.25)
+LENGTHS = (1.0, 0.5, 0.0)
+# Steps of a pilot run, each chain.
+PILOT = 512
+
+
+def setting_words(step_size: float, num_integration_steps: int | None) -> str:
+    """Return what warm-up or tuning chooses, in words."""
+    length = "" if num_integration_steps is None else f", {num_integration_steps} leapfrog steps"
+    return f"step size {step_size:.3g}{length}"
+
+
+class Pilot(NamedTuple):
+    """What a setting gave in a pilot run.
+
+    Attributes:
+        step_size: dimensionless, in standardised coordinates.
+        num_integration_steps: of a trajectory; None for a sampler without.
+        acceptance_rate: the mean.
+        ess_per_draw: smallest bulk effective sample size of the coordinates, over all draws.
+        iterations: of the slowest chain, steps that were left to the loop counted as one each.
+        steps: a chain.
+        exponent: largest Lyapunov exponent of the first chain, natural logarithm per step.
+    """
+
+    step_size: float
+    num_integration_steps: int | None
+    acceptance_rate: float
+    ess_per_draw: float
+    iterations: int
+    steps: int
+    exponent: float
+
+    @property
+    def per_round(self) -> float:
+        """Effective draws of one chain for each gradient that has to wait for another, evaluated in parallel.
+
+        In an iteration these are as many as in a step, and the one where the step begins.
+        """
+        return self.ess_per_draw * self.steps / (self.iterations * ((self.num_integration_steps or 1) + 1))
+
+    @property
+    def per_gradient(self) -> float:
+        """Effective draws a gradient of the sequential loop."""
+        return self.ess_per_draw / (self.num_integration_steps or 1)
+
+    def words(self) -> str:
+        """Return the setting and what it gave."""
+        setting = setting_words(self.step_size, self.num_integration_steps)
+        return (
+            f"{setting} ({self.ess_per_draw:.2g} effective draws a step, {self.iterations} iterations for "
+            f"{self.steps} steps, exponent {self.exponent:.2g})"
+        )
+
+
+class Tuned(NamedTuple):
+    """The setting with most effective draws a gradient in sequence, and all that were tried.
+
+    Attributes:
+        make: the sampler with its options.
+        step_size: dimensionless, in standardised coordinates.
+        chosen: its pilot run.
+        sequential: that of the setting with most effective draws a gradient, which the loop would take.
+        pilots: all of them.
+    """
+
+    make: Configured
+    step_size: float
+    chosen: Pilot
+    sequential: Pilot
+    pilots: tuple[Pilot, ...]
+
+    @property
+    def text(self) -> str:
+        """What was traded, as a sentence."""
+        if self.chosen == self.sequential:
+            return f"{self.chosen.words()}, which is the best for the loop as well"
+        gain = self.chosen.per_round / self.sequential.per_round
+        return (
+            f"{self.chosen.words()}; the best for the loop is {self.sequential.words()}: {gain:.3g} times as many "
+            "effective draws for the gradients that have to wait for each other"
+        )
+
+
+def check_tune(tune: Any, make: Configured, method: str | methods.Method) -> None:
+    """Raise ValueError unless `tune` is None, or "rounds" with a sampler and a method that there is a choice for."""
+    if tune is None:
+        return
+    if tune != "rounds":
+        raise ValueError(f"tune is {tune!r}, expected None or 'rounds'.")
+    if make.target_acceptance is None:
+        name = make.sampler_class.__name__
+        raise ValueError(
+            f"tune is 'rounds', but {name} has no accept/reject: its step size is its bias; leave tune out."
+        )
+    if method in ("auto", "sequential") or isinstance(method, methods.Sequential):
+        raise ValueError(
+            f"tune is 'rounds', but method is {method!r}, expected a parallel one, such as 'quasi_newton'."
+        )
+
+
+def tune_for_rounds(make: Configured, adaptation: Adaptation, rng_keys: Array, plan: Plan) -> Tuned:
+    """Try some settings on short runs from where warm-up ended, and choose that with most effective draws a round.
+
+    A round is a gradient of every step of the window: all of them can run at once, and an iteration has as many in
+    sequence as a step has, and one. Shorter steps mix less a draw, and make the chain more predictable, so that it
+    needs fewer iterations; shorter trajectories have fewer gradients in sequence, too.
+
+    Args:
+        make: the sampler with its options.
+        adaptation: what warm-up found.
+        rng_keys: one a chain.
+        plan: how the run is to be evaluated.
+
+    Cost: three pilot runs of 512 steps, for a sampler with `num_integration_steps` nine, which compiles three
+        programs.
+    """
+    plan = plan._replace(steps=PILOT, window=min(plan.window, PILOT), max_iterations=PILOT)
+    tried = []
+    for maker in _lengths(make):
+        for share in STEP_SIZES:
+            tried.append((maker, _pilot(maker, adaptation, share * adaptation.step_size, rng_keys, plan)))
+    # A setting whose chains did not move has no effective draws, NaN.
+    order = lambda value: -1.0 if np.isnan(value) else value  # noqa: E731
+    found, chosen = max(tried, key=lambda row: order(row[1].per_round))
+    pilots = tuple(pilot for _, pilot in tried)
+    sequential = max(pilots, key=lambda pilot: order(pilot.per_gradient))
+    return Tuned(found, chosen.step_size, chosen, sequential, pilots)
+
+
+def _lengths(make: Configured) -> list[Configured]:
+    length = getattr(make(lambda x: -x @ x), "num_integration_steps", None)
+    if length is None:
+        return [make]
+    lengths = sorted({max(1, round(share * length)) for share in LENGTHS}, reverse=True)
+    least = make.sampler_options.get("min_integration_steps") or 1
+    return [
+        make.chosen({**make.sampler_options, "num_integration_steps": count}) for count in lengths if count >= least
+    ]
+
+
+_evaluate = eqx.filter_jit(evaluate_chains)
+
+
+def _pilot(make: Configured, adaptation: Adaptation, step_size: float, rng_keys: Array, plan: Plan) -> Pilot:
+    sampler = make(adaptation.density, jnp.asarray(step_size, adaptation.last.dtype))
+    positions = to_standardised(adaptation.density, adaptation.last)
+    states = begin(sampler, positions, start_keys(rng_keys))
+    inputs = draw(sampler, rng_keys, positions, 0, plan.steps)
+    found = _evaluate(sampler, states, inputs, plan)
+    position, _, info = found.details
+    first = jax.tree.map(lambda leaf: leaf[0], (states, inputs))
+    draws = np.asarray(position)
+    return Pilot(
+        step_size=step_size,
+        num_integration_steps=getattr(sampler, "num_integration_steps", None),
+        acceptance_rate=float(info["acceptance_rate"].mean()),
+        ess_per_draw=smallest_ess({"position": draws}) / (draws.shape[0] * draws.shape[1]),
+        iterations=int((found.iterations + found.finished).max()),
+        steps=plan.steps,
+        exponent=float(lyapunov_exponent(sampler.transition, *first).exponent),
+    )

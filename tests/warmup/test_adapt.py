@@ -1,0 +1,281 @@
+"""Warm-up finds the step size and the scale of the posterior, whatever its length."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsample.engine import methods
+from parsample.results.trace import build_trace, import_arviz, posterior_dataset
+from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, ULA, Sampler
+from parsample.samplers.chains import Plan, draw, run_segment
+from parsample.targets import EightSchools, MultivariateNormal, Target
+from parsample.targets.density import LogDensity
+from parsample.warmup import adapt as warmup
+from parsample.warmup import scale
+from parsample.warmup.adapt import Adaptation, DualAveraging, adapt
+from parsample.warmup.coordinates import LARGEST_DENSE, plain, starts, to_standardised
+from parsample.warmup.low_rank import LowRank
+from tests.tolerances import CONVERGED, MIN_EFFECTIVE_SAMPLES, SAME_COMPUTATION, STATISTICAL
+from tests.warmup.test_coordinates import matrix_of
+
+DIM = 10
+CHAINS = 4
+
+
+def ill_conditioned() -> np.ndarray:
+    """A covariance with standard deviations from 0.03 to 30 along directions that are no coordinates."""
+    directions, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(DIM, DIM)))
+    return directions @ np.diag(np.logspace(-3, 3, DIM)) @ directions.T
+
+
+COVARIANCES = {"unit": np.eye(DIM), "ill-conditioned": ill_conditioned()}
+
+
+def keys(seed: int, chains: int = CHAINS) -> jax.Array:
+    return jax.random.split(jax.random.key(seed), chains)
+
+
+def run(
+    target: Target, num_warmup: int, sampler: type[Sampler] = MALA, chains: int = CHAINS, **keywords: Any
+) -> Adaptation:
+    return adapt(target, sampler, starts(target, keys(1, chains)), keys(2, chains), num_warmup, **keywords)
+
+
+@functools.cache
+def adapted(name: str) -> tuple[MultivariateNormal, Adaptation]:
+    target = MultivariateNormal(covariance=COVARIANCES[name])
+    return target, run(target, 4000, keep_draws=True)
+
+
+@pytest.mark.parametrize("name", COVARIANCES)
+def test_the_step_size_gives_the_acceptance_that_mala_wants(name: str) -> None:
+    _, found = adapted(name)
+    sampler = MALA(found.density, jnp.asarray(found.step_size))
+    first = to_standardised(found.density, found.last)
+    plan = Plan(methods.Sequential(), 1, 1024, 1024, 1e-5, 1e-5)
+    segment = jax.jit(lambda z, inputs: run_segment(sampler, z, inputs, plan))(
+        first, draw(sampler, keys(3), first, 0, 1024)
+    )
+    assert float(segment.info["acceptance_rate"].mean()) == pytest.approx(0.574, abs=0.08)
+    assert np.mean(segment.info["is_accepted"]) == pytest.approx(0.574, abs=0.1)
+
+
+@pytest.mark.parametrize("name", COVARIANCES)
+def test_the_coordinates_have_unit_scale(name: str) -> None:
+    """In the coordinates that were found the true covariance is the identity, within what the draws can tell."""
+    _, found = adapted(name)
+    root = np.asarray(matrix_of(found.density.root), np.float64)
+    assert np.array_equal(root, np.tril(root))
+    inside = np.linalg.solve(root, np.linalg.solve(root, COVARIANCES[name]).T)
+    unit = 4000 // warmup.UNITS
+    start = sum(warmup.COVARIANCE_SEGMENTS[:-1]) + warmup.FIRST + 3 * warmup.TUNING
+    last = found.draws[:, start * unit : (start + warmup.COVARIANCE_SEGMENTS[-1]) * unit]
+    center = last.reshape(-1, DIM).mean(0)
+    SAME_COMPUTATION.check(np.asarray(found.density.center) / math.sqrt(30), center / math.sqrt(30))
+    whitened = np.linalg.solve(root, (last - center).reshape(-1, DIM).T).T.reshape(last.shape)
+    squares = build_trace({"posterior": {"squares": whitened**2}})
+    effective = float(import_arviz().ess(posterior_dataset(squares))["squares"].min())
+    assert effective > MIN_EFFECTIVE_SAMPLES
+    np.testing.assert_allclose(np.diag(inside), 1, atol=STATISTICAL * math.sqrt(2 / effective))
+    np.testing.assert_allclose(inside - np.diag(np.diag(inside)), 0, atol=STATISTICAL / math.sqrt(effective))
+
+
+def test_the_root_is_that_of_the_regularised_covariance_of_the_draws() -> None:
+    _, found = adapted("ill-conditioned")
+    unit = 4000 // warmup.UNITS
+    start = (8 + 4 + 2 + 8 + 2 + 16 + 2) * unit
+    draws = found.draws[:, start : start + 28 * unit].reshape(-1, DIM).astype(np.float64)
+    n = len(draws)
+    covariance = np.cov(draws.T)
+    expected = n / (n + 5) * covariance + 1e-3 * 5 / (n + 5) * np.diag(np.diag(covariance))
+    root = np.asarray(matrix_of(found.density.root), np.float64)
+    np.testing.assert_allclose(root @ root.T, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("num_warmup", [1, 7, 100, 1003])
+def test_any_length_gives_exactly_that_many_steps(num_warmup: int) -> None:
+    reported: list[int] = []
+    found = run(MultivariateNormal(), num_warmup, keep_draws=True, report=reported.append)
+    assert sum(reported) == num_warmup
+    assert min(reported) > 0
+    assert found.draws.shape == (CHAINS, num_warmup, 2)
+    np.testing.assert_array_equal(found.draws[:, -1], found.last)
+    assert np.all(np.isfinite(found.draws))
+    assert np.all(np.isfinite(matrix_of(found.density.root)))
+    assert found.step_size > 0
+
+
+PARALLEL = Plan(methods.QuasiNewton(), 16, 1, 1, 1e-12, 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("sampler", [MALA, GHMC])
+def test_in_parallel_warm_up_is_the_same_as_in_the_loop(sampler: type[Sampler]) -> None:
+    """GHMC keeps its momentum from step to step, so where a segment is cut into parts must not matter."""
+    target = EightSchools() if sampler is MALA else MultivariateNormal()
+    loop, parallel = (run(target, 160, sampler, keep_draws=True, plan=plan) for plan in (None, PARALLEL))
+    moves = [np.abs(np.diff(found.draws, axis=1)).max(-1) > 1e-9 for found in (loop, parallel)]
+    np.testing.assert_array_equal(moves[1], moves[0])
+    assert 0.3 < moves[0].mean() < 1
+    CONVERGED.check(parallel.draws, loop.draws)
+    CONVERGED.check(parallel.stats["step_size"], loop.stats["step_size"])
+    CONVERGED.check(*(matrix_of(found.density.root) for found in (parallel, loop)))
+    assert np.ptp(loop.stats["step_size"]) > 0
+
+
+@pytest.mark.parametrize("sampler", [MALA, HMC])
+def test_a_chain_that_is_stuck_gets_the_small_steps_by_which_it_leaves(sampler: type[Sampler]) -> None:
+    """At 30 the density falls so steeply that a step that suits the other chains, near 0, is never accepted."""
+    target = LogDensity(lambda x: -0.25 * jnp.sum(x**4), jnp.zeros(1))
+    vectors = jnp.array([[30.0], [0.1], [-0.2], [0.3]])
+    found = adapt(target, sampler, vectors, keys(2, 4), 800)
+    assert np.all(np.abs(found.last) < 3)
+    # And it does not hold the others back for good: the scale is that of x, about 0.8, and a step is about its size.
+    assert 0.4 < float(matrix_of(found.density.root)[0, 0]) < 1.6
+    assert found.step_size > 0.3
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_part_that_does_not_converge_is_finished_by_the_loop() -> None:
+    """Jacobi needs as many iterations as steps, and 64 are allowed: of parts of 80 steps 16 are left."""
+    plan = PARALLEL._replace(method=methods.Jacobi(), window=1)
+    loop, parallel = (run(MultivariateNormal(), 1600, keep_draws=True, plan=choice) for choice in (None, plan))
+    CONVERGED.check(parallel.draws, loop.draws)
+
+
+def test_statistics_are_kept_beside_the_draws_and_speak_of_them() -> None:
+    target = MultivariateNormal()
+    found = run(target, 160, HMC, keep_draws=True)
+    assert set(found.stats) == {"lp", "acceptance_rate", "is_divergent", "step_size"}
+    assert all(values.shape == (CHAINS, 160) for values in found.stats.values())
+    lp = jax.vmap(jax.vmap(lambda x: target.logdensity(found.density.unravel(x))))(jnp.asarray(found.draws))
+    np.testing.assert_allclose(found.stats["lp"], lp, rtol=1e-4, atol=1e-4)
+    assert len(np.unique(found.stats["step_size"][0])) > 10
+    assert run(target, 16, HMC).stats == {}
+
+
+def test_one_chain_is_enough() -> None:
+    found = run(MultivariateNormal(), 160, chains=1, keep_draws=True)
+    assert found.draws.shape == (1, 160, 2)
+    assert np.all(np.isfinite(matrix_of(found.density.root)))
+
+
+def test_the_draws_are_kept_only_on_request() -> None:
+    kept, left = (run(MultivariateNormal(), 100, keep_draws=keep) for keep in (True, False))
+    assert left.draws.shape == (CHAINS, 0, 2)
+    np.testing.assert_array_equal(kept.last, left.last)
+    assert kept.step_size == left.step_size
+
+
+def test_without_warm_up_the_coordinates_are_the_target_s_own() -> None:
+    target = MultivariateNormal()
+    vectors = starts(target, keys(1))
+    for given, expected in ((None, 0.1), (0.7, 0.7)):
+        found = adapt(target, MALA, vectors, keys(2), 0, step_size=given)
+        assert found.step_size == expected
+        np.testing.assert_array_equal(found.last, vectors)
+        np.testing.assert_array_equal(matrix_of(found.density.root), np.eye(2))
+        np.testing.assert_array_equal(found.density.center, np.zeros(2))
+        assert found.draws.shape == (CHAINS, 0, 2)
+
+
+def test_a_step_size_that_is_given_is_kept_and_the_coordinates_are_adapted() -> None:
+    found, free = run(MultivariateNormal(), 400, step_size=0.123), run(MultivariateNormal(), 400)
+    assert found.step_size == 0.123
+    assert free.step_size != 0.123
+    np.testing.assert_array_equal(matrix_of(found.density.root), matrix_of(free.density.root))
+    assert abs(float(matrix_of(found.density.root)[1, 0])) > 0.5
+
+
+def test_a_sampler_without_accept_is_warmed_up_by_mala_and_steps_a_tenth() -> None:
+    unadjusted, adjusted = run(MultivariateNormal(), 400, ULA), run(MultivariateNormal(), 400)
+    assert unadjusted.step_size == pytest.approx(0.1 * adjusted.step_size)
+    np.testing.assert_array_equal(unadjusted.last, adjusted.last)
+
+
+@pytest.mark.parametrize("dim", [LARGEST_DENSE, LARGEST_DENSE + 1])
+def test_above_a_hundred_dimensions_a_target_without_correlation_has_a_diagonal_scale(dim: int) -> None:
+    spread = jnp.where(jnp.arange(dim) % 2 == 0, 0.1, 3.0)
+    target = LogDensity(lambda x: -0.5 * jnp.sum((x / spread) ** 2), jnp.zeros(dim))
+    found = run(target, 800).density
+    assert not isinstance(found.root, LowRank)
+    assert found.root.shape == ((dim, dim) if dim <= LARGEST_DENSE else (dim,))
+    sd = np.linalg.norm(matrix_of(found.root), axis=1)
+    # Draws from a short warm-up hang together: they tell the small scales well, and that the others are much larger.
+    assert np.median(sd[::2]) == pytest.approx(0.1, rel=0.35)
+    assert np.median(sd[1::2]) > 0.5
+
+
+@pytest.mark.parametrize("num_draws", [5, 400])
+def test_the_unit_of_a_coordinate_does_not_matter(num_draws: int) -> None:
+    draws = np.random.default_rng(0).normal(size=(num_draws, DIM)) @ np.tril(np.ones((DIM, DIM)))
+    units = 10.0 ** np.arange(-4, DIM - 4)
+    own = plain(MultivariateNormal(covariance=np.eye(DIM)))
+    root, other = (matrix_of(scale.standardise(own, jnp.asarray(x, jnp.float32)).root) for x in (draws, draws * units))
+    np.testing.assert_allclose(other, units[:, None] * root, rtol=2e-3, atol=2e-4 * units.min())
+
+
+def test_chains_that_never_move_leave_a_root_that_can_be_inverted() -> None:
+    draws = jnp.ones((40, 3))
+    density = scale.standardise(plain(MultivariateNormal(covariance=np.eye(3))), draws)
+    # The scale of rounding: one unit in the last place of 1 + |position|.
+    np.testing.assert_allclose(matrix_of(density.root), 2 * np.finfo(np.float32).eps * np.eye(3), rtol=0.01)
+    np.testing.assert_array_equal(density.center, np.ones(3))
+
+
+def test_without_a_gradient_mala_finds_the_scale_and_the_sampler_its_own_step_size() -> None:
+    target = MultivariateNormal(covariance=COVARIANCES["ill-conditioned"])
+    found = run(target, 4000, RWM, keep_draws=True)
+    assert found.draws.shape == (CHAINS, 4000, DIM)
+    root = np.asarray(matrix_of(found.density.root), np.float64)
+    inside = np.linalg.solve(root, np.linalg.solve(root, COVARIANCES["ill-conditioned"]).T)
+    assert np.abs(inside - np.eye(DIM)).max() < 0.4
+    # 2.4 / sqrt(dim) accepts about a quarter of the proposals.
+    assert found.step_size == pytest.approx(2.4 / math.sqrt(DIM), rel=0.2)
+    moved = np.any(np.diff(found.draws[:, -400:], axis=1) != 0, axis=-1)
+    assert np.mean(moved) == pytest.approx(0.234, abs=0.1)
+
+
+@pytest.mark.parametrize("num_warmup", [2, 70, 300])
+def test_where_every_proposal_is_accepted_the_step_size_stays_a_number(num_warmup: int) -> None:
+    found = run(MultivariateNormal(covariance=np.eye(2)), num_warmup, PCN)
+    assert np.float32(1e-3) < np.float32(found.step_size) < np.float32(np.inf)
+
+
+def test_draws_on_a_line_leave_a_root_that_can_be_inverted() -> None:
+    along = np.linspace(-300, 300, 40)[:, None] * np.array([1.0, -2.0, 0.5])
+    own = plain(MultivariateNormal(covariance=np.eye(3)))
+    root = matrix_of(scale.standardise(own, jnp.asarray(along, jnp.float32)).root).astype(np.float64)
+    covariance = np.cov(along.T)
+    expected = 40 / 45 * covariance + 1e-3 * 5 / 45 * np.diag(np.diag(covariance))
+    np.testing.assert_allclose(root @ root.T, expected, rtol=1e-4)
+    assert np.diag(root).min() > 0.1
+
+
+def test_dual_averaging_finds_the_step_size_of_the_target() -> None:
+    averaging = DualAveraging(5.0, 0.574)
+    for _ in range(300):
+        averaging.update(math.exp(-math.exp(averaging.log_step)))
+    assert math.exp(-math.exp(averaging.log_average)) == pytest.approx(0.574, abs=0.01)
+
+
+@pytest.mark.parametrize(("acceptance", "direction"), [(0.9, 1), (0.1, -1)])
+def test_dual_averaging_moves_the_right_way_and_can_start_anew(acceptance: float, direction: int) -> None:
+    averaging = DualAveraging(1.0, 0.574)
+    averaging.update(acceptance)
+    first = averaging.log_step
+    averaging.update(acceptance)
+    assert (averaging.log_step - first) * direction > 0
+    assert (first - math.log(2)) * direction > 0, "relative to twice the step size that it started from"
+    averaging.restart()
+    assert (averaging.center, averaging.error, averaging.count) == (averaging.log_step + math.log(2), 0.0, 0)
+
+
+def test_the_segments_of_warm_up_fit_into_it() -> None:
+    used = warmup.FIRST + sum(warmup.COVARIANCE_SEGMENTS) + len(warmup.COVARIANCE_SEGMENTS) * warmup.TUNING
+    assert warmup.UNITS - used > 0, "the step size is tuned to the last covariance"
