@@ -138,7 +138,7 @@ def diagnose(
     *,
     window: int | None = None,
     atol: float = 1e-4,
-    rtol: float = 1e-3,
+    rtol: float | None = None,
     max_iterations: int = 256,
     gate: str = "frozen",
 ) -> Diagnosis:
@@ -164,7 +164,7 @@ def diagnose(
         inputs: as for `evaluate`.
         window: how many steps from the start to look at, and to solve at once; None for at most 1,024.
         atol: tolerance of the evaluation that is foreseen, in the units of the state.
-        rtol: tolerance relative to the state.
+        rtol: tolerance relative to the state; None for the default of `evaluate`.
         max_iterations: where a forecast gives up.
         gate: how the derivative treats accept/reject.
 
@@ -192,6 +192,7 @@ def diagnose(
     wrapped = as_transition(transition)
     options.check_floating(initial_state, "diagnose")
     flat, initial, steps = flatten(wrapped, initial_state, inputs)
+    rtol = options.default_rtol(initial.dtype) if rtol is None else rtol
     options.check_tolerances(atol, rtol, initial.dtype)
     steps = min(steps, PREFIX if window is None else options.whole("window", window, "None looks at most at 1,024"))
     limit = options.whole("max_iterations", max_iterations, "a forecast needs some")

@@ -26,7 +26,7 @@ def evaluate(
     method: str | methods.Method = "quasi_newton",
     window: int | None = None,
     atol: Any = 1e-4,
-    rtol: float = 1e-3,
+    rtol: float | None = None,
     norm: str = "max",
     accept_early: Any = 1.0,
     max_iterations: int | None = None,
@@ -49,15 +49,17 @@ def evaluate(
 
     Args:
         transition: pure, `transition(state, input) -> state`.
-        initial_state: step 0, any pytree of floating-point arrays of one dtype, and of integers for a method that takes
-            no derivative (jacobi, picard, secant, ...). Not part of the output.
+        initial_state: step 0, any pytree of floating-point arrays of one dtype, real or complex, and of integers for a
+            method that takes no derivative (jacobi, picard, secant, ...). Complex numbers are solved for as pairs of
+            real ones, whose coupling "block_quasi_newton" and "newton" see. Not part of the output.
         inputs: any pytree of arrays with leading axis `steps`.
         method: a name in `METHODS` or an instance with its options, or "auto": time the candidates on this device and
             take the fastest (see `planner.choose`).
         window: how many steps are solved at a time; None, or more than there are, for all of them. A window of 1 is
             the sequential loop.
         atol: tolerance, in the units of the state; one number, or one for each step.
-        rtol: tolerance relative to the state, dimensionless.
+        rtol: tolerance relative to the state, dimensionless. None for 1e-3, or for states of half precision four of
+            their roundings, which is more. The sequential loop needs no tolerance.
         norm: what has to be within tolerance: "max", every number of a state, or "rms", their root mean square.
         accept_early: in [0, 1]. A step is accepted before the ones after it only if it and all before it are within
             this share of the tolerance; otherwise all that are left are accepted together, once all of them are
@@ -97,7 +99,8 @@ def evaluate(
     if found.needs_derivative:
         options.check_floating(initial_state, f"the method {type(found).__name__}")
     flat, initial, steps = flatten(transition, initial_state, inputs)
-    options.check_tolerances(atol, rtol, initial.dtype, steps)
+    rtol = options.default_rtol(initial.dtype) if rtol is None else rtol
+    options.check_tolerances(atol, rtol, initial.dtype, steps, found)
     chosen = options.check(
         found, steps, window, max_iterations, history, damping, projection, clip, active_set, norm, accept_early
     )

@@ -13,6 +13,7 @@ from parsample.engine.iteration import Conditioning
 from parsample.engine.methods import METHODS, Method
 from parsample.engine.methods.base import innermost
 from parsample.engine.methods.picard import Picard
+from parsample.engine.methods.sequential import Sequential
 from parsample.engine.solution import Solution
 from parsample.engine.transition import floating_dtype, ravel_state
 
@@ -51,6 +52,8 @@ class Options(NamedTuple):
 # batch, large enough to fill the device.
 ACTIVE_SHARE = 16
 NORMS = ("max", "rms")
+# The relative tolerance where none is given, and the roundings of the states' dtype below which it does not go.
+RTOL, RTOL_ROUNDINGS = 1e-3, 4
 # What `history` may name beside True and False.
 HISTORIES = ("steps", "states")
 
@@ -141,6 +144,18 @@ def whole(name: str, value: object, remedy: str) -> int:
     return value.__index__()
 
 
+def check_seed(seed: object) -> int:
+    """Return a seed as an integer.
+
+    Raises:
+        ValueError: it is no whole number of 32 bits. In 32-bit mode JAX drops the upper half of longer ones, and
+            different seeds would give the same random numbers.
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= seed.__index__() < 2**32:
+        raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**32 - 1.")
+    return seed.__index__()
+
+
 def check_floating(initial_state: PyTree, who: str) -> None:
     """Check that a state can be differentiated in.
 
@@ -162,8 +177,17 @@ def check_floating(initial_state: PyTree, who: str) -> None:
             )
 
 
-def check_tolerances(atol: Any, rtol: Any, dtype: jnp.dtype, steps: int | None = None) -> None:
+def default_rtol(dtype: jnp.dtype) -> float:
+    """Return the relative tolerance where none is given: what this precision can be held to."""
+    return max(RTOL, RTOL_ROUNDINGS * float(jnp.finfo(dtype).eps))
+
+
+def check_tolerances(
+    atol: Any, rtol: Any, dtype: jnp.dtype, steps: int | None = None, method: Method | None = None
+) -> None:
     """Check that the tolerances are numbers that `dtype` can reach, `atol` one for each of `steps` or one for all.
+
+    The sequential loop needs none, so for it they need not be in reach.
 
     Raises:
         ValueError: they are negative, not finite, both zero, or below the rounding error of `dtype`.
@@ -177,12 +201,13 @@ def check_tolerances(atol: Any, rtol: Any, dtype: jnp.dtype, steps: int | None =
         scalar = is_number(value) or (isinstance(value, jax.Array) and value.ndim == 0)
         if not (each or scalar) or not bool(np.all((0 <= np.asarray(value)) & (np.asarray(value) < math.inf))):
             raise ValueError(f"{name} is {value!r}, expected a finite number of at least 0, such as 1e-4.")
+    if isinstance(method, Sequential):
+        return
     epsilon = float(jnp.finfo(dtype).eps)
     least = float(np.min(np.asarray(atol))) if jnp.ndim(atol) else atol
     if max(least, float(rtol)) < epsilon:
         raise ValueError(
-            f"atol is {least} and rtol is {rtol}, both below {epsilon:.2g}, the rounding error of {dtype}: "
-            f"no "
+            f"atol is {least} and rtol is {rtol}, both below {epsilon:.2g}, the rounding error of {dtype}: no "
             "iteration could tell that it has converged; raise one of them, or use float64 states with JAX's x64 mode."
         )
 

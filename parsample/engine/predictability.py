@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.options import check_floating, whole
+from parsample.engine.options import check_floating, check_seed, whole
 from parsample.engine.transition import FlatTransition, as_transition, flatten
 
 
@@ -87,7 +87,7 @@ def lyapunov_exponent(
             f"burn_in is {burn_in!r}, expected a whole number from 0 to {steps - 1}, which leaves a step to average; "
             "None takes a tenth of the steps."
         )
-    directions = jax.random.normal(jax.random.key(seed), (count, initial.size), initial.dtype)
+    directions = jax.random.normal(jax.random.key(check_seed(seed)), (count, initial.size), initial.dtype)
     with jax.default_matmul_precision("highest"):
         growth = _grow(flat.with_gate(gate), initial, jax.tree.map(jnp.asarray, inputs), directions)
     counted = growth[skipped.__index__() :]

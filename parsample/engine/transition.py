@@ -124,17 +124,26 @@ class FlatTransition(eqx.Module):
         """
         bound = atol + rtol * jnp.abs(states)
         leaves = jax.tree.leaves(jax.eval_shape(self.unravel, jax.ShapeDtypeStruct(states.shape[-1:], states.dtype)))
-        real = np.concatenate([np.full(leaf.size, jnp.issubdtype(leaf.dtype, jnp.floating)) for leaf in leaves])
-        return bound if real.all() else jnp.where(real, bound, jnp.minimum(bound, WITHIN_AN_INTEGER))
+        inexact = [np.full(leaf.size, jnp.issubdtype(leaf.dtype, jnp.inexact)) for leaf in leaves]
+        # The imaginary parts follow the leaves.
+        known = np.concatenate([*inexact, *(np.full(leaf.size, True) for leaf in leaves if _is_complex(leaf))])
+        return bound if known.all() else jnp.where(known, bound, jnp.minimum(bound, WITHIN_AN_INTEGER))
 
     def with_gate(self, gate: str) -> "FlatTransition":
         """Return the same with another gate."""
         return FlatTransition(self.transition.with_gate(gate), self.unravel)
 
     def with_diagonal(self, vector: Float[Array, " dim"], input: PyTree) -> tuple[Array, Array] | None:
-        """Return the next state and the diagonal of the Jacobian, both flat, or None."""
+        """Return the next state and the diagonal of the Jacobian, both flat, or None.
+
+        A diagonal of complex numbers is none: for their real and imaginary parts it would be one of 2 x 2 blocks.
+        """
         pair = self.transition.with_diagonal(self.unravel(vector), input)
-        return None if pair is None else (ravel_state(pair[0], vector.dtype), ravel_state(pair[1], vector.dtype))
+        return (
+            None
+            if pair is None or any(map(_is_complex, jax.tree.leaves(pair[0])))
+            else (ravel_state(pair[0], vector.dtype), ravel_state(pair[1], vector.dtype))
+        )
 
     def surrogate(self) -> "FlatTransition | None":
         """Return the transition that can stand in for this one, or None."""
@@ -151,7 +160,7 @@ class Unravel:
     """From a flat vector back to the state. Two are equal where the states are alike, so that programs are found again.
 
     Attributes:
-        unravel: to a state whose leaves are all floating-point numbers.
+        unravel: to the `_parts` of a state.
         dtypes: of the leaves of the state itself.
     """
 
@@ -160,13 +169,23 @@ class Unravel:
 
     def __call__(self, vector: Float[Array, " dim"]) -> PyTree:
         """Return the state, its integers rounded."""
-        leaves, tree = jax.tree.flatten(self.unravel(vector))
-        pairs = zip(leaves, self.dtypes, strict=True)
-        return jax.tree.unflatten(tree, [x if x.dtype == dtype else jnp.round(x).astype(dtype) for x, dtype in pairs])
+        state, imaginary = self.unravel(vector)
+        leaves, tree = jax.tree.flatten(state)
+        rest = iter(imaginary)
+
+        def of(leaf: Array, dtype: jnp.dtype) -> Array:
+            if jnp.issubdtype(dtype, jnp.complexfloating):
+                return jax.lax.complex(leaf, next(rest))
+            return leaf if leaf.dtype == dtype else jnp.round(leaf).astype(dtype)
+
+        return jax.tree.unflatten(tree, [of(leaf, dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)])
 
 
 def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tuple[FlatTransition, Array, int]:
     """Check a problem and put it in flat form.
+
+    A complex number becomes two real ones: first come the real parts of all leaves, then all imaginary parts, so that
+    for a state of complex numbers `methods.BlockQuasiNewton` sees how the two are coupled.
 
     Integers and truth values become floating-point numbers, and are rounded on the way back. Those that the numbers
     cannot hold exactly (from 2^24 on in single precision, 2^53 in double) become NaN, which no method passes.
@@ -175,20 +194,20 @@ def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tu
         The transition between flat vectors, the initial state of shape (dim,), and the number of steps.
 
     Raises:
-        ValueError: the state is not made of real arrays, its floating-point arrays have several dtypes, the inputs have
+        ValueError: the state is not made of numbers, its floating-point arrays have several dtypes, the inputs have
             no common leading axis, or the transition does not return a state like the one it was given.
     """
     steps = _count_steps(inputs)
     initial_state = jax.tree.map(jnp.asarray, initial_state)
     leaves = jax.tree_util.tree_leaves_with_path(initial_state)
-    dtypes = {leaf.dtype for _, leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    dtypes = {_real_dtype(leaf.dtype) for _, leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)}
     if not leaves or sum(leaf.size for _, leaf in leaves) == 0:
         raise ValueError("initial_state holds no numbers, expected a pytree with at least one non-empty array.")
     for path, leaf in leaves:
-        if not any(jnp.issubdtype(leaf.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        if not any(jnp.issubdtype(leaf.dtype, kind) for kind in (jnp.inexact, jnp.integer, jnp.bool_)):
             raise ValueError(
-                f"initial_state{jax.tree_util.keystr(path)} has dtype {leaf.dtype}, expected floating point, or "
-                "integers for a method that takes no derivative; convert it, for example with "
+                f"initial_state{jax.tree_util.keystr(path)} has dtype {leaf.dtype}, expected real or complex floating "
+                "point, or integers for a method that takes no derivative; convert it, for example with "
                 "jnp.asarray(value, float)."
             )
     if len(dtypes) > 1:
@@ -196,20 +215,37 @@ def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tu
         raise ValueError(f"initial_state mixes the dtypes {names}, expected one; convert its arrays to the same dtype.")
     _check_output(transition, initial_state, jax.tree.map(lambda leaf: leaf[0], inputs))
     dtype = floating_dtype(initial_state)
-    vector, unravel = ravel_pytree(jax.tree.map(lambda leaf: _to_floating(leaf, dtype), initial_state))
+    vector, unravel = ravel_pytree(_parts(initial_state, dtype))
     return FlatTransition(transition, Unravel(unravel, tuple(leaf.dtype for _, leaf in leaves))), vector, steps
 
 
 def floating_dtype(tree: PyTree) -> jnp.dtype:
-    """Return the dtype of a tree's floating-point arrays, or that of Python's floats if all are integers."""
+    """Return the dtype of a tree's floating-point arrays and of the parts of its complex ones, or, if all are
+    integers, that of Python's floats.
+    """
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
-    floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    floating = [_real_dtype(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
     return jnp.result_type(*floating) if floating else jnp.result_type(float)
 
 
 def ravel_state(state: PyTree, dtype: jnp.dtype) -> Float[Array, " dim"]:
     """Return a state as a flat vector of floating-point numbers; integers that these cannot hold become NaN."""
-    return ravel_pytree(jax.tree.map(lambda leaf: _to_floating(leaf, dtype), state))[0]
+    return ravel_pytree(_parts(state, dtype))[0]
+
+
+def _parts(state: PyTree, dtype: jnp.dtype) -> tuple[PyTree, list[Array]]:
+    """Return the real parts of a state as floating-point numbers, and the imaginary parts of its complex leaves."""
+    real = jax.tree.map(lambda leaf: _to_floating(jnp.real(leaf), dtype), state)
+    return real, [jnp.imag(leaf) for leaf in jax.tree.leaves(state) if _is_complex(leaf)]
+
+
+def _is_complex(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating)
+
+
+def _real_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """Return the dtype of the real part."""
+    return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else dtype
 
 
 def _to_floating(leaf: Array, dtype: jnp.dtype) -> Array:

@@ -15,7 +15,7 @@ from parsample.engine.evaluate import evaluate
 from parsample.engine.finish import finish_sequentially
 from parsample.engine.memory import evaluation_bytes, largest_within
 from parsample.engine.methods.base import innermost
-from parsample.engine.options import check_tolerances, is_number, whole
+from parsample.engine.options import check_seed, is_number, whole
 from parsample.engine.solution import ConvergenceError, Solution, raise_unless_converged
 from parsample.samplers.diffusion.base import Process
 from parsample.samplers.diffusion.denoisers import HeldDenoiser, NormalDenoiser
@@ -26,6 +26,8 @@ GUESSES = ("gaussian", "coarse", "start")
 # mended; a shorter one has to let go of its first steps, and does so at this share of the tolerance, or at so many
 # roundings if that is more: below those no step would be let go but the one that every iteration makes exact.
 ACCEPT_EARLY, ROUNDINGS = 1e-3, 8
+# The tolerance where none is given, and the roundings of the dtype below which it does not go: 5e-2 for bfloat16.
+TOLERANCE, TOLERANCE_ROUNDINGS = 1e-3, 6.4
 
 
 class Diffused(NamedTuple):
@@ -58,7 +60,7 @@ def diffuse(
     *,
     seed: int = 0,
     method: str | methods.Method = "scaled_identity",
-    tolerance: Any = 1e-3,
+    tolerance: Any = None,
     window: int | None = None,
     memory_budget: int | None = None,
     guess: Any = "gaussian",
@@ -84,7 +86,7 @@ def diffuse(
         process: such as `parsample.samplers.diffusion.DDPM(predict)`.
         shape: of one sample.
         num_samples: how many.
-        seed: a whole number.
+        seed: a whole number of at most 32 bits.
         method: a name in `METHODS` or an instance. "scaled_identity": the scale that the schedule gives for normal data
             of deviation `process.sigma_data`, which takes no derivative. "subspace_newton": the Jacobian along the
             principal directions of `process.stand_in`, for the fewest rounds where derivatives can be paid for.
@@ -92,7 +94,8 @@ def diffuse(
             No matrix is projected: a sample that decides between modes amplifies what it is given, and a chain of a few
             hundred steps that ends is not in danger of running away with it.
         tolerance: the largest error of a step per pixel, root mean square, relative to its noise level; dimensionless.
-            For a model in bfloat16 5e-2, which is what its roundings do to a sample; a finer one takes far more rounds.
+            None for 1e-3, or where `dtype` is coarser for what its roundings do to a sample, 5e-2 for bfloat16. Give
+            that, too, for a model that computes in bfloat16; a finer one takes far more rounds.
         window: steps solved at a time; None for all, or for as many as `memory_budget` allows.
         memory_budget: bytes that the evaluation of one sample may take on the device, as compiled; what is chosen has
             been compiled and measured.
@@ -104,7 +107,7 @@ def diffuse(
         coarse_steps: calls of the model for guess="coarse".
         max_iterations: before the loop takes over; None for as many as there are steps, within which every method ends.
         active_set: evaluate again only the steps that moved; see `evaluate`.
-        dtype: of the samples; None for JAX's floating point.
+        dtype: of the samples, a floating-point one; None for JAX's.
         throw: raise where a sample is not finite; otherwise return it with its status.
 
     Returns:
@@ -120,9 +123,10 @@ def diffuse(
     Source: Shih et al. 2023 (ParaDiGMS) for windows and tolerance; the scale from the schedule and the guess from
     normal data are ours.
     """
-    _check(process, shape, tolerance)
+    _check(process, shape)
     num_samples = whole("num_samples", num_samples, "it is how many samples are drawn")
-    steps, dtype = process.num_steps, jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    seed, steps, dtype = check_seed(seed), process.num_steps, _floating(dtype)
+    tolerance = _check_tolerance(tolerance, dtype, method)
     limits = tolerance * process.noise_levels
     found, options = find_method(process, method)
     options |= {
@@ -133,7 +137,6 @@ def diffuse(
         "rtol": 0.0,
         "norm": "rms",
     }
-    check_tolerances(float(limits.min()), 0.0, dtype)
     early = min(1.0, max(ACCEPT_EARLY, ROUNDINGS * float(jnp.finfo(dtype).eps) / tolerance))
     options |= _window(process, shape, dtype, window, memory_budget, options, early)
     window = options["window"]
@@ -281,7 +284,8 @@ def _window(
 
     @functools.cache
     def size(window: int) -> int:
-        chosen = {**options, **of(window), "max_iterations": None}
+        # The tolerance makes no difference to the memory.
+        chosen = {**options, **of(window), "max_iterations": None, "atol": 1.0}
         return evaluation_bytes(process.transition, initial, inputs, 1, **chosen)
 
     allowed = largest_within(budget, asked, size)
@@ -315,15 +319,44 @@ def _guesses(process: Process, shape: tuple[int, ...], dtype: Any, num_samples: 
     return states, "given"
 
 
-def _check(process: Any, shape: Any, tolerance: Any) -> None:
+def _floating(dtype: Any) -> jnp.dtype:
+    """Return the dtype of the samples."""
+    if dtype is None:
+        return jnp.result_type(float)
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise ValueError(f"dtype is {dtype!r}, expected a floating-point one such as jnp.float32 or jnp.bfloat16.")
+    if found.itemsize > jnp.result_type(float).itemsize:
+        raise ValueError(f"dtype is {found}, which JAX has in its x64 mode only; switch that on, or leave dtype out.")
+    return found
+
+
+def _check_tolerance(tolerance: Any, dtype: jnp.dtype, method: Any) -> float:
+    """Return the tolerance, or the default where none is given."""
+    rounding = float(jnp.finfo(dtype).eps)
+    if tolerance is None:
+        return max(TOLERANCE, TOLERANCE_ROUNDINGS * rounding)
+    if not (is_number(tolerance) and 0 < tolerance < math.inf):
+        raise ValueError(f"tolerance is {tolerance!r}, expected a finite number above 0, such as 1e-3.")
+    is_loop = isinstance(method, methods.Sequential) or (isinstance(method, str) and method == "sequential")
+    if tolerance < rounding and not is_loop:
+        raise ValueError(
+            f"tolerance is {tolerance}, below {rounding:.2g}, the rounding error of {dtype}: no iteration could tell "
+            "that it has converged; leave it out, or take a dtype with more digits."
+        )
+    return float(tolerance)
+
+
+def _check(process: Any, shape: Any) -> None:
     if not isinstance(process, Process):
         raise ValueError(
             f"process is a {type(process).__name__}, expected one such as parsample.samplers.diffusion.DDPM(predict)."
         )
     if not isinstance(shape, tuple) or not all(hasattr(n, "__index__") and n >= 1 for n in shape):
         raise ValueError(f"shape is {shape!r}, expected the shape of one sample, such as (64,) or (3, 32, 32).")
-    if not (is_number(tolerance) and 0 < tolerance < math.inf):
-        raise ValueError(f"tolerance is {tolerance!r}, expected a finite number above 0, such as 1e-3.")
 
 
 def _check_coarse(process: Process, coarse_steps: Any) -> int:

@@ -58,7 +58,7 @@ def forecast(
     if step_size is not None:
         check_step_size(step_size)
     check_steered(target_acceptance, step_size, num_warmup)
-    keys = [jax.random.split(key, CHAINS) for key in jax.random.split(jax.random.key(seed), 3)]
+    keys = [jax.random.split(key, CHAINS) for key in jax.random.split(jax.random.key(options.check_seed(seed)), 3)]
     found = adapt(target, make, starts(target, keys[0]), keys[1], num_warmup, step_size=step_size)
     chain = make.chosen(found.sampler_options)(found.density, jnp.asarray(found.step_size, found.last.dtype))
     positions = to_standardised(found.density, found.last)

@@ -223,13 +223,10 @@ def check_job(
         ValueError: an argument is not what it should be.
     """
     make = Configured(sampler_class, settings.sampler_options, settings.target_acceptance)
-    step_size, seed = settings.step_size, settings.seed
+    step_size, seed = settings.step_size, options.check_seed(settings.seed)
     if step_size is not None:
         check_step_size(step_size)
     check_steered(settings.target_acceptance, step_size, settings.num_warmup)
-    if not (hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= seed < 2**32):
-        # In 32-bit mode JAX drops the upper half of longer seeds, and different ones would give the same chains.
-        raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**32 - 1.")
     good = check_until(settings.until, settings.num_chains)
     if settings.thin > settings.num_samples:
         raise ValueError(f"thin is {settings.thin}, expected at most num_samples, which is {settings.num_samples}.")
@@ -245,7 +242,7 @@ def check_job(
         for row in (method, warmup_method)
     )
     plan = plan._replace(history=EVALUATION in settings.groups)
-    settings = dataclasses.replace(settings, seed=int(seed), atol=float(settings.atol), rtol=float(settings.rtol))
+    settings = dataclasses.replace(settings, seed=seed, atol=float(settings.atol), rtol=float(settings.rtol))
     return Job(target, make, plan, settings, good, transform, start, warmup_plan)
 
 
@@ -350,8 +347,8 @@ def _plan(
     if max_iterations is None:
         max_iterations = max(64, int(steps / SLOWEST_ADVANCE))
     dtype = jnp.result_type(*jax.tree.leaves(target.position_template()))
-    options.check_tolerances(atol, rtol, dtype)
     chosen = methods.QuasiNewton() if isinstance(method, str) and method == "auto" else methods.find(method)
+    options.check_tolerances(atol, rtol, dtype, method=chosen)
     checked = options.check(chosen, steps, window, max_iterations, False, 0.0, None, None, False)
     return Plan(chosen, checked.window, steps, checked.max_iterations, atol, rtol)
 

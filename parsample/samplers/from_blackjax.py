@@ -27,8 +27,16 @@ class FromBlackJAX(Chain):
     algorithm: Any
 
     def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> Any:
-        """Return BlackJAX's state at a position; what else is unknown is drawn, with the key 0 if none is given."""
-        return self.algorithm.init(position, jax.random.key(0) if rng_key is None else rng_key)
+        """Return BlackJAX's state at a position; what else is unknown is drawn, with the key 0 if none is given.
+
+        Raises:
+            ValueError: the position holds integers, and the algorithm takes a gradient in them.
+        """
+        try:
+            return self.algorithm.init(position, jax.random.key(0) if rng_key is None else rng_key)
+        except TypeError as error:
+            check_differentiable(position, error)
+            raise
 
     def unknowns(self, state: Any) -> PyTree:
         """Return the position, or `Unknowns` where the state holds more that is random."""
@@ -63,7 +71,11 @@ class FromBlackJAX(Chain):
             # Drawing them anew leaves the law as it is, and a step then depends on nothing but unknowns and key.
             fresh = jax.tree.leaves(self.init(state.position, jax.random.fold_in(input, 1)))
             state = _replace(state, {number: fresh[number] for number in numbers})
-        return self.algorithm.step(input, state)
+        try:
+            return self.algorithm.step(input, state)
+        except TypeError as error:
+            check_differentiable(state.position, error)
+            raise
 
     def with_diagonal(self, unknowns: PyTree, input: Key[Array, ""]) -> None:
         """Return None: the diagonal is left to the method's estimator."""
@@ -119,6 +131,20 @@ def from_blackjax(algorithm: Any) -> FromBlackJAX:
             "such as blackjax.mala(logdensity_fn, step_size)."
         )
     return FromBlackJAX(_Checked(algorithm.init, algorithm.step))
+
+
+def check_differentiable(position: PyTree, error: TypeError) -> None:
+    """Raise ValueError in place of what JAX says of a gradient in integers, if that is what it said."""
+    if "inexact" not in str(error):
+        return
+    for path, leaf in jax.tree_util.tree_leaves_with_path(position):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise ValueError(
+                f"position{jax.tree_util.keystr(path)} has dtype {dtype}, expected floating point, because the "
+                "algorithm takes a gradient in it; convert it, for example with jnp.asarray(value, float), or close "
+                "over what is not to be sampled."
+            ) from error
 
 
 class _Checked(NamedTuple):

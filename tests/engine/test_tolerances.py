@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parsample.engine import methods
-from parsample.engine.evaluate import evaluate
+from parsample.engine.evaluate import evaluate, evaluate_sequential
 from tests.engine import recursions
 from tests.engine.recursions import STEPS, scan
 from tests.tolerances import CONVERGED
@@ -104,3 +104,35 @@ def test_the_matrix_of_a_linear_recursion_in_parts_needs_one_iteration_and_one_t
     assert solution.iterations == 2
     for found, expected in zip(solution.states, scan(step, start, inputs), strict=True):
         CONVERGED.check(found, expected)
+
+
+HALVES = [jnp.bfloat16, jnp.float16]
+
+
+def in_half(dtype: Any) -> Any:
+    inputs = jax.random.normal(jax.random.key(4), (40, 3)).astype(dtype)
+    return lambda state, input: jnp.tanh(0.5 * state + input), jnp.zeros(3, dtype), inputs
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_loop_in_half_precision_needs_no_tolerance(dtype: Any) -> None:
+    loop = evaluate_sequential(*in_half(dtype))
+    assert loop.converged
+    assert loop.states.dtype == dtype
+    np.testing.assert_array_equal(loop.states, scan(*in_half(dtype)))
+    np.testing.assert_array_equal(evaluate_sequential(*in_half(dtype), atol=1e-9, rtol=0.0).states, loop.states)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("method", ["quasi_newton", "jacobi"])
+def test_the_default_tolerance_is_within_reach_of_half_precision(dtype: Any, method: str) -> None:
+    found, loop = evaluate(*in_half(dtype), method=method), scan(*in_half(dtype))
+    assert found.converged
+    states, loop = (np.asarray(rows, np.float32) for rows in (found.states, loop))
+    tolerance = 1e-4 + max(1e-3, 4 * float(jnp.finfo(dtype).eps)) * np.abs(loop)
+    assert (np.abs(states - loop) < 3 * tolerance).all()
+
+
+def test_tolerances_out_of_reach_are_refused_in_half_precision() -> None:
+    with pytest.raises(ValueError, match=r"atol is 0.0001 and rtol is 0.001, both below .* rounding error of bfloat16"):
+        evaluate(*in_half(jnp.bfloat16), rtol=1e-3)

@@ -295,3 +295,46 @@ def test_what_is_refused(options: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = {"process": make("ddim"), "shape": (3,), "num_samples": 1, **options}
     with pytest.raises(ValueError, match=message):
         ps.diffuse(**arguments)
+
+
+@pytest.mark.parametrize("seed", [2**32, -1, True])
+def test_a_seed_that_would_be_cut_off_is_refused(seed: Any) -> None:
+    """In 32 bits JAX takes 2**32 for 0; other doors to random numbers refuse it alike."""
+    message = r"seed is .*, expected a whole number from 0 to 2\*\*32 - 1"
+    with pytest.raises(ValueError, match=message):
+        ps.diffuse(make("ddim"), (3,), seed=seed)
+    with pytest.raises(ValueError, match=message):
+        ps.forecast("eight_schools", seed=seed)
+    with pytest.raises(ValueError, match=message):
+        ps.lyapunov_exponent(lambda state, input: state, jnp.zeros(1), jnp.zeros(20), seed=seed)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=slow)])
+def test_samples_of_half_precision(dtype: Any) -> None:
+    process = diffusion.DDIM(lambda x, t: jnp.tanh(x), num_steps=8, sigma_data=0.3)
+    out = ps.diffuse(process, (3,), 2, dtype=dtype)
+    loop = ps.diffuse(process, (3,), 2, dtype=dtype, method="sequential")
+    assert out.samples.dtype == loop.samples.dtype == dtype
+    assert out.solution.converged.all()
+    rounding = float(jnp.finfo(dtype).eps)
+    error = np.asarray(out.solution.states, np.float32) - np.asarray(loop.solution.states, np.float32)
+    relative = np.sqrt((error**2).mean(-1)) / process.noise_levels
+    assert relative.max() < TOLERANCES * max(TOLERANCE, 6.4 * rounding)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int32"}, r"dtype is 'int32', expected a floating-point one"),
+        ({"dtype": "fp16"}, r"dtype is 'fp16', expected a floating-point one"),
+        ({"dtype": complex}, r"dtype is <class 'complex'>, expected a floating-point one"),
+        ({"dtype": np.float64}, r"dtype is float64, which JAX has in its x64 mode only"),
+        (
+            {"dtype": jnp.bfloat16, "tolerance": 1e-3},
+            r"tolerance is 0.001, below 0.0078, the rounding",
+        ),
+    ],
+)
+def test_dtypes_that_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ps.diffuse(make("ddim"), (3,), **options)

@@ -125,3 +125,26 @@ def test_a_state_without_a_position_is_refused() -> None:
     chain = from_blackjax(blackjax.orbital_hmc(logdensity, 0.3, MASS.astype(np.float32), 5))
     with pytest.raises(ValueError, match=r"has the state PeriodicOrbitalState with positions, .* expected one with a"):
         chain.init(jnp.zeros(3), jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", ["mala", "nuts"])
+@pytest.mark.parametrize("integers", [np.array([1, 2]), jnp.asarray([True, False])])
+def test_an_integer_leaf_is_named(name: str, integers: Any) -> None:
+    def density(position: Any) -> Array:
+        return -0.5 * jnp.sum(position["x"] ** 2) - jnp.sum(position["k"] ** 2.0)
+
+    chain = from_blackjax({"mala": blackjax.mala, "nuts": lambda f, h: blackjax.nuts(f, h, MASS)}[name](density, 0.2))
+    with pytest.raises(ValueError, match=r"position\['k'\] has dtype (int32|bool), expected floating .*; convert it"):
+        chain.init({"x": jnp.zeros(1), "k": integers})
+
+
+def test_integers_are_left_to_algorithms_without_a_gradient() -> None:
+    def density(position: Array) -> Array:
+        return -0.5 * jnp.sum(position.astype(float) ** 2)
+
+    def propose(key: Array, position: Array) -> Array:
+        return position + jax.random.randint(key, position.shape, -1, 2)
+
+    chain = from_blackjax(blackjax.rmh(density, propose))
+    state, _ = chain.step(chain.init(jnp.arange(2)), jax.random.key(0))
+    assert state.position.dtype == jnp.int32

@@ -15,7 +15,8 @@ from parsample.engine.names import unknown
 from parsample.engine.options import is_number
 from parsample.engine.transition import Transition
 from parsample.samplers.diffusion.denoisers import Denoiser, GaussianDenoiser
-from parsample.samplers.diffusion.predictions import TO_X0, check_prediction
+from parsample.samplers.diffusion.model import call_model, check_model
+from parsample.samplers.diffusion.predictions import DIVIDED_BY_SIGNAL, TO_X0, check_prediction
 from parsample.samplers.diffusion.schedules import Level, LinearBetas, Schedule, check_times
 
 
@@ -98,8 +99,7 @@ class Process(eqx.Module):
         **options: Any,
     ):
         """Check the arguments and choose the times."""
-        if not callable(predict):
-            raise ValueError(f"predict is a {type(predict).__name__}, expected a function `predict(x, t)`.")
+        check_model(predict, condition)
         check_prediction(prediction)
         if not (is_number(sigma_data) and 0 < sigma_data < math.inf):
             raise ValueError(f"sigma_data is {sigma_data!r}, expected a finite number above 0, such as 0.5 for images.")
@@ -222,20 +222,8 @@ class Process(eqx.Module):
     def _denoise(self, x: Array, level: Level) -> Array:
         if isinstance(self.predict, Denoiser):
             return self.predict(x, level.alpha, level.sigma)
-        extra = () if self.condition is None else (self.condition,)
-        output = self.predict(x, level.time, *extra)
-        if jnp.shape(output) != x.shape:
-            raise ValueError(
-                f"predict returned shape {jnp.shape(output)} for a sample of shape {x.shape}, expected the same; it is "
-                "given one sample and one time, without a batch axis."
-            )
-        if not jnp.issubdtype(jnp.result_type(output), jnp.floating):
-            raise ValueError(
-                f"predict returned dtype {jnp.result_type(output)}, expected floating point like the sample's "
-                f"{x.dtype}."
-            )
-        # A model may run in bfloat16; the state keeps its precision.
-        return TO_X0[self.prediction](x, output.astype(x.dtype), level.alpha, level.sigma)
+        output = call_model(self.predict, x, level.time, self.condition)
+        return TO_X0[self.prediction](x, output, level.alpha, level.sigma)
 
     def noise_of(self, x: Array, x0: Array, level: Level) -> Array:
         """Return the noise in x, given its clean sample."""
@@ -293,15 +281,23 @@ class Process(eqx.Module):
         if (sigma[: self.num_steps] <= 0).any():
             raise ValueError("times reach a level without noise before the last step; leave out time 0.")
         if self.needs_signal() and (alpha <= 0).any():
-            raise ValueError(
-                f"the schedule has no signal at time {self.visited[0]:g}, where {type(self).__name__} cannot start; "
-                f"give "
-                "times that begin below it, or use DDIM."
+            raise ValueError(self._no_signal())
+
+    def _no_signal(self) -> str:
+        """Say why sampling cannot start at a level without signal: because of the model, or of the process."""
+        remedy = "spacing='leading' or times=" if self.schedule.discrete else "a smaller largest_time, or times="
+        found = f"the schedule has no signal at time {self.visited[0]:g} (zero terminal SNR), "
+        begin = f"or begin below that time, by {remedy}"
+        if self.prediction in DIVIDED_BY_SIGNAL:
+            return (
+                f"{found}where prediction={self.prediction!r} says nothing of the clean sample, whatever the process; "
+                f"use a model that predicts 'v' or 'x0', {begin}."
             )
+        return f"{found}by which {type(self).__name__} divides; use DDIM with eta=0, which does not, {begin}."
 
     def needs_signal(self) -> bool:
         """Whether alpha must not be 0: whenever it is divided by."""
-        return self.prediction in ("noise", "score")
+        return self.prediction in DIVIDED_BY_SIGNAL
 
 
 def _check_known(known: Any, mask: Any) -> tuple[Array | None, Array | None]:

@@ -32,4 +32,4 @@ class DDIM(Affine):
 
     def needs_signal(self) -> bool:
         """Whether alpha is divided by: for fresh noise it is."""
-        return self.prediction in ("noise", "score") or self.options[0] > 0
+        return super().needs_signal() or self.options[0] > 0

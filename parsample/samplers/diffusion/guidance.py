@@ -18,6 +18,17 @@ class Guided(eqx.Module):
     scale: Any
     null: PyTree
 
+    def check_condition(self, condition: PyTree) -> None:
+        """Raise ValueError unless there is a condition, and it is like `null`."""
+        expected, found = (jax.tree.map(jnp.shape, tree) for tree in (self.null, condition))
+        if condition is None:
+            raise ValueError(
+                f"condition is None, but the model is guided towards one; give the process a condition like null, "
+                f"which is {self.null!r}."
+            )
+        if found != expected:
+            raise ValueError(f"condition has the shapes {found}, expected {expected}, those of null in guided(...).")
+
     def __call__(self, x: Array, t: Array, condition: PyTree) -> Array:
         """Return the guided prediction; the model is called for both conditions in one batch."""
         both = jax.tree.map(lambda null, given: jnp.stack([jnp.asarray(null), given]), self.null, condition)

@@ -43,6 +43,8 @@ FROM: dict[str, Callable[[Array, Array, Array, Array], Array]] = {
 }
 
 PREDICTIONS = tuple(TO_X0)
+# Those from which the clean sample follows only where there is some signal.
+DIVIDED_BY_SIGNAL = ("noise", "score")
 
 
 def convert(source: str, target: str, x: Array, output: Array, alpha: Array, sigma: Array) -> Array:

@@ -79,7 +79,8 @@ class Discrete(Schedule):
         """Return signal and noise after training steps."""
         times = np.asarray(times)
         # 1 - prod(1 - beta) by expm1: in plain arithmetic the first steps would lose half their digits.
-        log_signal = np.cumsum(np.log1p(-self.betas()))[times]
+        with np.errstate(divide="ignore"):  # a beta of 1 leaves no signal
+            log_signal = np.cumsum(np.log1p(-self.betas()))[times]
         return Level(times, np.exp(0.5 * log_signal), np.sqrt(-np.expm1(log_signal)))
 
     def times(self, num_steps: int, spacing: str) -> np.ndarray:
@@ -100,6 +101,12 @@ class Discrete(Schedule):
             times = np.round(np.arange(count, 0, -count / num_steps))[:num_steps] - 1
         else:
             _, alpha, sigma = self.level(np.arange(count))
+            if alpha[-1] <= 0:
+                raise ValueError(
+                    f"spacing is 'karras', even in a power of noise over signal, but {type(self).__name__} has no "
+                    f"signal at training step {int(np.argmin(alpha))} (zero terminal SNR); expected "
+                    "'leading', or 'trailing' for a model that predicts 'v' or 'x0', or times."
+                )
             ratio = np.log(sigma / alpha)
             wanted = np.interp(np.log(karras(np.exp(ratio[-1]), np.exp(ratio[0]), num_steps)), ratio, np.arange(count))
             # Two that would round to the same training step move apart, without leaving the schedule.

@@ -10,6 +10,7 @@ import pytest
 from parsample.engine.evaluate import evaluate_sequential
 from parsample.samplers import diffusion
 from parsample.samplers.diffusion import PROCESSES, Process
+from parsample.samplers.diffusion.schedules import Discrete
 from tests.samplers.diffusion import textbook
 from tests.samplers.diffusion.models import model, noise_in_numpy, x0_in_numpy
 from tests.tolerances import SAME_COMPUTATION
@@ -190,6 +191,7 @@ def noise_model(x: Any, t: Any) -> Any:
     return x
 
 
+GUIDED = diffusion.guided(lambda x, t, label: x, 3.0, null=0)
 REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
     ("ddim", noise_model, {"num_steps": 1001}, r"num_steps is 1001, but the schedule has 1000 training steps"),
     ("ddim", noise_model, {"num_steps": 0}, r"num_steps is 0, expected a whole number of at least 1"),
@@ -205,7 +207,11 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
     ("ddim", 3, {}, r"predict is a int, expected a function"),
     ("ddim", noise_model, {"schedule": "linear"}, r"schedule is a str, expected one such as LinearBetas\(\)"),
     ("ddim", noise_model, {"schedule": diffusion.VP(), "spacing": "leading"}, r"spacing is 'leading', which picks"),
-    ("ddim", noise_model, {"schedule": diffusion.RectifiedFlow()}, r"no signal at time 1, where DDIM cannot start"),
+    ("ddim", noise_model, {"schedule": diffusion.RectifiedFlow()}, r"time 1 .* a smaller largest_time, or times="),
+    ("ddim", noise_model, {"condition": 3}, r"arguments \(x.*, t.*\).* but is called as predict\(x, t, condition\)"),
+    ("ddim", lambda x, t, label: x, {}, r"missing .*'label'; give the process its condition, or a function of x and t"),
+    ("ddim", GUIDED, {}, r"condition is None, but the model is guided .*; give .* a condition like null, .* 0"),
+    ("ddim", GUIDED, {"condition": (1, 2)}, r"condition has the shapes \(\(\), \(\)\), expected \(\), those of null"),
     ("euler_maruyama", noise_model, {"times": [0.5]}, r"times holds 1 time, expected at least 2"),
     ("heun", noise_model, {"times": [0.5, 0.0]}, r"times reach a level without noise before the last step"),
 ]
@@ -231,6 +237,12 @@ def test_schedules_that_a_process_cannot_use() -> None:
     [
         (lambda x, t: x[None], r"predict returned shape \(1, 2\) for a sample of shape \(2,\)"),
         (lambda x, t: x.astype(int), r"predict returned dtype int32, expected floating point"),
+        (
+            lambda x, t: (x,),
+            r"predict returned a tuple of float32\[2\], expected one array .* return the prediction alone",
+        ),
+        (lambda x, t: {"sample": x, "t": t}, r"predict returned a dict of float32\[2\], int32\[\], expected one array"),
+        (lambda x, t: None, r"predict returned a NoneType of nothing, expected one array like the sample"),
     ],
 )
 def test_a_model_that_returns_something_else(predict: Any, message: str) -> None:
@@ -242,3 +254,39 @@ def test_a_model_that_returns_something_else(predict: Any, message: str) -> None
 def test_a_name_that_is_in_no_row() -> None:
     with pytest.raises(ValueError, match=r"process is 'dddm', expected one of ddpm, .*Did you mean 'ddpm'"):
         diffusion.find("dddm")
+
+
+class ZeroTerminal(Discrete):
+    """Betas that leave no signal at the last training step, as models that predict v are trained on."""
+
+    def betas(self) -> np.ndarray:
+        """Return betas that end in 1."""
+        return np.append(np.linspace(1e-4, 0.02, 99), 1.0)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_zero_terminal_signal(name: str) -> None:
+    """A process starts there, or names what can; whatever a sentence says to do is then done, and helps."""
+    make, schedule = PROCESSES[name], ZeroTerminal()
+    given: dict[str, Any] = {"schedule": schedule, "num_steps": 5}
+    from_noise = r"prediction='noise' says nothing .* a model that predicts 'v' or 'x0', or begin below .*'leading'"
+    with pytest.raises(ValueError, match=from_noise):
+        make(noise_model, spacing="trailing", **given)
+    with pytest.raises(ValueError, match=r"'karras'.* no signal at training step 99 .*; expected 'leading', or 'trail"):
+        make(noise_model, spacing="karras", **given)
+    assert make(noise_model, spacing="leading", **given).visited[0] < 99
+    given |= {"spacing": "trailing", "prediction": "v"}
+    if name not in ("ddpm", "ddim", "annealed_langevin"):
+        with pytest.raises(ValueError, match=r"use DDIM with eta=0, which does not, or begin below that time"):
+            make(noise_model, **given)
+        make = diffusion.DDIM
+    starts = make(noise_model, **given)
+    assert starts.visited[0] == 99
+    if name in ("ddpm", "ddim"):
+        assert all(np.isfinite(row).all() for row in starts.coefficients(starts.levels))
+
+
+def test_a_bare_number_is_no_prediction_of_an_image() -> None:
+    process = diffusion.DDIM(lambda x, t: 0.0, num_steps=3)
+    with pytest.raises(ValueError, match=r"predict returned a float of float32\[\], expected one array"):
+        process.step(jnp.ones(2), jax.tree.map(lambda leaf: leaf[0], process.draw_inputs(jax.random.key(0), (2,))))
