@@ -139,11 +139,9 @@ class FlatTransition(eqx.Module):
         A diagonal of complex numbers is none: for their real and imaginary parts it would be one of 2 x 2 blocks.
         """
         pair = self.transition.with_diagonal(self.unravel(vector), input)
-        return (
-            None
-            if pair is None or any(map(_is_complex, jax.tree.leaves(pair[0])))
-            else (ravel_state(pair[0], vector.dtype), ravel_state(pair[1], vector.dtype))
-        )
+        if pair is None or any(_is_complex(leaf) for leaf in jax.tree.leaves(pair[0])):
+            return None
+        return ravel_state(pair[0], vector.dtype), ravel_state(pair[1], vector.dtype)
 
     def surrogate(self) -> "FlatTransition | None":
         """Return the transition that can stand in for this one, or None."""
@@ -220,9 +218,7 @@ def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tu
 
 
 def floating_dtype(tree: PyTree) -> jnp.dtype:
-    """Return the dtype of a tree's floating-point arrays and of the parts of its complex ones, or, if all are
-    integers, that of Python's floats.
-    """
+    """Return the dtype of a tree's real numbers, parts of complex ones too; if all are integers, Python's floats'."""
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
     floating = [_real_dtype(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
     return jnp.result_type(*floating) if floating else jnp.result_type(float)

@@ -38,7 +38,7 @@ def mixed(state: Any, input: Any) -> Any:
 MIXED = {"level": jnp.zeros(()), "wave": START}
 
 
-@pytest.mark.parametrize("method", ["quasi_newton", "newton", "picard", "sequential"])
+@pytest.mark.parametrize("method", ["quasi_newton", "newton", "sequential"])
 @pytest.mark.parametrize(("transition", "start"), [(bent, START), (mixed, MIXED)])
 def test_methods_find_the_loops_states(transition: Any, start: Any, method: str) -> None:
     options: dict[str, Any] = {"atol": 1e-6, "rtol": 1e-6, "window": 8 if method == "newton" else None}
@@ -87,6 +87,6 @@ def test_a_guess_and_what_is_left_to_the_loop() -> None:
 
 
 def test_precisions_that_differ_are_refused() -> None:
-    with jax.enable_x64(True), pytest.raises(ValueError, match=r"initial_state mixes the dtypes float32, float64"):
-        state = {"a": jnp.zeros(1, jnp.complex128), "b": jnp.zeros(1, jnp.float32)}
+    state = {"a": jnp.zeros(1, jnp.complex64), "b": jnp.zeros(1, jnp.float16)}
+    with pytest.raises(ValueError, match=r"initial_state mixes the dtypes float16, float32"):
         ps.evaluate(lambda state, input: state, state, jnp.zeros(3))

@@ -54,7 +54,6 @@ def test_a_plain_function_is_wrapped_once() -> None:
         (jnp.zeros(0), "initial_state holds no numbers"),
         (jnp.zeros(2, int), "initial_state has dtype int32, expected floating point, because the method QuasiNewton"),
         ({"a": jnp.zeros(2), "b": jnp.zeros(1, bool)}, r"initial_state\['b'\] has dtype bool, expected floating point"),
-        (jnp.zeros(2, complex), "initial_state has dtype complex64, expected floating point, or integers for a method"),
         ((jnp.zeros(2, jnp.float16), jnp.zeros(2)), "initial_state mixes the dtypes float16, float32, expected one"),
     ],
 )
