@@ -1,0 +1,303 @@
+"""Ordinary models with every default, beside NumPyro's NUTS with its own.
+
+    python -m benchmarks.ordinary_models --keep FOLDER [--sampler ours] [--only poisson_groups ...] [--seeds 2]
+    python -m benchmarks.ordinary_models --keep FOLDER --table
+
+The models are in benchmarks/ordinary. Every run is kept in the folder as it ends, one line of JSON in `ours.jsonl` or
+`nuts.jsonl`, and is not made again while its line is there; the table is made of these lines.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer import MCMC, NUTS
+
+import parsample as ps
+from benchmarks.device import write_rows
+from benchmarks.ordinary import EXPECTED_NOT_GOOD, KIND_OF, MODELS
+from parsample.results.judgement import GOOD_ESS, GOOD_RHAT, is_good
+from parsample.results.summary import worst
+from parsample.results.trace import as_datatree, build_trace
+from parsample.targets import NumPyroModel
+
+HEADER = (
+    "model", "kind", "dim", "good", "good, NUTS", "R-hat", "R-hat, NUTS", "ESS", "ESS, NUTS", "ESS / 1,000 gradients",
+    "the same, NUTS", "divergent", "divergent, NUTS", "largest z", "",
+)  # fmt: skip
+CHAINS, WARMUP, DRAWS, SEEDS = 4, 1000, 1000, 8
+SETTINGS: dict[str, Any] = {
+    "num_warmup": WARMUP,
+    "num_samples": DRAWS,
+    "num_chains": CHAINS,
+    "method": "sequential",
+    "compare": False,
+    "progress": False,
+}
+# Means and standard deviations further from NUTS's than so many combined Monte Carlo standard errors are called wrong.
+WRONG = 4.0
+
+Row = dict[str, Any]
+"""What is kept of a run: model, sampler, seed, and what `judged` returns, or the error."""
+
+
+def judged(draws: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
+    """Return what is kept of the draws of one run.
+
+    Args:
+        draws: variable -> values, leading axes (chain, draw).
+        stats: `gradients` and `diverging` of every draw.
+    """
+    values = {name: np.asarray(value) for name, value in draws.items()}
+    finite = all(np.isfinite(value).all() for value in values.values())
+    summary = ps.summarize(build_trace({"posterior": values}))
+    found = worst(summary)
+    good = finite and found.r_hat < GOOD_RHAT and min(found.ess_bulk, found.ess_tail) > GOOD_ESS
+    # The mean square of a standardised variable is 1, and its Monte Carlo error twice that of the standard deviation.
+    squares = {name: _standardised(value) ** 2 for name, value in values.items()}
+    error_of_squares = ps.summarize(build_trace({"posterior": squares}))["mcse_mean"]
+    moments = {
+        label: [row["mean"], row["sd"], row["mcse_mean"], 0.5 * row["sd"] * error_of_squares[label]]
+        for label, row in summary.iterrows()
+        if row["sd"] > 0 and math.isfinite(row["r_hat"])
+    }
+    return {
+        "finite": bool(finite),
+        "good": bool(good),
+        "r_hat": found.r_hat,
+        "ess_bulk": found.ess_bulk,
+        "ess_tail": found.ess_tail,
+        "worst": found.ess_bulk_variable,
+        "gradients": int(np.sum(stats["gradients"], dtype=np.int64)),
+        "divergences": int(np.sum(stats["diverging"])),
+        "moments": moments,
+    }
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    values = values.astype(np.float64)
+    sd = values.std(axis=(0, 1))
+    return (values - values.mean(axis=(0, 1))) / np.where(sd > 0, sd, 1.0)
+
+
+def run_ours(name: str, seeds: Sequence[int]) -> Iterator[Row]:
+    """Yield a row a seed: every default but the method, which decides how chains are evaluated, not which."""
+    model, args, kwargs = MODELS[name]()
+    target = NumPyroModel(model, *args, **kwargs)  # built once, so that seeds share what is compiled
+    for seed in seeds:
+        start = time.perf_counter()
+        try:
+            trace = ps.sample(target, seed=seed, **SETTINGS)
+            seconds = time.perf_counter() - start
+            tree: Any = as_datatree(trace)
+            stats = {"gradients": tree["sample_stats"]["n_steps"], "diverging": tree["sample_stats"]["diverging"]}
+            row = judged({key: value.values for key, value in tree["posterior"].data_vars.items()}, stats)
+            step_size = np.median(tree["sample_stats"]["step_size"])
+            yield {"seed": seed, "seconds": seconds, **row} | {
+                "says_good": bool(is_good(trace, ps.summarize(trace))),
+                "step_size": float(step_size),
+            }
+        except Exception as error:
+            yield {"seed": seed, "error": f"{type(error).__name__}: {error}"[:500]}
+
+
+def run_nuts(name: str, seeds: Sequence[int]) -> Iterator[Row]:
+    """Yield a row a seed: the chains of all seeds run together, each of which adapts by itself, so it is the same."""
+    model, args, kwargs = MODELS[name]()
+    start = time.perf_counter()
+    mcmc = MCMC(
+        NUTS(model),
+        num_warmup=WARMUP,
+        num_samples=DRAWS,
+        num_chains=CHAINS * len(seeds),
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    keys = jnp.concatenate([jax.random.split(jax.random.key(seed), CHAINS) for seed in seeds])
+    mcmc.run(keys, *args, extra_fields=("num_steps", "diverging"), **kwargs)
+    draws = mcmc.get_samples(group_by_chain=True)
+    fields = mcmc.get_extra_fields(group_by_chain=True)
+    seconds = time.perf_counter() - start
+    for index, seed in enumerate(seeds):
+        rows = slice(index * CHAINS, (index + 1) * CHAINS)
+        stats = {"gradients": fields["num_steps"][rows], "diverging": fields["diverging"][rows]}
+        yield {"seed": seed, "seconds": seconds / len(seeds)} | judged(
+            {key: value[rows] for key, value in draws.items()}, stats
+        )
+
+
+RUN: dict[str, Callable[[str, Sequence[int]], Iterator[Row]]] = {"ours": run_ours, "nuts": run_nuts}
+
+
+def read(folder: Path, sampler: str) -> list[Row]:
+    """Return the rows that are kept, the last one of a model and seed."""
+    path = folder / f"{sampler}.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return list({(row["model"], row["seed"]): row for row in rows}.values())
+
+
+def run(folder: Path, samplers: Sequence[str], names: Sequence[str], num_seeds: int) -> None:
+    """Make and keep what is missing; an error is a row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        for sampler in samplers:
+            done = {row["seed"] for row in read(folder, sampler) if row["model"] == name}
+            seeds = [seed for seed in range(num_seeds) if seed not in done]
+            if not seeds:
+                continue
+            with open(folder / f"{sampler}.jsonl", "a", encoding="utf-8") as file:
+                for row in _guarded(sampler, name, seeds):
+                    file.write(json.dumps({"model": name, "sampler": sampler, **row}) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                    print(name, sampler, *(f"{key}={row[key]}" for key in row if key != "moments"), flush=True)
+            jax.clear_caches()
+
+
+def _guarded(sampler: str, name: str, seeds: Sequence[int]) -> Iterator[Row]:
+    made = set()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for row in RUN[sampler](name, seeds):
+                made.add(row["seed"])
+                yield row
+    except Exception as error:
+        for seed in seeds:
+            if seed not in made:
+                yield {"seed": seed, "error": f"{type(error).__name__}: {error}"[:500]}
+
+
+def table(folder: Path) -> list[list[Any]]:
+    """Return the rows of the table, one a model of which there is a run."""
+    ours: dict[str, list[Row]] = {name: [] for name in MODELS}
+    nuts: dict[str, list[Row]] = {name: [] for name in MODELS}
+    for found, sampler in ((ours, "ours"), (nuts, "nuts")):
+        for row in read(folder, sampler):
+            found.setdefault(row["model"], []).append(row)
+    return [_row(name, ours[name], nuts[name]) for name in MODELS if ours[name] or nuts[name]]
+
+
+def _row(name: str, ours: list[Row], nuts: list[Row]) -> list[Any]:
+    z, where = largest_z(ours, nuts)
+    model, args, kwargs = MODELS[name]()
+    dim = sum(np.size(leaf) for leaf in NumPyroModel(model, *args, **kwargs).position_template().values())
+    pairs = [[column(rows) for rows in (ours, nuts)] for column in (_good, _r_hat, _ess, _rate, _divergent)]
+    cells = [cell for pair in pairs for cell in pair]
+    return [name, KIND_OF[name], dim, *cells, z and f"{z:.1f}", _remark(name, ours, nuts, z, where)]
+
+
+def _remark(name: str, ours: list[Row], nuts: list[Row], z: float | None, where: str) -> str:
+    good, other = _share(ours), _share(nuts)
+    remarks = ["WRONG: " + where] if z and z > WRONG else []
+    if any(row.get("says_good") and not row["good"] for row in ours):
+        remarks.append("our verdict says good of draws that are not")
+    if ours and nuts:
+        remarks += ["fewer than half of NUTS's"] if good < other / 2 else ["fewer"] if good < other else []
+        remarks += ["more"] if good > other else []
+    return "; ".join([*remarks, *(["no chain can cross it"] if name in EXPECTED_NOT_GOOD else [])])
+
+
+def _share(rows: list[Row]) -> float:
+    return float(np.mean([row.get("good", False) for row in rows])) if rows else 0.0
+
+
+def _good(rows: list[Row]) -> str:
+    failed = sum("error" in row or not row["finite"] for row in rows)
+    text = f"{sum(row.get('good', False) for row in rows)} of {len(rows)}" if rows else "-"
+    return text + (f" ({failed} failed)" if failed else "")
+
+
+def _known(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if "error" not in row]
+
+
+def _r_hat(rows: list[Row]) -> str:
+    values = [row["r_hat"] for row in _known(rows)]
+    return f"{np.nanmin(values):.3f} to {np.nanmax(values):.3f}" if np.isfinite(values).any() else "-"
+
+
+def _smallest(row: Row) -> float:
+    return float(np.nan_to_num(min(row["ess_bulk"], row["ess_tail"])))  # no ESS at all is none
+
+
+def _ess(rows: list[Row]) -> str:
+    return f"{np.median([_smallest(row) for row in _known(rows)]):,.0f}" if _known(rows) else "-"
+
+
+def _rate(rows: list[Row]) -> str:
+    rates = [1000 * _smallest(row) / row["gradients"] for row in _known(rows)]
+    return f"{np.median(rates):.3g}" if rates else "-"
+
+
+def _divergent(rows: list[Row]) -> str:
+    return f"{np.median([row['divergences'] for row in _known(rows)]):.0f}" if _known(rows) else "-"
+
+
+def largest_z(ours: list[Row], nuts: list[Row]) -> tuple[float | None, str]:
+    """Return how far the good draws of the two are apart, all good seeds pooled, and of which variable.
+
+    Returns:
+        The largest difference of a mean or a standard deviation, in combined Monte Carlo standard errors; None where
+        one of them has no good draws.
+    """
+    mine, other = ([row["moments"] for row in rows if row.get("good")] for rows in (ours, nuts))
+    found: list[tuple[float, str]] = []
+    for label in set.intersection(*map(set, mine + other)) if mine and other else ():
+        (a, a_error), (b, b_error) = (_pooled([row[label] for row in rows]) for rows in (mine, other))
+        mean, sd = np.abs(a - b) / np.hypot(a_error, b_error)
+        found += [(float(mean), f"mean of {label}"), (float(sd), f"sd of {label}")]
+    return max(found) if found else (None, "")
+
+
+def _pooled(moments: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    values = np.array(moments)
+    return values[:, :2].mean(axis=0), np.sqrt((values[:, 2:] ** 2).sum(axis=0)) / len(values)
+
+
+def note(rows: Sequence[Sequence[Any]]) -> str:
+    """Say what the columns are, and where ours loses."""
+    lost = {
+        word: [row[0] for row in rows if word in row[-1].split("; ")]
+        for word in ("fewer than half of NUTS's", "fewer", "more")
+    }
+    sums = ". ".join(f"Good in {word}: {', '.join(names) or 'none'}" for word, names in lost.items())
+    return (
+        f"{len(rows)} models (benchmarks/ordinary), written as their users would, {CHAINS} chains, {WARMUP:,} warm-up "
+        f'steps and {DRAWS:,} draws a chain. Ours with every default but `method="sequential"`, which changes how the '
+        "chain is evaluated and the draws only within the tolerance; NumPyro's NUTS with its defaults, on the same "
+        f"seeds. Good: an R-hat below {GOOD_RHAT} and a bulk and tail effective sample size (ESS) above {GOOD_ESS} of "
+        "the worst variable, deterministic ones too, by the same code for both. ESS is the smaller one of the worst "
+        "variable, its median over seeds; gradients are those of the draws, warm-up not counted; divergent draws are "
+        "the median. Largest z: difference of the means or standard deviations of the two, good seeds pooled, in Monte "
+        f"Carlo standard errors; beyond {WRONG:.0f} the variable is named. {sums}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, required=True, metavar="FOLDER", help="what has run, and what will")
+    parser.add_argument("--only", nargs="+", default=list(MODELS), choices=list(MODELS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--sampler", choices=list(RUN), help="leave out for both")
+    parser.add_argument("--table", action="store_true", help="make the table of what has run, run nothing")
+    options = parser.parse_args()
+    if options.table:
+        title = "Ordinary models, every default, beside NumPyro's NUTS"
+        write_rows("ordinary_models", title, note, HEADER, table(options.keep))
+    else:
+        run(options.keep, [options.sampler] if options.sampler else list(RUN), options.only, options.seeds)
+
+
+if __name__ == "__main__":
+    main()
