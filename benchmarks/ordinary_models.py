@@ -8,9 +8,7 @@ The models are in benchmarks/ordinary. Every run is kept in the folder as it end
 """
 
 import argparse
-import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ from numpyro.infer import MCMC, NUTS
 
 import parsample as ps
 from benchmarks.device import write_rows
+from benchmarks.kept import Row, keep, read
 from benchmarks.ordinary import EXPECTED_NOT_GOOD, KIND_OF, MODELS
 from parsample.results.judgement import GOOD_ESS, GOOD_RHAT, is_good
 from parsample.results.summary import worst
@@ -45,9 +44,6 @@ SETTINGS: dict[str, Any] = {
 }
 # Means and standard deviations further from NUTS's than so many combined Monte Carlo standard errors are called wrong.
 WRONG = 4.0
-
-Row = dict[str, Any]
-"""What is kept of a run: model, sampler, seed, and what `judged` returns, or the error."""
 
 
 def judged(draws: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
@@ -138,29 +134,19 @@ def run_nuts(name: str, seeds: Sequence[int]) -> Iterator[Row]:
 RUN: dict[str, Callable[[str, Sequence[int]], Iterator[Row]]] = {"ours": run_ours, "nuts": run_nuts}
 
 
-def read(folder: Path, sampler: str) -> list[Row]:
-    """Return the rows that are kept, the last one of a model and seed."""
-    path = folder / f"{sampler}.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return list({(row["model"], row["seed"]): row for row in rows}.values())
+KEY = ("model", "seed")
 
 
 def run(folder: Path, samplers: Sequence[str], names: Sequence[str], num_seeds: int) -> None:
     """Make and keep what is missing; an error is a row."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         for sampler in samplers:
-            done = {row["seed"] for row in read(folder, sampler) if row["model"] == name}
-            seeds = [seed for seed in range(num_seeds) if seed not in done]
-            if not seeds:
-                continue
-            with open(folder / f"{sampler}.jsonl", "a", encoding="utf-8") as file:
-                for row in _guarded(sampler, name, seeds):
-                    file.write(json.dumps({"model": name, "sampler": sampler, **row}) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                    print(name, sampler, *(f"{key}={row[key]}" for key in row if key != "moments"), flush=True)
+            path = folder / f"{sampler}.jsonl"
+            done = read(path, KEY)
+            seeds = [seed for seed in range(num_seeds) if (name, seed) not in done]
+            for row in _guarded(sampler, name, seeds) if seeds else ():
+                keep(path, {"model": name, "sampler": sampler, **row})
+                print(name, sampler, *(f"{key}={row[key]}" for key in row if key != "moments"), flush=True)
             jax.clear_caches()
 
 
@@ -183,8 +169,8 @@ def table(folder: Path) -> list[list[Any]]:
     ours: dict[str, list[Row]] = {name: [] for name in MODELS}
     nuts: dict[str, list[Row]] = {name: [] for name in MODELS}
     for found, sampler in ((ours, "ours"), (nuts, "nuts")):
-        for row in read(folder, sampler):
-            found.setdefault(row["model"], []).append(row)
+        for (name, _), row in read(folder / f"{sampler}.jsonl", KEY).items():
+            found.setdefault(name, []).append(row)
     return [_row(name, ours[name], nuts[name]) for name in MODELS if ours[name] or nuts[name]]
 
 

@@ -83,11 +83,11 @@ def n_mixture() -> Problem:
         alpha = numpyro.sample("alpha", dist.Normal(0, 2))
         beta = numpyro.sample("beta", dist.Normal(0, 1))
         p = numpyro.sample("p", dist.Uniform(0, 1))
-        n = jnp.arange(41)
+        n, count = jnp.arange(41), jnp.asarray(count)[:, :, None]
         abundance = dist.Poisson(jnp.exp(alpha + beta * x)[:, None]).log_prob(n)
-        detected = count[:, :, None] <= n
-        trials = jnp.where(detected, n, count[:, :, None])  # so that no branch has a NaN in its derivative
-        log_prob = jnp.where(detected, dist.Binomial(trials, p).log_prob(count[:, :, None]), -jnp.inf)
+        detected = count <= n
+        trials = jnp.where(detected, n, count)  # so that no branch has a NaN in its derivative
+        log_prob = jnp.where(detected, dist.Binomial(trials, p).log_prob(count), -jnp.inf)
         numpyro.factor("likelihood", jnp.sum(jax.nn.logsumexp(abundance + log_prob.sum(1), axis=-1)))
 
     return model, (x, count), {}
