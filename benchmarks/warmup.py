@@ -16,8 +16,7 @@ import numpy as np
 import parsample as ps
 from benchmarks.device import write_rows
 from benchmarks.suite import targets
-from parsample.results.judgement import are_good
-from parsample.results.summary import summarize, worst
+from parsample.results.judgement import judge
 from parsample.results.trace import as_datatree
 from parsample.targets.density import LogDensity
 
@@ -50,10 +49,11 @@ def run(
         settings |= {"num_samples": MOST, "until": UNTIL}
     trace = ps.sample(target, sampler, mass=mass, seed=seed, **settings)
     stats: Any = as_datatree(trace)["sample_stats"]
-    found = worst(summarize(trace))
+    judgement = judge(trace)
+    found = judgement.worst
     length = int(stats["n_steps"][0, 0]) if "n_steps" in stats else 1
     of_chain = [float(stats["step_size"][0, 0]), float(stats["acceptance_rate"].mean())]
-    return [stats["lp"].shape[1], are_good(found), found.r_hat, found.ess_bulk, length, *of_chain]
+    return [stats["lp"].shape[1], judgement.is_good, found.r_hat, found.ess_bulk, length, *of_chain]
 
 
 def row(name: str, target: ps.targets.Target, sampler: str, mass: str = "auto", until_good: bool = False) -> list[Any]:

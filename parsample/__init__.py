@@ -42,6 +42,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "forecast": ("parsample.run.forecast", "forecast"),
     "MCMC": ("parsample.run.numpyro_mcmc", "MCMC"),
     "Kernel": ("parsample.run.numpyro_mcmc", "Kernel"),
+    "judge": ("parsample.results.judgement", "judge"),
+    "Judgement": ("parsample.results.judgement", "Judgement"),
     "read_verdict": ("parsample.results.verdict", "read_verdict"),
     "summarize": ("parsample.results.summary", "summarize"),
     "save_trace": ("parsample.results.trace", "save_trace"),
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from parsample.report import plots
     from parsample.report.html import write_report
     from parsample.report.plots import plot_trace_rank
+    from parsample.results.judgement import Judgement, judge
     from parsample.results.summary import summarize
     from parsample.results.trace import load_trace, save_trace
     from parsample.results.verdict import read_verdict

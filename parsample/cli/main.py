@@ -273,12 +273,14 @@ def report(
 
     Exit codes: 0 good; 1 written, but R-hat or ESS is not good; 2 bad input.
     """
-    from parsample.results.judgement import is_good
+    from parsample.results.judgement import judge
+    from parsample.results.words import COMMAND_LINE
 
     try:
         loaded = parsample.load_trace(trace)
-        path = parsample.write_report(loaded, output or trace.with_suffix(".html"))
-        good = is_good(loaded, parsample.summarize(loaded))
+        summary = parsample.summarize(loaded)
+        path = parsample.write_report(loaded, output or trace.with_suffix(".html"), summary, COMMAND_LINE)
+        good = judge(loaded, summary).is_good
     except ValueError as error:
         fail(error)
     typer.echo(path)

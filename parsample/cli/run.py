@@ -109,8 +109,8 @@ def run_and_show(run: Callable[[], Any], files: Files, as_json: bool) -> None:
         as_json: print one JSON object in place of the tables.
     """
     from parsample.report.terminal import show_json, show_run
-    from parsample.results.judgement import is_good
     from parsample.results.trace import save_trace
+    from parsample.results.verdict import read_verdict
     from parsample.run.interrupts import holding_interrupts
 
     try:
@@ -125,10 +125,11 @@ def run_and_show(run: Callable[[], Any], files: Files, as_json: bool) -> None:
         files.leave_nothing()
         fail(error)
     summary = parsample.summarize(trace)
-    parsample.plot_trace_rank(trace, files.plot)
+    verdict = read_verdict(trace, summary)
+    parsample.plot_trace_rank(trace, files.plot, summary=summary)
     show = show_json if as_json else show_run
-    show(trace, summary, [files.trace or Path(files.store or ""), files.plot])
-    if not is_good(trace, summary):
+    show(verdict, summary, [files.trace or Path(files.store or ""), files.plot])
+    if not (verdict.judgement and verdict.judgement.is_good):
         raise typer.Exit(NOT_GOOD)
 
 

@@ -20,11 +20,13 @@ import numpy as np
 from parsample.report.plots import draws as pictures
 from parsample.report.plots import evaluation, warmup
 from parsample.report.plots.canvas import CHAIN_COLORS, GREY, SIZE
+from parsample.results.advice import advise
 from parsample.results.groups import EVALUATION
-from parsample.results.judgement import GOOD_ESS, GOOD_RHAT, are_good, tell_draws, what_to_do
-from parsample.results.summary import summarize, worst
+from parsample.results.judgement import GOOD, judge
+from parsample.results.summary import summarize
 from parsample.results.trace import Trace, as_datatree, check_writable, posterior_dataset, replacing
-from parsample.results.verdict import Verdict, read_verdict
+from parsample.results.verdict import NOTHING, Verdict, read_verdict
+from parsample.results.words import PYTHON, Caller
 
 if TYPE_CHECKING:
     import pandas
@@ -55,13 +57,17 @@ class Picture(NamedTuple):
     draw: Callable[[Axes], str]
 
 
-def write_report(trace: Trace, path: str | os.PathLike[str]) -> Path:
+def write_report(
+    trace: Trace, path: str | os.PathLike[str], summary: pandas.DataFrame | None = None, caller: Caller = PYTHON
+) -> Path:
     """Write the report of a run: one HTML page, with nothing to load beside it and no script.
 
     Args:
         trace: that `parsample.sample` returned or `parsample.load_trace` read. Of another's trace the report holds what
             can be said of its draws. With `groups=("evaluation",)` it has the pictures of the evaluation.
         path: the file; an existing one is replaced once the new one is whole.
+        summary: of the trace, by `parsample.summarize`; None to work it out.
+        caller: whose words advice is given in, `parsample.results.words.PYTHON` or `COMMAND_LINE`.
 
     Returns:
         The file that was written.
@@ -71,13 +77,13 @@ def write_report(trace: Trace, path: str | os.PathLike[str]) -> Path:
         OSError: the write failed, for example because the disk is full.
     """
     target = check_writable(path)
-    text = render(trace)
+    text = render(trace, summary, caller)
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target
 
 
-def render(trace: Trace) -> str:
+def render(trace: Trace, summary: pandas.DataFrame | None = None, caller: Caller = PYTHON) -> str:
     """Return the page of `write_report` as text."""
     posterior = posterior_dataset(trace)
     if posterior.sizes["draw"] < FEWEST_DRAWS:
@@ -85,26 +91,27 @@ def render(trace: Trace) -> str:
             f"trace: got {posterior.sizes['draw']} draws a chain, expected at least {FEWEST_DRAWS} for a report; "
             "take more draws."
         )
-    summary, verdict = summarize(trace), _verdict_or_none(trace)
+    summary = summarize(trace) if summary is None else summary
+    verdict = _verdict_or_none(trace, summary)
     template = importlib.resources.files("parsample.report").joinpath("page.html").read_text(encoding="utf-8")
     name = str(as_datatree(trace).attrs.get("target", "trace"))
     page = string.Template(template).substitute(
         title=html.escape(f"{name}: report"),
         name=html.escape(name),
         subtitle=html.escape(_subtitle(trace)),
-        verdict=_verdict(trace, summary, verdict),
+        verdict=_verdict(trace, summary, verdict, caller),
         chains=_chains(posterior.sizes["chain"]),
         table=_table(summary),
-        draws="\n".join(_draws(trace)),
-        evaluation="\n".join(_evaluation(trace, verdict)),
+        draws="\n".join(_draws(trace, summary)),
+        evaluation="\n".join(_evaluation(trace, verdict, caller)),
         settings=_pairs(list(_settings(trace))),
     )
     return _with_own_names(page)
 
 
-def _verdict_or_none(trace: Trace) -> Verdict | None:
+def _verdict_or_none(trace: Trace, summary: pandas.DataFrame) -> Verdict | None:
     try:
-        return read_verdict(trace)
+        return read_verdict(trace, summary)
     except ValueError:  # another's trace
         return None
 
@@ -115,10 +122,12 @@ def _subtitle(trace: Trace) -> str:
     return f"{sampler}{sizes['chain']} chains of {sizes['draw']:,} draws"
 
 
-def _verdict(trace: Trace, summary: pandas.DataFrame, verdict: Verdict | None) -> str:
+def _verdict(trace: Trace, summary: pandas.DataFrame, verdict: Verdict | None, caller: Caller) -> str:
     """Return the answers to the three questions of a reader: good draws? converged? what to do?"""
-    good = are_good(worst(summary))
-    cards = [("Are the draws good?", "Yes" if good else "Not yet", good, tell_draws(summary))]
+    judgement = (verdict.judgement if verdict else None) or judge(trace, summary)
+    good, told = judgement.is_good, [f"{name} {text}" for name, text in judgement.rows(caller)[1:]]
+    facts = "; ".join([*(fault.fact for fault in judgement.faults), *told])
+    cards = [("Are the draws good?", "Yes" if good else "No", good, facts)]
     if verdict is None:
         words = "This trace does not say how it was evaluated: parsample.sample did not make it."
         cards.append(("Did the evaluation converge?", "Unknown", True, words))
@@ -128,11 +137,10 @@ def _verdict(trace: Trace, summary: pandas.DataFrame, verdict: Verdict | None) -
         answer = (
             "Exact" if exact else "Yes" if verdict.converged else "Finished by the loop" if fine else "No, as asked"
         )
-        told = dict(verdict.rows())
-        words = told["converged"].removeprefix("exact: ").removeprefix("yes: ").removeprefix("no, as asked: ")
+        words = dict(verdict.evaluation_rows(caller))["converged"]
+        words = words.removeprefix("exact: ").removeprefix("yes: ").removeprefix("no, as asked: ")
         cards.append(("Did the evaluation converge?", answer, fine, words))
-    diverging = pictures.statistic(trace, "diverging")
-    advice = what_to_do(summary, verdict, 0 if diverging is None else int(diverging.sum()))
+    advice = (verdict.advice(caller) if verdict else advise(judgement, caller)) or [NOTHING]
     shown = [
         f'<div class="card {"good" if fine else "bad"}"><h2>{question}</h2><p class="answer">{answer}</p>'
         f"<p>{html.escape(_sentence(words))}</p></div>"
@@ -162,7 +170,9 @@ def _table(summary: pandas.DataFrame) -> str:
     titles = "".join(f'<th scope="col">{TITLES.get(column, column)}</th>' for column in COLUMNS)
     lines = []
     for label, row in rows.iterrows():
-        poor = {"r_hat": not row["r_hat"] < GOOD_RHAT, "ess_bulk": not row["ess_bulk"] > GOOD_ESS}
+        poor = {"r_hat": not row["r_hat"] < GOOD.r_hat} | {
+            column: not row[column] > GOOD.ess for column in ("ess_bulk", "ess_tail")
+        }
         cells = "".join(
             f"<td{' class=bad' if poor.get(column) else ''}>{row[column]:{form}}</td>"
             for column, form in COLUMNS.items()
@@ -177,12 +187,11 @@ def _breakable(label: str) -> str:
     return re.sub(r"(?=[\[_])", "<wbr>", html.escape(label))
 
 
-def _draws(trace: Trace) -> Iterator[str]:
+def _draws(trace: Trace, summary: pandas.DataFrame) -> Iterator[str]:
     """Yield the pictures of the draws, the worst variables first."""
-    labels = pictures.worst_labels(trace, MOST_VARIABLES)
+    labels = pictures.worst_labels(trace, MOST_VARIABLES, summary)
     if not labels:
         yield "<p>No variable has draws that are finite and move: there is nothing to draw.</p>"
-    summary = summarize(trace)
     for label in labels:
         draws, row = pictures.scalar_draws(trace, label), summary.loc[label]
         yield (
@@ -235,12 +244,12 @@ def _of_all_draws(trace: Trace, labels: list[str]) -> Iterator[Picture]:
         )
 
 
-def _evaluation(trace: Trace, verdict: Verdict | None) -> Iterator[str]:
+def _evaluation(trace: Trace, verdict: Verdict | None, caller: Caller) -> Iterator[str]:
     """Yield the verdict of the evaluation and its pictures."""
     if verdict is None:
         yield "<p>This trace holds no verdict about an evaluation.</p>"
         return
-    yield _pairs(verdict.rows())
+    yield _pairs(verdict.evaluation_rows(caller))
     if verdict.method == "sequential":
         yield "<p>The sequential loop has no iterations to show: every step is evaluated once.</p>"
         return

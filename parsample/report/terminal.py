@@ -1,6 +1,5 @@
 """What the command line prints: the summary of a run, and the tables of names."""
 
-import dataclasses
 import inspect
 import json
 import math
@@ -13,28 +12,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parsample.results.judgement import are_good, is_good, judge_draws
-from parsample.results.summary import worst
-from parsample.results.verdict import read_verdict
+from parsample.results.verdict import Verdict
+from parsample.results.words import COMMAND_LINE
 
 if TYPE_CHECKING:
     import pandas
 
 
-def show_run(trace: Any, summary: "pandas.DataFrame", paths: Sequence[Path], console: Console | None = None) -> None:
+def show_run(
+    verdict: Verdict, summary: "pandas.DataFrame", paths: Sequence[Path], console: Console | None = None
+) -> None:
     """Print the summary table, the verdict about the draws and about the evaluation, and what was saved.
 
     Args:
-        trace: what `parsample.sample` returned.
-        summary: of it, by `parsample.summarize`.
+        verdict: of a trace that `parsample.sample` returned.
+        summary: of the trace, by `parsample.summarize`.
         paths: of the files that were written.
         console: to print on.
     """
     console = console or Console()
     console.print(_summary_table(summary))
     console.print()
-    rows = [("draws", judge_draws(summary)), *read_verdict(trace).rows()]
-    rows += [("saved", "\n".join(map(_short, paths)))]
+    rows = [*verdict.rows(COMMAND_LINE), ("saved", "\n".join(map(_short, paths)))]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -71,14 +70,15 @@ def _summary_table(summary: "pandas.DataFrame") -> Table:
     return table
 
 
-def show_json(trace: Any, summary: "pandas.DataFrame", paths: Sequence[Path]) -> None:
-    """Print the same as one JSON object: `good`, `draws`, `evaluation`, `summary` by variable, and `saved`."""
-    found = worst(summary)
-    verdict = read_verdict(trace)
+def show_json(verdict: Verdict, summary: "pandas.DataFrame", paths: Sequence[Path]) -> None:
+    """Print the same as one JSON object: `good`, `draws`, `advice`, `evaluation`, `summary` and `saved`."""
+    judgement = verdict.judgement
+    assert judgement is not None
     facts = {
-        "good": is_good(trace, summary),
-        "draws": {"good": are_good(found), **found._asdict()},
-        "evaluation": {"converged": verdict.converged, **dataclasses.asdict(verdict)},
+        "good": judgement.is_good,
+        "draws": judgement.to_dict(),
+        "advice": verdict.advice(COMMAND_LINE),
+        "evaluation": {"converged": verdict.converged, **verdict.to_dict()},
         "summary": summary.to_dict("index"),
         "saved": [str(path) for path in paths],
     }

@@ -7,11 +7,12 @@ import itertools
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from parsample.results.trace import SAMPLE_DIMS, Trace, import_arviz, posterior_dataset
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     import xarray
 
 LOW, HIGH = 0.05, 0.95
+# Fewer draws a chain than this have no R-hat.
+FEWEST_DRAWS = 4
+# What the draws of a scalar do: move; have one value in all chains; stay in every chain, but not at one place; or leave
+# the finite numbers.
+MOVES, STILL, STUCK, NOT_FINITE = "moves", "still", "stuck", "not finite"
+DIAGNOSTICS = ("ess_bulk", "ess_tail", "r_hat")
 COLUMNS = ("mean", "sd", "q5", "q95", "ess_bulk", "ess_tail", "r_hat", "mcse_mean")
 
 
@@ -99,47 +106,74 @@ def summarize(trace: Trace, *, warn: bool = False) -> pandas.DataFrame:
 
     Cost: sorts every variable a few times; 0.8 s for 31 variables, 4 chains and 10,000 draws on two CPU cores.
     """
+    posterior = posterior_dataset(trace)
+    if warn:
+        return _table(posterior, COLUMNS)
+    with _silenced(import_arviz()):
+        return _table(posterior, COLUMNS)
+
+
+def diagnostics(posterior: xarray.Dataset) -> pandas.DataFrame:
+    """Return the columns `ess_bulk`, `ess_tail` and `r_hat` of the summary of a posterior."""
+    with _silenced(import_arviz()):
+        return _table(posterior, DIAGNOSTICS)
+
+
+def _table(posterior: xarray.Dataset, columns: Sequence[str]) -> pandas.DataFrame:
     import pandas
 
     arviz = import_arviz()
     # In float32 the sums over long chains would lose digits that the Monte Carlo error does not forgive.
-    posterior = posterior_dataset(trace).astype(np.float64)
-    with contextlib.nullcontext() if warn else _silenced(arviz):
-        statistics = (
-            posterior.mean(SAMPLE_DIMS),
-            posterior.std(SAMPLE_DIMS, ddof=1),
-            posterior.quantile(LOW, SAMPLE_DIMS),
-            posterior.quantile(HIGH, SAMPLE_DIMS),
-            arviz.ess(posterior, method="bulk"),
-            # The two generations differ in the quantiles that they take by default.
-            arviz.ess(posterior, method="tail", prob=(LOW, HIGH)),
-            arviz.rhat(posterior),
-            arviz.mcse(posterior, method="mean"),
-        )
-    columns = {
-        name: np.concatenate([np.ravel(statistic[variable]) for variable in posterior.data_vars])
-        for name, statistic in zip(COLUMNS, statistics, strict=True)
+    draws = posterior.astype(np.float64)
+    statistics: dict[str, Callable[[], xarray.Dataset]] = {
+        "mean": lambda: draws.mean(SAMPLE_DIMS),
+        "sd": lambda: draws.std(SAMPLE_DIMS, ddof=1),
+        "q5": lambda: draws.quantile(LOW, SAMPLE_DIMS),
+        "q95": lambda: draws.quantile(HIGH, SAMPLE_DIMS),
+        "ess_bulk": lambda: arviz.ess(draws, method="bulk"),
+        # The two generations differ in the quantiles that they take by default.
+        "ess_tail": lambda: arviz.ess(draws, method="tail", prob=(LOW, HIGH)),
+        "r_hat": lambda: arviz.rhat(draws),
+        "mcse_mean": lambda: arviz.mcse(draws, method="mean"),
     }
-    return pandas.DataFrame(columns, index=[scalar.label for scalar in scalars(posterior)], dtype=np.float64)
+    found = {name: statistics[name]() for name in columns}
+    values = {
+        name: np.concatenate([np.ravel(statistic[variable]) for variable in posterior.data_vars])
+        for name, statistic in found.items()
+    }
+    return pandas.DataFrame(values, index=[scalar.label for scalar in scalars(posterior)], dtype=np.float64)
+
+
+def motion(values: Shaped[np.ndarray, "chain draw ..."]) -> list[str]:
+    """Return for every scalar of a variable whether it moves: `MOVES`, `STILL`, `STUCK` or `NOT_FINITE`.
+
+    Args:
+        values: draws; the scalars are in the order of the summary. Of fewer than four draws a chain every finite scalar
+            is said to move.
+    """
+    rows = values.reshape(*values.shape[:2], -1)
+    if 0 in rows.shape[:2]:
+        return [MOVES] * rows.shape[2]
+    finite = np.isfinite(rows).all((0, 1))
+    low, high = rows.min(1), rows.max(1)
+    stays = (low == high).all(0) & (rows.shape[1] >= FEWEST_DRAWS)
+    same = low.min(0) == high.max(0)
+    return list(np.select([~finite, stays & same, stays], [NOT_FINITE, STILL, STUCK], MOVES))
 
 
 def smallest_ess(draws: Mapping[str, np.ndarray]) -> float:
     """Return the smallest bulk effective sample size of the variables that move, NaN where one is not known."""
-    return _worst_of_all(import_arviz().ess, draws, np.min)
+    found = list(bulk_ess(draws))
+    return float(np.min(found)) if found else math.nan
 
 
-def largest_rhat(draws: Mapping[str, np.ndarray]) -> float:
-    """Return the largest R-hat of the variables that move, NaN where one is not known."""
-    return _worst_of_all(import_arviz().rhat, draws, np.max)
-
-
-def _worst_of_all(statistic: Any, draws: Mapping[str, np.ndarray], extreme: Any) -> float:
-    found = []
+def bulk_ess(draws: Mapping[str, np.ndarray]) -> Iterator[float]:
+    """Yield the bulk effective sample size of every scalar that moves, NaN where it is not known."""
+    statistic = import_arviz().ess
     for values in draws.values():
         rows = np.moveaxis(values.reshape(*values.shape[:2], -1), -1, 0)
-        # What never moves, such as the diagonal of a correlation matrix, has neither.
-        found += [float(statistic(row.astype(np.float64))) for row in rows if np.max(row) > np.min(row)]
-    return float(extreme(found)) if found else math.nan
+        # What never moves, such as the diagonal of a correlation matrix, has none.
+        yield from (float(statistic(row.astype(np.float64))) for row in rows if not np.max(row) <= np.min(row))
 
 
 def worst(summary: pandas.DataFrame) -> Worst:

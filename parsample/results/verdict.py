@@ -1,23 +1,37 @@
-"""The verdict about a parallel evaluation: what it cost, how exact it is, and what that means, in words."""
+"""The verdict about a run: whether its draws are good, what its evaluation cost, how exact it is, and what to do."""
+
+from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
+
+from parsample.results.advice import advise
+from parsample.results.judgement import Judgement, judge
+from parsample.results.trace import as_datatree
+from parsample.results.words import PYTHON, Caller
+
+if TYPE_CHECKING:
+    import pandas
 
 # The parallel evaluation must be this much faster than the loop before the verdict calls it faster, and conversely.
 CLEAR = 1.1
 # Chains that are further apart than this, in posterior standard deviations, are not called the same.
 SAME = 0.01
+# Where the loop finishes fewer steps than this share, nothing is to be gained by another method.
+MANY = 0.01
+NOTHING = "Nothing needs to be done: use the draws."
 # What it means that they are, or that accept decisions differ.
 PARTED = (
     "differences within the tolerance grew, or accepting hung on one, until the two parted: from there on the draws "
-    "are those of a valid chain of the same sampler, up to the tolerance, but not the loop's; smaller atol and rtol, "
-    "with double precision where need be, put that off"
+    "are those of a valid chain of the same sampler, up to the tolerance, but not the loop's; smaller {atol} and "
+    "{rtol}, with double precision where need be, put that off"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a run of the front door has to say about its evaluation.
+    """What a run of the front door has to say: about its draws, which it judges when it is asked, and its evaluation.
 
     Attributes:
         method: its name, or its repr with the options.
@@ -40,6 +54,8 @@ class Verdict:
         decisions_that_differ: accept decisions, over these steps and all chains.
         tuning: what was traded to have more effective draws a gradient in sequence, in words; "none" without `tune`.
         sampler: its name, step size and leapfrog steps, in words; "" in traces of earlier versions.
+        trace: that it is of, whose draws are judged; None for one that is about the evaluation alone.
+        summary: of the trace, by `parsample.summarize`; None to work it out.
     """
 
     method: str
@@ -62,6 +78,13 @@ class Verdict:
     decisions_that_differ: int
     tuning: str = "none"
     sampler: str = ""
+    trace: Any = dataclasses.field(default=None, repr=False, compare=False)
+    summary: pandas.DataFrame | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @functools.cached_property
+    def judgement(self) -> Judgement | None:
+        """Whether the draws are good, and by which numbers; always of what is in the trace."""
+        return None if self.trace is None else judge(self.trace, self.summary)
 
     @property
     def converged(self) -> bool:
@@ -79,8 +102,34 @@ class Verdict:
             return "the exact chain sooner"
         return "equally good draws sooner" if self.parts_from_the_loop else "the same draws sooner"
 
-    def rows(self) -> list[tuple[str, str]]:
-        """Return the verdict as pairs of a heading and a text."""
+    def rows(self, caller: Caller = PYTHON) -> list[tuple[str, str]]:
+        """Return the verdict as pairs of a heading and a text: the draws, what to do, and the evaluation."""
+        if self.judgement is None:
+            return self.evaluation_rows(caller)
+        headings = ["what to do", *[""] * len(self.advice(caller))]
+        advice = list(zip(headings, self.advice(caller), strict=False))
+        return [*self.judgement.rows(caller), *advice, *self.evaluation_rows(caller)]
+
+    def advice(self, caller: Caller = PYTHON) -> list[str]:
+        """Return what a reader should do, a sentence each, in the words of the caller; never empty."""
+        advice = advise(self.judgement, caller) if self.judgement is not None else []
+        if self.finished_sequentially > MANY * self.steps * self.chains:
+            advice.append(
+                "The draws are right, but the loop had to finish many steps: try a smaller step size or another method "
+                f"({caller.function('parsample.forecast')} tells which)."
+            )
+        if self.compared_steps and self.parallel_seconds > CLEAR * self.sequential_seconds:
+            advice.append(f"On this device {caller.option('method', 'sequential')} gives {self.sooner()}.")
+        if self.parts_from_the_loop:
+            advice.append(
+                "The draws are those of a valid chain, up to the tolerance, and not the same as the loop's: smaller "
+                f"{caller.name('atol')} and {caller.name('rtol')}, with double precision where need be, put off where "
+                f"they part; {caller.option('method', 'sequential')} gives the loop's."
+            )
+        return advice or [NOTHING]
+
+    def evaluation_rows(self, caller: Caller = PYTHON) -> list[tuple[str, str]]:
+        """Return what there is to say about the evaluation, as pairs of a heading and a text."""
         total = self.steps * self.chains
         if self.method == "sequential":
             outcome = "exact: the sequential loop itself"
@@ -111,13 +160,14 @@ class Verdict:
         if self.tuning != "none":
             rows.append(("tuned", self.tuning))
         if self.compared_steps:
-            rows += [("sequential loop", self._against_the_loop()), ("same chain", self._same_chain())]
+            rows += [("sequential loop", self._against_the_loop(caller)), ("same chain", self._same_chain(caller))]
         return rows
 
-    def _against_the_loop(self) -> str:
+    def _against_the_loop(self, caller: Caller) -> str:
         ratio = self.parallel_seconds / self.sequential_seconds
         if ratio > CLEAR:
-            words = f"the loop is {ratio:.1f} times faster here: method='sequential' gives {self.sooner()}"
+            remedy = caller.option("method", "sequential")
+            words = f"the loop is {ratio:.1f} times faster here: {remedy} gives {self.sooner()}"
         elif ratio < 1 / CLEAR:
             words = f"the parallel evaluation is {1 / ratio:.1f} times faster"
         else:
@@ -127,35 +177,48 @@ class Verdict:
             f"of each chain; {words}"
         )
 
-    def _same_chain(self) -> str:
+    def _same_chain(self, caller: Caller) -> str:
         count = self.decisions_that_differ
         decisions = "1 accept decision differs" if count == 1 else f"{count or 'no'} accept decisions differ"
         facts = (
             f"largest difference {self.largest_difference:.2g} posterior sd, {decisions} "
             f"(on the same {self.compared_steps:,} steps)"
         )
-        return f"not to the end: {facts}; {PARTED}" if self.parts_from_the_loop else facts
+        if not self.parts_from_the_loop:
+            return facts
+        return f"not to the end: {facts}; {PARTED.format(atol=caller.name('atol'), rtol=caller.name('rtol'))}"
 
-    def text(self) -> str:
+    def text(self, caller: Caller = PYTHON) -> str:
         """Return the verdict as aligned lines."""
-        rows = self.rows()
+        rows = self.rows(caller)
         width = max(len(heading) for heading, _ in rows)
         return "\n".join(f"{heading:<{width}}  {text}" for heading, text in rows)
 
     def attributes(self) -> dict[str, Any]:
         """Return the fields as attributes of a trace, with names that say where they come from."""
-        return {f"evaluation_{name}": value for name, value in dataclasses.asdict(self).items()}
+        return {f"evaluation_{name}": value for name, value in self.to_dict().items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known of the evaluation by name."""
+        return {name: getattr(self, name) for name in EVALUATION_FIELDS}
 
 
-def read_verdict(trace: Any) -> Verdict:
+EVALUATION_FIELDS = [field.name for field in dataclasses.fields(Verdict) if field.name not in ("trace", "summary")]
+
+
+def read_verdict(trace: Any, summary: pandas.DataFrame | None = None) -> Verdict:
     """Read the verdict from a trace that `parsample.sample` returned or `parsample.load_trace` read.
+
+    Args:
+        trace: its attributes tell of the evaluation; its draws are judged (`parsample.judge`) when they are asked for.
+        summary: of it, by `parsample.summarize`; None to work it out then.
 
     Raises:
         ValueError: the trace holds none.
     """
-    known = {field.name: f"evaluation_{field.name}" for field in dataclasses.fields(Verdict)}
+    known = {name: f"evaluation_{name}" for name in EVALUATION_FIELDS}
     # Traces of earlier versions lack it.
-    attributes = {known["tuning"]: "none", known["sampler"]: ""} | dict(trace.attrs)
+    attributes = {known["tuning"]: "none", known["sampler"]: ""} | dict(as_datatree(trace).attrs)
     try:
         values = {name: attributes[attribute] for name, attribute in known.items()}
     except KeyError as missing:
@@ -164,4 +227,5 @@ def read_verdict(trace: Any) -> Verdict:
             "others hold no verdict."
         ) from None
     # Files return NumPy numbers where Python ones went in.
-    return Verdict(**{name: getattr(value, "item", lambda value=value: value)() for name, value in values.items()})
+    plain = {name: getattr(value, "item", lambda value=value: value)() for name, value in values.items()}
+    return Verdict(**plain, trace=trace, summary=summary)

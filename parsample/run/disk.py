@@ -44,13 +44,13 @@ class _Pending(NamedTuple):
 
 
 class _Committed(Mapping[str, np.ndarray]):
-    """Committed draws of the posterior, from one to before another, each variable read when it is asked for."""
+    """Committed draws of a group, from one to before another, each variable read when it is asked for."""
 
-    def __init__(self, layout: Layout, first: int, last: int):
+    def __init__(self, layout: Layout, first: int, last: int, group: str = "posterior"):
         self.arrays = {
-            path.removeprefix("posterior/"): array
+            path.removeprefix(f"{group}/"): array
             for path, array in layout.arrays.items()
-            if path.startswith("posterior/") and array.ndim > 1
+            if path.startswith(f"{group}/") and array.ndim > 1
         }
         self.rows = slice(first, last)
 
@@ -203,10 +203,10 @@ class Store:
         ):
             self.commit()
 
-    def draws(self) -> list[Mapping[str, Any]]:
-        """Return the draws so far, in parts."""
-        committed = [_Committed(self.layout, 0, self.layout.draws)] if self.layout.draws else []
-        return [*committed, *(block["posterior"] for block in (self.pending.blocks if self.pending else ()))]
+    def draws(self, group: str = "posterior") -> list[Mapping[str, Any]]:
+        """Return the draws so far, or their statistics, in parts."""
+        committed = [_Committed(self.layout, 0, self.layout.draws, group)] if self.layout.draws else []
+        return [*committed, *(block[group] for block in (self.pending.blocks if self.pending else ()))]
 
     def _create(self, rows: Groups) -> None:
         """Make the arrays, like the first rows."""

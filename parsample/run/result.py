@@ -75,7 +75,8 @@ class Outcome(NamedTuple):
         """Return the attributes of the trace: settings and verdict."""
         device, settings = jax.devices()[0], self.job.settings
         ended = {"until": settings.until, "until_met": tally.is_met} if settings.until else {}
-        thinned = {"thin": settings.thin} if settings.thin > 1 else {}
+        # Of all steps: the statistics have those of the draws that are kept.
+        thinned = {"thin": settings.thin, "divergences": tally.divergences} if settings.thin > 1 else {}
         return {
             "target": self.job.target.name,
             "sampler": sampler_name(self.job.make.sampler_class),
@@ -196,9 +197,9 @@ class Memory:
         # One assignment: an interrupt finds the segment either here or not.
         self.kept = ((*self.kept[0], rows), tally)
 
-    def draws(self) -> list[Mapping[str, Any]]:
-        """Return the draws so far, in parts."""
-        return [block["posterior"] for block in self.kept[0]]
+    def draws(self, group: str = "posterior") -> list[Mapping[str, Any]]:
+        """Return the draws so far, or their statistics, in parts."""
+        return [block[group] for block in self.kept[0]]
 
     def finish(self, tally: Tally, with_requests: bool = True) -> Trace:
         """Return the trace."""

@@ -95,10 +95,10 @@ def sample(
         num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
         num_samples: draws a chain, at most those where there is `until`.
         num_chains: chains.
-        until: end after the segment of at most 1,024 draws in which every variable has a bulk effective sample size of
-            at least "ess" and an R-hat of at most "rhat", or "seconds" of sampling are over; the attribute `until_met`
-            of the trace says whether. A rule that looks at the draws favours lucky chains a little: ask for more than
-            you need.
+        until: end after the segment of at most 1,024 draws in which every variable has an effective sample size, bulk
+            and tail, above "ess" and an R-hat below "rhat", and nothing else that `parsample.judge` looks at is wrong
+            with the draws; or when "seconds" of sampling are over. The attribute `until_met` of the trace says whether.
+            A rule that looks at the draws favours lucky chains a little: ask for more than you need.
         seed: a whole number. The same seed gives the same trace on the same machine and versions.
         method: a name in `METHODS`, an instance with its options, or "auto": time the candidates on the first
             segment and take the fastest.

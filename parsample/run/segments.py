@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 from parsample.engine import methods, planner
 from parsample.engine.solution import Status
 from parsample.results.groups import Groups, evaluation_group
+from parsample.results.judgement import tells_energy
 from parsample.run.counts import NOT_COMPARED, Comparison, Tally
 from parsample.run.settings import Settings
 from parsample.run.until import Until, is_due
@@ -181,8 +182,15 @@ def _is_good(job: Job, tally: Tally, kept: Any) -> bool:
     """Say whether the draws so far are good enough to end, if they are to be looked at now."""
     if not (job.good.is_given and tally.done):
         return False
-    now = is_due(tally.done // tally.steps) or tally.done >= job.settings.num_samples
-    return now and job.good.is_met(kept.draws(), tally.seconds)
+    if not (is_due(tally.done // tally.steps) or tally.done >= job.settings.num_samples):
+        return False
+    stats = kept.draws("sample_stats")
+    names = list(stats[0])
+    steps = min(tally.done, job.settings.num_samples) * len(tally.iterations)
+    divergences = (tally.divergences, steps) if "diverging" in names else None
+    has_energy = "energy" in names and tells_energy(job.settings.sampler, job.settings.thin)
+    energy = np.concatenate([part["energy"] for part in stats], 1) if has_energy else None
+    return job.good.is_met(kept.draws(), tally.seconds, divergences, energy)
 
 
 def _rows(segment: Segment, start: int, kept: int, thin: int, step_size: float) -> Groups:

@@ -1,4 +1,4 @@
-"""Stop when the draws are good: effective sample size and R-hat of the worst variable, or a time."""
+"""Stop when the draws are good: by the judgement of the verdict, with thresholds of one's own; or after a time."""
 
 import dataclasses
 import math
@@ -9,7 +9,8 @@ import numpy as np
 
 from parsample.engine import options
 from parsample.engine.names import unknown
-from parsample.results.summary import largest_rhat, smallest_ess
+from parsample.results.judgement import Thresholds, judge_arrays
+from parsample.results.summary import bulk_ess
 
 # Fewer draws than this tell nothing of R-hat and effective sample size.
 FEWEST_DRAWS = 100
@@ -20,8 +21,9 @@ class Until:
     """When a run is good, and ends before its last draw.
 
     Attributes:
-        ess: the smallest bulk effective sample size that is enough, in draws; None to leave it out.
-        rhat: the largest R-hat that is small enough, dimensionless; None to leave it out.
+        ess: the effective sample size, the smaller of bulk and tail, that every variable must exceed, in draws; None
+            to leave it out.
+        rhat: that every variable's R-hat must be below, dimensionless; None to leave it out.
         seconds: wall time after which no further segment is begun; None for any.
     """
 
@@ -34,12 +36,23 @@ class Until:
         """Whether the run may end early."""
         return any(value is not None for value in dataclasses.astuple(self))
 
-    def is_met(self, segments: Sequence[Mapping[str, Any]], seconds: float) -> bool:
+    def is_met(
+        self,
+        segments: Sequence[Mapping[str, Any]],
+        seconds: float,
+        divergences: tuple[int, int] | None = None,
+        energy: np.ndarray | None = None,
+    ) -> bool:
         """Say whether the draws so far are good enough, or the time is over.
+
+        Beside `ess` and `rhat` nothing may be wrong with the draws: a variable that is not finite or does not move,
+        too many divergences, or too small an E-BFMI are no more tolerable here than in the verdict.
 
         Args:
             segments: the variables of each segment, shape (chain, draw, ...).
             seconds: since the first of them began.
+            divergences: how many, and of how many transitions; None for a sampler without any.
+            energy: of each draw, shape (chain, draw); None for a sampler without it.
         """
         if self.seconds is not None and seconds >= self.seconds:
             return True
@@ -48,9 +61,10 @@ class Until:
         draws = _Joined(segments)
         if sum(next(iter(part.values())).shape[1] for part in segments) < FEWEST_DRAWS:
             return False
-        ess, rhat = smallest_ess(draws), largest_rhat(draws)
-        # A comparison with NaN is False: what is not known is not good.
-        return (self.ess is None or ess >= self.ess) and (self.rhat is None or rhat <= self.rhat)
+        # Most looks end here, at the first variable, for less than the whole judgement costs.
+        if self.ess is not None and not all(ess > self.ess for ess in bulk_ess(draws)):
+            return False
+        return judge_arrays(draws, divergences, energy, Thresholds(r_hat=self.rhat, ess=self.ess)).is_good
 
 
 class _Joined(Mapping[str, np.ndarray]):

@@ -41,7 +41,7 @@ def words(page: str) -> str:
 def test_the_verdict_comes_first_in_words(page: str) -> None:
     text = words(page)
     start = text.index("Are the draws good?")
-    assert text[start:].startswith("Are the draws good? Yes Largest R-hat ")
+    assert text[start:].startswith("Are the draws good? Yes R-hat at most 1.0")
     assert "Did the evaluation converge? Yes All 2,000 steps of 4 chains." in text
     assert "What to do? On this device method='sequential' gives the same draws sooner." in text
     assert start < text.index("Summary") < text.index("Evaluation")
@@ -50,8 +50,8 @@ def test_the_verdict_comes_first_in_words(page: str) -> None:
 def test_draws_that_are_not_good_say_what_to_do(rng: np.random.Generator) -> None:
     draws = rng.normal(size=(4, 40))
     few = words(render(build_trace({"posterior": {"x": draws, "y": draws}})))
-    assert "Are the draws good? Not yet" in few
-    assert "draw more (--samples, with --until ess=400 --until rhat=1.01 to end when they are good)" in few
+    assert "Are the draws good? No Bulk ESS " in few
+    assert "draw more (num_samples; until={'ess': 400, 'rhat': 1.01} ends a run when its draws are good)" in few
     assert "Did the evaluation converge? Unknown" in few
     lost = words(render(build_trace({"posterior": {"x": draws + 5 * np.arange(4)[:, None]}})))
     assert "Do not use these draws yet" in lost

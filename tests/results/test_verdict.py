@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parsample.results.judgement import what_to_do
-from parsample.results.summary import summarize
 from parsample.results.trace import build_trace, load_trace, save_trace
-from parsample.results.verdict import Verdict, read_verdict
+from parsample.results.verdict import EVALUATION_FIELDS, Verdict, read_verdict
+from parsample.results.words import COMMAND_LINE, PYTHON
 
 CONVERGED = Verdict(
     method="quasi_newton",
@@ -117,14 +116,24 @@ def test_an_approximation_parts_from_the_loop_for_another_reason() -> None:
 
 
 def test_advice_where_the_chain_parts_from_the_loops() -> None:
-    summary = summarize(build_trace({"posterior": {"x": np.random.default_rng(0).normal(size=(4, 500))}}))
-    parted = " ".join(what_to_do(summary, verdict(decisions_that_differ=7, parallel_seconds=6.0)))
+    parted = " ".join(verdict(decisions_that_differ=7, parallel_seconds=6.0).advice())
     assert "gives equally good draws sooner" in parted
     assert "not the same as the loop's: smaller atol and rtol" in parted
-    same = " ".join(what_to_do(summary, verdict(parallel_seconds=6.0)))
+    same = " ".join(verdict(parallel_seconds=6.0).advice())
     assert "gives the same draws sooner" in same
     assert "not the same" not in same
-    assert what_to_do(summary, verdict()) == ["Nothing needs to be done: use the draws."]
+    assert verdict().advice() == ["Nothing needs to be done: use the draws."]
+
+
+def test_it_speaks_the_words_of_the_caller() -> None:
+    found = verdict(decisions_that_differ=7, parallel_seconds=6.0, finished_sequentially=3000)
+    python, command = (" ".join([found.text(caller), *found.advice(caller)]) for caller in (PYTHON, COMMAND_LINE))
+    for words in ("method='sequential' gives", "smaller atol and rtol", "(parsample.forecast tells which)"):
+        assert words in python
+        assert words not in command
+    for words in ("--method sequential gives", "smaller --atol and --rtol", "(parsample diagnose tells which)"):
+        assert words in command
+        assert words not in python
 
 
 def test_without_a_comparison_nothing_is_said_of_it() -> None:
@@ -148,8 +157,8 @@ def test_a_trace_and_its_file_hold_the_verdict(tmp_path: Path) -> None:
     assert read_verdict(trace) == found
     read = read_verdict(load_trace(save_trace(trace, tmp_path / "trace.nc")))
     assert read == found
-    for field in dataclasses.fields(Verdict):
-        assert type(getattr(read, field.name)) is type(getattr(found, field.name))
+    for name in EVALUATION_FIELDS:
+        assert type(getattr(read, name)) is type(getattr(found, name))
 
 
 def test_another_trace_holds_none() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import parsample as ps
-from parsample.results.summary import largest_rhat, smallest_ess
+from parsample.results.judgement import judge_arrays
+from parsample.results.summary import smallest_ess
 from parsample.results.trace import as_datatree, build_trace
 from parsample.run.until import check_until
 
@@ -25,13 +26,17 @@ def test_the_statistics_are_those_of_the_summary(rng: np.random.Generator) -> No
     draws = {"x": walk(rng, 0.9, (4, 500, 2)), "y": walk(rng, 0.2, (4, 500)), "still": np.ones((4, 500))}
     summary = ps.summarize(build_trace({"posterior": draws})).drop("still")
     np.testing.assert_allclose(smallest_ess(draws), summary["ess_bulk"].min(), rtol=1e-6)
-    np.testing.assert_allclose(largest_rhat(draws), summary["r_hat"].max(), rtol=1e-6)
+    found = judge_arrays(draws).worst
+    assert found.r_hat == summary["r_hat"].max()
+    assert (found.ess_bulk, found.ess_tail) == (summary["ess_bulk"].min(), summary["ess_tail"].min())
+    assert found.r_hat_variable == summary["r_hat"].idxmax()
 
 
 def test_when_it_is_met(rng: np.random.Generator) -> None:
     halves = [{"x": walk(rng, 0.5, (2, 200))}, {"x": walk(rng, 0.5, (2, 200))}]
     whole = {"x": np.concatenate([half["x"] for half in halves], 1)}
-    ess, rhat = smallest_ess(whole), largest_rhat(whole)
+    worst = judge_arrays(whole).worst
+    ess, rhat = min(worst.ess_bulk, worst.ess_tail), worst.r_hat
     assert check_until({"ess": ess - 1, "rhat": rhat + 1e-6}, 2).is_met(halves, 0.0)
     assert not check_until({"ess": ess + 1, "rhat": rhat + 1e-6}, 2).is_met(halves, 0.0)
     apart = [{"x": half["x"] + np.array([[0.0], [5.0]])} for half in halves]

@@ -15,6 +15,7 @@ from parsample.results.summary import Scalar, scalars, summarize
 from parsample.results.trace import Trace, as_datatree, posterior_dataset
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.axes import Axes
 
 MOST_POINTS = 400  # a chain, of a line or a cloud
@@ -129,9 +130,9 @@ def plot_acceptance(trace: Trace, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def worst_labels(trace: Trace, number: int) -> list[str]:
+def worst_labels(trace: Trace, number: int, summary: pandas.DataFrame | None = None) -> list[str]:
     """Return the labels of the scalars with the fewest effective draws, of those whose draws are finite and move."""
-    summary = summarize(trace)
+    summary = summarize(trace) if summary is None else summary
     moving = summary[summary["ess_bulk"].notna() & np.isfinite(summary["mean"]) & (summary["sd"] > 0)]
     return [str(label) for label in moving.sort_values("ess_bulk", kind="stable").index[:number]]
 

@@ -45,7 +45,10 @@ class _Row(NamedTuple):
 
 
 def plot_trace_rank(
-    trace: Trace, path: str | os.PathLike[str] | None = None, max_variables: int = 8
+    trace: Trace,
+    path: str | os.PathLike[str] | None = None,
+    max_variables: int = 8,
+    summary: pandas.DataFrame | None = None,
 ) -> matplotlib.figure.Figure:
     """Draw density, trace and rank plot of a trace, one row a scalar variable, lowest bulk effective sample size first.
 
@@ -60,6 +63,7 @@ def plot_trace_rank(
         trace: `arviz.InferenceData` or `xarray.DataTree` with a group `posterior`.
         path: where to save the figure; its ending chooses the format (`.png`, `.pdf`, `.svg`), without one it is PNG.
         max_variables: the most scalars to draw; the title says how many are left out.
+        summary: of the trace, by `parsample.summarize`; None to work it out.
 
     Returns:
         The figure.
@@ -84,7 +88,7 @@ def plot_trace_rank(
             f"trace: got {posterior.sizes['draw']} draws a chain, expected at least {FEWEST_DRAWS} to draw a figure; "
             "take more draws."
         )
-    rows, title = _choose_rows(posterior, summarize(trace), max_variables)
+    rows, title = _choose_rows(posterior, summarize(trace) if summary is None else summary, max_variables)
     height = HEADER + FOOTER + ROW_HEIGHT * len(rows)
     figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - HEADER / height)))
     axes = figure.subplots(len(rows), len(COLUMNS), squeeze=False, width_ratios=COLUMN_WIDTHS)
