@@ -24,7 +24,7 @@ import parsample as ps
 from benchmarks.device import write_rows
 from benchmarks.kept import Row, keep, read
 from benchmarks.ordinary import EXPECTED_NOT_GOOD, KIND_OF, MODELS
-from parsample.results.judgement import GOOD_ESS, GOOD_RHAT, is_good
+from parsample.results.judgement import GOOD_ESS, GOOD_RHAT, judge
 from parsample.results.summary import worst
 from parsample.results.trace import as_datatree, build_trace
 from parsample.targets import NumPyroModel
@@ -99,7 +99,7 @@ def run_ours(name: str, seeds: Sequence[int]) -> Iterator[Row]:
             row = judged({key: value.values for key, value in tree["posterior"].data_vars.items()}, stats)
             step_size = np.median(tree["sample_stats"]["step_size"])
             yield {"seed": seed, "seconds": seconds, **row} | {
-                "says_good": bool(is_good(trace, ps.summarize(trace))),
+                "says_good": judge(trace).is_good,
                 "step_size": float(step_size),
             }
         except Exception as error:

@@ -22,7 +22,7 @@ from parsample.report.plots import evaluation, warmup
 from parsample.report.plots.canvas import CHAIN_COLORS, GREY, SIZE
 from parsample.results.advice import advise
 from parsample.results.groups import EVALUATION
-from parsample.results.judgement import GOOD, judge
+from parsample.results.judgement import GOOD_ESS, GOOD_RHAT, judge
 from parsample.results.summary import summarize
 from parsample.results.trace import Trace, as_datatree, check_writable, posterior_dataset, replacing
 from parsample.results.verdict import NOTHING, Verdict, read_verdict
@@ -170,8 +170,8 @@ def _table(summary: pandas.DataFrame) -> str:
     titles = "".join(f'<th scope="col">{TITLES.get(column, column)}</th>' for column in COLUMNS)
     lines = []
     for label, row in rows.iterrows():
-        poor = {"r_hat": not row["r_hat"] < GOOD.r_hat} | {
-            column: not row[column] > GOOD.ess for column in ("ess_bulk", "ess_tail")
+        poor = {"r_hat": not row["r_hat"] < GOOD_RHAT} | {
+            column: not row[column] > GOOD_ESS for column in ("ess_bulk", "ess_tail")
         }
         cells = "".join(
             f"<td{' class=bad' if poor.get(column) else ''}>{row[column]:{form}}</td>"

@@ -27,6 +27,8 @@ from parsample.results.words import PYTHON, Caller
 if TYPE_CHECKING:
     import pandas
 
+# What the field asks for (Vehtari et al. 2021).
+GOOD_RHAT, GOOD_ESS = 1.01, 400
 # Their momentum lives on from draw to draw, so the energies of neighbouring draws do not tell how it is exchanged.
 PARTIALLY_REFRESHED = ("ghmc", "underdamped_langevin")
 # Names that a sentence lists before it counts the rest.
@@ -49,8 +51,8 @@ class Thresholds:
     divergences and E-BFMI.
     """
 
-    r_hat: float | None = 1.01
-    ess: float | None = 400
+    r_hat: float | None = GOOD_RHAT
+    ess: float | None = GOOD_ESS
     divergent: float = 0.001
     e_bfmi: float = 0.3
 

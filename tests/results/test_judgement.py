@@ -11,7 +11,7 @@ import parsample as ps
 from parsample.cli import main as cli
 from parsample.report import html
 from parsample.results import summary as summary_module
-from parsample.results.judgement import GOOD, judge, judge_arrays, smallest_e_bfmi, tells_energy
+from parsample.results.judgement import GOOD_ESS, GOOD_RHAT, judge, judge_arrays, smallest_e_bfmi, tells_energy
 from parsample.results.trace import as_datatree, build_trace, import_arviz, load_trace, save_trace
 from parsample.results.words import COMMAND_LINE, FLAGS, PYTHON
 from parsample.run.until import check_until
@@ -135,7 +135,7 @@ def by_until(run: Run, *_: Any) -> bool:
     # One chain cannot be asked for R-hat; an approximation, which was asked for, ends when its draws suffice.
     if chains == 1 or "evaluation_approximate_steps" in run.attributes:
         return False
-    found = check_until({"ess": GOOD.ess, "rhat": GOOD.r_hat}, chains)
+    found = check_until({"ess": GOOD_ESS, "rhat": GOOD_RHAT}, chains)
     return found.is_met(halves, 0.0, (int(run.diverging.sum()), run.diverging.size), run.energy)
 
 
