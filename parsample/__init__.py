@@ -41,7 +41,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Diffused": ("parsample.run.diffuse", "Diffused"),
     "forecast": ("parsample.run.forecast", "forecast"),
     "MCMC": ("parsample.run.numpyro_mcmc", "MCMC"),
-    "Kernel": ("parsample.run.numpyro_mcmc", "Kernel"),
+    "Kernel": ("parsample.run.numpyro_kernels", "Kernel"),
     "judge": ("parsample.results.judgement", "judge"),
     "Judgement": ("parsample.results.judgement", "Judgement"),
     "read_verdict": ("parsample.results.verdict", "read_verdict"),
@@ -75,7 +75,8 @@ if TYPE_CHECKING:
     from parsample.results.verdict import read_verdict
     from parsample.run.diffuse import Diffused, diffuse
     from parsample.run.forecast import forecast
-    from parsample.run.numpyro_mcmc import MCMC, Kernel
+    from parsample.run.numpyro_kernels import Kernel
+    from parsample.run.numpyro_mcmc import MCMC
     from parsample.run.resume import resume
     from parsample.run.sample import sample
     from parsample.run.settings import Settings, read_settings

@@ -19,6 +19,8 @@ from parsample.samplers.mass import Mass
 # What warm-up chooses the leapfrog steps of a trajectory from: few, as each needs a program of its own. One step would
 # be MALA.
 LENGTHS = (2, 4, 8, 16, 32, 64)
+# What it chooses them from where the length of a trajectory is given, which may be short or long.
+ALL_LENGTHS = (1, *LENGTHS, 128, 256, 512, 1024)
 
 
 class HMCInput(NamedTuple):
@@ -69,8 +71,11 @@ class HMC(PositionSampler):
         step_size: of the leapfrog integrator, BlackJAX's: x moves by step_size M^-1 p, in units of the position where
             the mass matrix is the identity.
         inverse_mass_matrix: None (identity), (dim,) or (dim, dim), in the order of the ravelled position.
-        num_integration_steps: leapfrog steps of a trajectory. Where they are not given, `parsample.sample` chooses them
-            in warm-up: as many as make a trajectory of `trajectory_time`.
+        num_integration_steps: leapfrog steps of a trajectory, 8 where neither these nor `trajectory_length` are given.
+            `parsample.sample` then chooses them in warm-up: as many as make a trajectory of `trajectory_time`.
+        trajectory_length: the time of a trajectory in place of its steps, NumPyro's: the number of leapfrog steps is
+            this by the step size, rounded, and in warm-up the power of two that is nearest. Jitter and
+            `min_integration_steps` shorten and lengthen a trajectory around it.
         step_size_jitter: in [0, 1): the step size of a trajectory is step_size (1 + step_size_jitter u), u uniform on
             (-1, 1), against trajectories that come back to where they began, and chains that are stuck at any one step
             size: they leave by a smaller one.
@@ -111,8 +116,9 @@ class HMC(PositionSampler):
         logdensity_fn: Callable,
         step_size: Any = 0.1,
         inverse_mass_matrix: Any = None,
-        num_integration_steps: Any = 8,
+        num_integration_steps: Any = None,
         *,
+        trajectory_length: Any = None,
         step_size_jitter: Any = 0.5,
         min_integration_steps: Any = None,
         leapfrog: str | methods.Method | None = None,
@@ -120,6 +126,13 @@ class HMC(PositionSampler):
         """Check the arguments and factor the mass matrix."""
         check_step_size(step_size)
         self.logdensity_fn, self.step_size, self.mass = logdensity_fn, step_size, Mass.of(inverse_mass_matrix)
+        if num_integration_steps is None:
+            num_integration_steps = 8 if trajectory_length is None else _steps_of(trajectory_length, step_size)
+        elif trajectory_length is not None:
+            raise ValueError(
+                f"num_integration_steps is {num_integration_steps} and trajectory_length {trajectory_length}, expected "
+                "one of the two, for the step size makes the one of the other; leave one out."
+            )
         remedy = "a trajectory is that many leapfrog steps"
         self.num_integration_steps = options.whole("num_integration_steps", num_integration_steps, remedy)
         if not (options.is_number(step_size_jitter) and 0 <= step_size_jitter < 1):
@@ -141,9 +154,12 @@ class HMC(PositionSampler):
         """Choose the leapfrog steps of a trajectory, where they are not given."""
         if "num_integration_steps" in options:
             return None
-        distance = lambda length: abs(math.log(length * step_size / cls.trajectory_time))  # noqa: E731
-        length = max(min(LENGTHS, key=distance), options.get("min_integration_steps") or 1)
-        return {**options, "num_integration_steps": length}
+        kept = {name: value for name, value in options.items() if name != "trajectory_length"}
+        wanted = options.get("trajectory_length")
+        time = cls.trajectory_time if wanted is None else float(wanted)
+        distance = lambda length: abs(math.log(length * step_size / time))  # noqa: E731
+        length = min(LENGTHS if wanted is None else ALL_LENGTHS, key=distance)
+        return {**kept, "num_integration_steps": max(length, options.get("min_integration_steps") or 1)}
 
     def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> LangevinState:
         """Return the state at a position, with its log density and gradient."""
@@ -187,3 +203,14 @@ class HMC(PositionSampler):
     def with_diagonal(self, unknowns: PyTree, input: HMCInput) -> None:
         """Return None: the diagonal of the Jacobian of a trajectory is left to the method's estimator."""
         return None
+
+
+def _steps_of(trajectory_length: Any, step_size: Any) -> int:
+    """Return the leapfrog steps of a trajectory of a given time."""
+    if not (options.is_number(trajectory_length) and 0 < trajectory_length < math.inf):
+        raise ValueError(f"trajectory_length is {trajectory_length!r}, expected a number above 0, such as 2.0.")
+    if isinstance(step_size, jax.core.Tracer):
+        raise ValueError(
+            "trajectory_length needs a step size that is known when the sampler is made; give num_integration_steps."
+        )
+    return max(1, round(float(trajectory_length) / float(step_size)))
