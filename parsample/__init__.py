@@ -35,6 +35,9 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     # the front door
     "sample": ("parsample.run.sample", "sample"),
     "resume": ("parsample.run.resume", "resume"),
+    "Warmup": ("parsample.run.settings", "Warmup"),
+    "Evaluation": ("parsample.run.settings", "Evaluation"),
+    "Keep": ("parsample.run.settings", "Keep"),
     "Settings": ("parsample.run.settings", "Settings"),
     "read_settings": ("parsample.run.settings", "read_settings"),
     "diffuse": ("parsample.run.diffuse", "diffuse"),
@@ -79,7 +82,7 @@ if TYPE_CHECKING:
     from parsample.run.numpyro_mcmc import MCMC
     from parsample.run.resume import resume
     from parsample.run.sample import sample
-    from parsample.run.settings import Settings, read_settings
+    from parsample.run.settings import Evaluation, Keep, Settings, Warmup, read_settings
     from parsample.samplers import SAMPLERS
     from parsample.targets import TARGETS
 

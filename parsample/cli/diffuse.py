@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from parsample.cli.exits import NOT_GOOD, fail
-from parsample.cli.run import parse_options
+from parsample.cli.options import parse_options
 
 if TYPE_CHECKING:
     from parsample.report.plots.images import Settling

@@ -1,8 +1,6 @@
 """The command line: `parsample sample`, `diffuse`, `report`, `diagnose`, and lists of what there is."""
 
-import ast
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +9,8 @@ import typer
 import parsample
 from parsample.cli import diffuse as diffuse_command
 from parsample.cli.exits import NOT_GOOD, fail
-from parsample.cli.run import Files, others, own_data, parse_options, run_and_show, take_defaults
+from parsample.cli.options import complete, with_options
+from parsample.cli.run import Files, repeated, run_and_show, take_target
 
 app = typer.Typer(
     name="parsample",
@@ -22,17 +21,9 @@ app = typer.Typer(
 )
 
 
-# Options that two commands have.
-StepSize = Annotated[
-    float | None, typer.Option(help="In units of the posterior's scale.", show_default="adapted by warm-up")
-]
-Acceptance = Annotated[
-    float | None,
-    typer.Option(
-        "--acceptance",
-        help="To which warm-up steers the step size; 0.95 for fewer divergences.",
-        show_default="the sampler's own",
-    ),
+# An option that two commands have.
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the Python file that the settings name as their model.", show_default=False)
 ]
 
 
@@ -57,22 +48,6 @@ def _version(show: bool) -> bool:
     return show
 
 
-def _complete(folder: str) -> Callable[[str], list[str]]:
-    """Return what completes a name in the table of a folder.
-
-    The names are read from the file: who presses the tabulator key does not want to wait for JAX to be imported.
-    """
-
-    def complete(incomplete: str) -> list[str]:
-        tree = ast.parse((Path(parsample.__file__).parent / folder / "__init__.py").read_text(encoding="utf-8"))
-        tables = (node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign))
-        rows = next(table for table in tables if isinstance(table, ast.Dict))
-        names = [str(key.value) for key in rows.keys if isinstance(key, ast.Constant)]
-        return [name for name in names if name.startswith(incomplete)]
-
-    return complete
-
-
 @app.callback()
 def _options(
     version: Annotated[
@@ -88,62 +63,21 @@ def _options(
     "[bold]parsample sample eight_schools --samples 1000000 --store run.zarr[/bold]; "
     "[bold]parsample sample --settings runs/eight_schools.nc --seed 1[/bold]",
 )
+@with_options()
 def sample(
+    context: Any,
     target: Annotated[
         str,
         typer.Argument(
             help="What to sample: a name of [bold]parsample targets[/bold], or a NumPyro model as FILE.py:NAME, whose "
             "arguments --data holds. Not needed with --settings.",
-            autocompletion=_complete("targets"),
+            autocompletion=complete("targets"),
         ),
     ],
-    sampler: Annotated[
-        str, typer.Option(help="See [bold]parsample samplers[/bold].", autocompletion=_complete("samplers"))
-    ] = "hmc",
-    option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Of the sampler: num_integration_steps=4, say; repeatable."),
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="See [bold]parsample methods[/bold]; 'auto' times the candidates on this device.",
-            autocompletion=_complete("engine/methods"),
-        ),
-    ] = "quasi_newton",
-    window: Annotated[
-        int | None, typer.Option(help="Steps solved at a time.", show_default="16 on a CPU, 256 elsewhere")
-    ] = None,
-    warmup: Annotated[int, typer.Option(help="Warm-up steps a chain.")] = 2000,
-    samples: Annotated[int, typer.Option(help="Draws a chain.")] = 5000,
-    chains: Annotated[int, typer.Option(help="Chains.")] = 4,
-    until: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="End when good: ess=400, rhat=1.01, seconds=60; repeatable."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same trace.")] = 0,
-    step_size: StepSize = None,
-    target_acceptance: Acceptance = None,
-    start: Annotated[str, typer.Option(help="Where chains start: random, or laplace for the mode.")] = "random",
-    mass: Annotated[
-        str, typer.Option(help="What warm-up learns of the covariance: auto, diagonal, dense or low_rank.")
-    ] = "auto",
-    warmup_method: Annotated[
-        str, typer.Option(help="How warm-up is evaluated.", autocompletion=_complete("engine/methods"))
-    ] = "sequential",
-    tune: Annotated[
-        str | None,
-        typer.Option(
-            help="rounds: tune for effective draws a round, all of whose gradients can run at once.",
-            show_default="what mixes best in the loop",
-        ),
-    ] = None,
-    atol: Annotated[float, typer.Option(help="Tolerance of the evaluation, in posterior sd.")] = 1e-6,
-    rtol: Annotated[float, typer.Option(help="Tolerance relative to the state.")] = 1e-6,
+    options: dict[str, Any],
     data: Annotated[
         Path | None, typer.Option(help="Data file, for the targets that need one; of a model, a JSON object.")
     ] = None,
-    thin: Annotated[int, typer.Option(help="Keep one draw of so many.")] = 1,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -154,11 +88,12 @@ def sample(
     settings: Annotated[
         Path | None,
         typer.Option(
-            callback=take_defaults,
+            callback=take_target,
             is_eager=True,
             help="A trace or store whose run is to be repeated; what is given here takes precedence.",
         ),
     ] = None,
+    trust: Trust = False,
     output: Annotated[Path, typer.Option(help="Folder for the trace and the plots; made if missing.")] = Path("runs"),
     progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in place of the tables.")] = False,
@@ -167,45 +102,15 @@ def sample(
 
     Exit codes: 0 good; 1 sampled and saved, but R-hat or ESS is not good; 2 bad input; 130 interrupted.
     """
-    from parsample.results.groups import EVALUATION
-
     try:
-        if settings is not None:
-            data = own_data(settings, target, data)
+        data, options = repeated(context, settings, _origin(target, None)["target"], data, options, trust)
         origin = _origin(target, data)
         chosen = _make_target(target, data)
-        sampler_options = parse_options("--option", option, "num_integration_steps=4")
-        good = parse_options("--until", until, "ess=400")
-        # What has no option here.
-        evaluation = {"method": method, "warmup_method": warmup_method}
-        rest = {} if settings is None else others(settings, evaluation)
         files = Files(output, origin["target"].rpartition(":")[-1], store)
     except ValueError as error:
         fail(error)
     run_and_show(
-        lambda: parsample.sample(
-            chosen,
-            sampler,
-            **{**evaluation, "groups": (EVALUATION,), **rest},
-            sampler_options=sampler_options,
-            window=window,
-            num_warmup=warmup,
-            num_samples=samples,
-            num_chains=chains,
-            until=good,
-            seed=seed,
-            step_size=step_size,
-            target_acceptance=target_acceptance,
-            start=start,
-            mass=mass,
-            tune=tune,
-            atol=atol,
-            rtol=rtol,
-            thin=thin,
-            store=store,
-            origin=origin,
-            progress=progress and not as_json,
-        ),
+        lambda: parsample.sample(chosen, **options, store=store, origin=origin, progress=progress and not as_json),
         files,
         as_json,
     )
@@ -222,6 +127,14 @@ def resume(
             help="Draws a chain in the end, those that are there included.", show_default="as it was begun with"
         ),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="The model again, as FILE.py:NAME: the store is not trusted to name a file that is run."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="With --target: its data file.", show_default="as it was begun with")
+    ] = None,
+    trust: Trust = False,
     output: Annotated[Path, typer.Option(help="Folder for the plots; made if missing.")] = Path("runs"),
     progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in place of the tables.")] = False,
@@ -234,11 +147,17 @@ def resume(
     from parsample.store.layout import read_run
 
     try:
-        files = Files(output, Settings.from_json(read_run(store)["settings"]).target.rpartition(":")[-1], store)
+        known = Settings.from_json(read_run(store)["settings"])
+        files = Files(output, known.target.rpartition(":")[-1], store)
+        if target is not None:
+            data = data or (None if known.data is None else Path(known.data))
+        chosen = None if target is None else _make_target(target, data)
     except ValueError as error:
         fail(error)
     run_and_show(
-        lambda: parsample.resume(store, num_samples=samples, progress=progress and not as_json), files, as_json
+        lambda: parsample.resume(store, chosen, num_samples=samples, trust=trust, progress=progress and not as_json),
+        files,
+        as_json,
     )
 
 
@@ -289,33 +208,18 @@ def report(
 
 
 @app.command(epilog="Example: [bold]parsample diagnose eight_schools --sampler hmc[/bold]")
+@with_options("sampler", "sampler_options", "num_warmup", "step_size", "target_acceptance", "seed")
 def diagnose(
     target: Annotated[
-        str, typer.Argument(help="As for [bold]parsample sample[/bold].", autocompletion=_complete("targets"))
+        str, typer.Argument(help="As for [bold]parsample sample[/bold].", autocompletion=complete("targets"))
     ],
-    sampler: Annotated[
-        str, typer.Option(help="See [bold]parsample samplers[/bold].", autocompletion=_complete("samplers"))
-    ] = "hmc",
-    option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the sampler; repeatable.")] = None,
-    warmup: Annotated[int, typer.Option(help="Warm-up steps.")] = 1000,
+    options: dict[str, Any],
     steps: Annotated[int, typer.Option(help="Steps of the chain that is looked at.")] = 512,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same chain.")] = 0,
-    step_size: StepSize = None,
-    target_acceptance: Acceptance = None,
     data: Annotated[Path | None, typer.Option(help="Data file, for the targets that need one.")] = None,
 ) -> None:
     """Foresee how many iterations each method would need, from a short run."""
     try:
-        found = parsample.forecast(
-            _make_target(target, data),
-            sampler,
-            sampler_options=parse_options("--option", option, "num_integration_steps=4"),
-            num_warmup=warmup,
-            num_steps=steps,
-            step_size=step_size,
-            target_acceptance=target_acceptance,
-            seed=seed,
-        )
+        found = parsample.forecast(_make_target(target, data), num_steps=steps, **options)
     except (ValueError, parsample.ConvergenceError) as error:
         fail(error)
     typer.echo(found.text())

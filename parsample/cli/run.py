@@ -1,6 +1,5 @@
 """What the command line does around a run: the settings of an earlier one, and the files."""
 
-import ast
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,72 +11,46 @@ import parsample
 from parsample.cli.exits import INTERRUPTED, NOT_GOOD, fail
 
 
-def take_defaults(context: Any, path: Path | None) -> Path | None:
-    """Let the settings of a run be the defaults of the options."""
+def take_target(context: Any, path: Path | None) -> Path | None:
+    """Let the target of a run's settings be that of the command, where it has none of its own."""
     if path is not None:
         from parsample.run.settings import read_settings
 
         try:
-            found = read_settings(path)
+            context.default_map = {"target": read_settings(path).target}
         except ValueError as error:
             fail(error)
-        plain = (
-            *("target", "data", "sampler", "method", "window", "seed", "step_size", "atol", "rtol", "thin"),
-            *("start", "mass", "warmup_method", "tune"),
-        )
-        numbers = {"warmup": found.num_warmup, "samples": found.num_samples, "chains": found.num_chains}
-        pairs = {"option": found.sampler_options, "until": found.until or {}}
-        lists = {name: [f"{key}={value!r}" for key, value in values.items()] for name, values in pairs.items()}
-        context.default_map = {name: getattr(found, name) for name in plain} | numbers | lists
     return path
 
 
-def own_data(path: Path, target: str, data: Path | None) -> Path | None:
-    """Return the data file, or None where it is that of another target's settings."""
-    from parsample.run.settings import read_settings
-
-    found = read_settings(path)
-    return None if target != found.target and data is not None and str(data) == found.data else data
-
-
-def others(path: Path, chosen: dict[str, str]) -> dict[str, Any]:
-    """Return the settings of a run that have no option, and its methods, which may be instances.
+def repeated(
+    context: Any, path: Path | None, target: str, data: Path | None, options: dict[str, Any], trust: bool
+) -> Any:
+    """Return the data file and the options of a run that is repeated from its settings; those given take precedence.
 
     Args:
-        path: of its trace or store.
-        chosen: "method" and "warmup_method" as the options have them; where one is another, that one is left out.
-    """
-    from parsample.run.settings import read_method, read_settings
-
-    found = read_settings(path)
-    kept = {name: getattr(found, name) for name in ("max_iterations", "compare", "keep_warmup", "groups")}
-    same = {name: text for name, text in chosen.items() if text == getattr(found, name)}
-    return kept | {name: read_method(text, name) for name, text in same.items()}
-
-
-def parse_options(flag: str, given: list[str] | None, example: str) -> dict[str, Any] | None:
-    """Read NAME=VALUE, the value as Python writes numbers, lists, True, False and None, or else as text.
-
-    Args:
-        flag: that they were given by.
-        given: the texts; None or none for nothing.
-        example: of one, for the sentence.
+        context: of the command.
+        path: of the trace or store with the settings; None where there are none.
+        target: what is sampled, as settings name it.
+        data: the data file that was given.
+        options: those that were given.
+        trust: whether to run a Python file that the settings name.
 
     Raises:
-        ValueError: a text is not of that form.
+        ValueError: they cannot be read, hold too little, or name a Python file that was not given.
     """
-    if not given:
-        return None
-    found = {}
-    for text in given:
-        name, is_there, value = text.partition("=")
-        if not (name and is_there):
-            raise ValueError(f"{flag} is {text!r}, expected NAME=VALUE, such as {example}.")
-        try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[name] = value
-    return found
+    from parsample.results.groups import EVALUATION
+    from parsample.run.resume import check_trusted
+    from parsample.run.settings import read_settings
+
+    if path is None:
+        return data, {"groups": (EVALUATION,)} | options
+    settings = read_settings(path)
+    if context.get_parameter_source("target").name != "COMMANDLINE":
+        check_trusted(settings.target, f"'{path}'", trust)
+    if data is None and settings.data and target == settings.target:
+        data = Path(settings.data)
+    return data, settings.arguments(**options)
 
 
 class Files:

@@ -1,5 +1,6 @@
 """What a run is of, and whether it fits: the fingerprint of its model, its transform, and the memory it will take."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +12,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from parsample._version import __version__
+from parsample.engine import options
 from parsample.results.groups import EVALUATION
 from parsample.run.segments import Job
+from parsample.run.settings import Settings
+from parsample.samplers.base import check_step_size
 from parsample.targets.base import Target
 from parsample.warmup.coordinates import plain
+from parsample.warmup.scale import check_mass
 
 # Statistics of a draw that go into the trace, about; and what a segment has on the device beside the draws: inputs,
 # states, the guess and the states before each, each of the size of the unknowns.
@@ -43,9 +48,34 @@ def fingerprint(target: Target, vectors: Float[Array, "chain dim"]) -> dict[str,
     }
 
 
-def transform_name(transform: Callable | None) -> str | None:
-    """Return a name for a transform, for the settings."""
-    return None if transform is None else getattr(transform, "__qualname__", type(transform).__name__)
+def check_settings(settings: Settings) -> Settings:
+    """Return the settings with whole numbers and truth values as such, once every option that stands alone is checked.
+
+    Raises:
+        ValueError: an option is not what it should be.
+    """
+    num_warmup = settings.num_warmup
+    if isinstance(num_warmup, bool) or not hasattr(num_warmup, "__index__") or num_warmup.__index__() != 0:
+        num_warmup = options.whole("num_warmup", num_warmup, "0 leaves warm-up out")
+    num_samples = options.whole("num_samples", settings.num_samples, "each chain needs a draw")
+    thin = options.whole("thin", settings.thin, "1 keeps every draw")
+    if thin > num_samples:
+        raise ValueError(f"thin is {thin}, expected at most num_samples, which is {num_samples}.")
+    if settings.step_size is not None:
+        check_step_size(settings.step_size)
+    check_mass(settings.mass)
+    if isinstance(settings.warmup_method, str) and settings.warmup_method == "auto":
+        raise ValueError("warmup_method is 'auto', expected the name of a method; 'sequential' is seldom slower.")
+    return dataclasses.replace(
+        settings,
+        num_warmup=int(num_warmup),
+        num_samples=num_samples,
+        num_chains=options.whole("num_chains", settings.num_chains, "one chain is enough to sample, four to judge"),
+        seed=options.check_seed(settings.seed),
+        thin=thin,
+        compare=bool(settings.compare),
+        keep_warmup=bool(settings.keep_warmup),
+    )
 
 
 def check_transform(transform: Callable, target: Target, groups: Sequence[str]) -> None:
@@ -82,7 +112,7 @@ def check_memory(job: Job, has_store: bool) -> None:
     settings, target = job.settings, job.target
     vector, _ = ravel_pytree(target.position_template())
     draw: Any = jax.eval_shape(lambda: target.constrain(target.position_template()))
-    draw = draw if job.transform is None else jax.eval_shape(job.transform, draw)
+    draw = draw if settings.transform is None else jax.eval_shape(settings.transform, draw)
     row = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(draw)) + STATISTICS * 4
     dim = vector.size * vector.dtype.itemsize
     # Warm-up draws the inputs of all its steps at once.

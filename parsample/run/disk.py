@@ -341,7 +341,8 @@ def refuse_existing(path: str | os.PathLike[str], settings: Settings) -> None:
             return
         raise ValueError(f"store is '{path}', which is there and is no store of a run; give another name.")
     differences = Settings.from_json(read_run(folder)["settings"]).differences(settings)
-    found = f"of a run whose {', whose '.join(differences)}" if differences else "of a run with these settings"
+    rows = [f"{name} is {there}, not {here}" for name, (there, here) in differences.items()]
+    found = f"of a run whose {', whose '.join(rows)}" if rows else "of a run with these settings"
     raise ValueError(
         f"store is '{path}', which is there, {found}; go on with it by parsample.resume (`parsample resume {path}`), "
         "or give another name."

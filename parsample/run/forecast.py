@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from parsample.engine import options
 from parsample.engine.diagnose import Diagnosis, diagnose
+from parsample.run.keywords import documents_options
+from parsample.run.settings import Settings, Warmup
 from parsample.samplers import find
 from parsample.samplers.base import Sampler, check_step_size
 from parsample.samplers.chains import begin, draw, start_keys
@@ -19,27 +21,26 @@ from parsample.warmup.coordinates import starts, to_standardised
 CHAINS = 2
 
 
-def forecast(
+@documents_options
+def forecast(  # noqa: D417  # the decorator puts the docs of the options in their place
     target: Any,
-    sampler: str | type[Sampler] = "hmc",
+    sampler: str | type[Sampler] = Settings.sampler,
     *,
-    sampler_options: Mapping[str, Any] | None = None,
-    num_warmup: int = 1000,
+    sampler_options: Mapping[str, Any] | None = Settings.sampler_options,
+    num_warmup: int = Warmup.num_warmup,
     num_steps: int = 512,
-    step_size: float | None = None,
-    target_acceptance: float | None = None,
-    seed: int = 0,
+    step_size: float | None = Warmup.step_size,
+    target_acceptance: float | None = Warmup.target_acceptance,
+    seed: int = Settings.seed,
 ) -> Diagnosis:
     """Foresee the iterations that each method would need on a chain of a posterior.
 
     Args:
         target: a name in `TARGETS`, or a target.
-        sampler: a name in `SAMPLERS`, or a sampler's class.
-        sampler_options: of the sampler, by name.
+        sampler, sampler_options: see `Settings`.
         num_warmup: warm-up steps of each of two chains.
         num_steps: of the chain that is looked at, solved at once.
-        step_size: in standardised coordinates, dimensionless; None to let warm-up find it.
-        target_acceptance: that warm-up steers the step size to, as for `parsample.sample`.
+        step_size, target_acceptance: see `Warmup`.
         seed: a whole number.
 
     Returns:

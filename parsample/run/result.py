@@ -16,7 +16,6 @@ from parsample.results.verdict import Verdict
 from parsample.run.counts import Tally
 from parsample.run.interrupts import Interrupted
 from parsample.run.segments import STATISTICS, Job
-from parsample.run.settings import sampler_name
 from parsample.samplers.chains import Plan
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation, covariance_steps
@@ -66,7 +65,7 @@ class Outcome(NamedTuple):
         """Return the sampler with what warm-up chose for it."""
         make, step_size = self.job.make, self.adaptation.step_size
         sampler = make(self.adaptation.density, step_size)
-        name = sampler_name(make.sampler_class)
+        name = self.job.settings.sampler_name
         if not sampler.has_step_size:
             return name
         return f"{name}, {setting_words(step_size, getattr(sampler, 'num_integration_steps', None))}"
@@ -79,7 +78,7 @@ class Outcome(NamedTuple):
         thinned = {"thin": settings.thin, "divergences": tally.divergences} if settings.thin > 1 else {}
         return {
             "target": self.job.target.name,
-            "sampler": sampler_name(self.job.make.sampler_class),
+            "sampler": settings.sampler_name,
             "sampler_options": self.job.make.sampler_options,
             "seed": settings.seed,
             "num_warmup": settings.num_warmup,
@@ -110,7 +109,7 @@ class Outcome(NamedTuple):
         sampled = {group: variables for group, variables in groups.items() if group != EVALUATION}
         known = {name: values for variables in sampled.values() for name, values in variables.items()}
         dims = {name: dims for name, dims in target.dims.items() if name in known}
-        if self.job.transform is not None:
+        if self.job.settings.transform is not None:
             # A transform may have made something else under the same name.
             dims = {name: row for name, row in dims.items() if _fits(target, row, np.shape(known[name])[2:])}
         dims |= EVALUATION_DIMS if EVALUATION in groups else {}

@@ -11,13 +11,10 @@ from jaxtyping import PyTree
 from parsample.engine import methods, options
 from parsample.engine.names import unknown
 from parsample.results.trace import load_trace
-from parsample.run.checks import transform_name
 from parsample.run.disk import open_store
 from parsample.run.progress import Event
 from parsample.run.sample import carry_out, check_job
-from parsample.run.settings import GIVEN, Settings, read_method, sampler_name
-from parsample.samplers import SAMPLERS
-from parsample.samplers import find as find_sampler
+from parsample.run.settings import Settings
 from parsample.samplers.base import Sampler
 from parsample.store.layout import read_run
 from parsample.targets import TARGETS
@@ -31,13 +28,15 @@ def resume(
     *args: Any,
     num_samples: int | None = None,
     sampler: str | type[Sampler] | None = None,
+    sampler_options: Mapping[str, Any] | None = None,
     method: str | methods.Method | None = None,
     warmup_method: str | methods.Method | None = None,
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     seed: int | None = None,
     initial_position: PyTree | None = None,
-    start: PyTree | None = None,
+    start: Any = None,
     bijectors: Mapping[str, Any] | None = None,
+    trust: bool = False,
     progress: bool | Callable[[Event], Any] = True,
     **kwargs: Any,
 ) -> Any:
@@ -49,21 +48,24 @@ def resume(
 
     Args:
         store: the folder that was `store` of `parsample.sample`.
-        target: as it was passed to `parsample.sample`; None for a name in `TARGETS`, or if the command line began the
-            run.
+        target: as it was passed to `parsample.sample`; None for a name in `TARGETS`, or with `trust` if the command
+            line began the run.
         *args: of a NumPyro model.
         num_samples: draws a chain in the end, before thinning, in the place of the number that the store was begun
             with; the trace is then that of an uninterrupted run with this number, and `until` still holds. At least as
             many as are there. The last segment may have to be run again; up to 7,168 draws all of them, where the
             larger number is divided into segments of another length.
         sampler: the class, if it is none in `SAMPLERS`.
-        method: the instance, if it holds arrays.
+        sampler_options: those of then, if they hold what no file does, such as a function.
+        method: the instance, if it is of a class of your own or holds large arrays.
         warmup_method: the same.
         transform: the same function as before.
         seed: to be sure that it is the one of the store.
         initial_position: as it was passed.
-        start: the positions, if it was begun with some.
+        start: the positions, if it was begun with more of them than settings hold, which is 1,000 numbers.
         bijectors: as they were passed.
+        trust: run the Python file that the store names as its target. Only for stores that nobody else can have
+            changed; else pass the target.
         progress: as for `parsample.sample`.
         **kwargs: of a NumPyro model.
 
@@ -76,42 +78,48 @@ def resume(
         OSError: the store cannot be written.
     """
     settings = Settings.from_json(read_run(store)["settings"])
+    again = {"sampler": sampler, "sampler_options": sampler_options, "method": method, "start": start}
+    again |= {"warmup_method": warmup_method, "transform": transform}
+    if seed is not None and seed != settings.seed:
+        raise ValueError(f"seed is {seed}, but the store '{store}' was begun with seed {settings.seed}; leave it out.")
+    settings = _completed(store, settings, {name: value for name, value in again.items() if value is not None})
     if num_samples is not None:
         wanted = options.whole("num_samples", num_samples, "it counts those that are there too")
         settings = dataclasses.replace(settings, num_samples=wanted)
-    if seed is not None and seed != settings.seed:
-        raise ValueError(f"seed is {seed}, but the store '{store}' was begun with seed {settings.seed}; leave it out.")
-    if transform_name(transform) != settings.transform:
-        raise ValueError(
-            f"transform is {transform_name(transform)}, but the store '{store}' was begun with "
-            f"{settings.transform or 'none'}; pass the same one."
-        )
-    chosen = settings.sampler if sampler is None else sampler
-    if sampler is None and chosen not in SAMPLERS:
-        raise ValueError(f"sampler is not given, but the store '{store}' was begun with the class {chosen}; pass it.")
-    sampler_class = find_sampler(chosen)
-    if sampler_name(sampler_class) != settings.sampler:
-        raise ValueError(f"sampler is {chosen!r}, but the store '{store}' was begun with {settings.sampler!r}.")
-    found, rest, left = as_target(_target(store, settings, target), args, kwargs, initial_position, bijectors)
+    found, rest, left = as_target(_target(store, settings, target, trust), args, kwargs, initial_position, bijectors)
     if rest or left:
-        raise unknown("an argument", str([*left, *rest][0]), ["store", "target", "sampler", "method", "transform"])
-    if settings.start == GIVEN and start is None:
-        raise ValueError(f"start is not given, but the store '{store}' was begun with positions; pass the same ones.")
-    job = check_job(
-        found,
-        sampler_class,
-        read_method(settings.method) if method is None else method,
-        transform,
-        settings,
-        settings.start if start is None else start,
-        read_method(settings.warmup_method, "warmup_method") if warmup_method is None else warmup_method,
-    )
-    with open_store(store, settings, is_new=False) as kept:
+        raise unknown("an argument", str([*left, *rest][0]), ["store", "target", *again])
+    job = check_job(found, settings)
+    with open_store(store, job.settings, is_new=False) as kept:
         kept.change_number(job)
         return load_trace(store) if kept.is_complete else carry_out(job, kept, progress)
 
 
-def _target(store: str | os.PathLike[str], settings: Settings, given: Any) -> Any:
+def _completed(store: str | os.PathLike[str], settings: Settings, again: Mapping[str, Any]) -> Settings:
+    """Return the settings of a store with what it does not hold of them.
+
+    Args:
+        store: for the sentences.
+        settings: that it holds.
+        again: options that were passed again.
+
+    Raises:
+        ValueError: one is missing, or is another than the run was begun with.
+    """
+    for name, text in settings.unkept.items():
+        if name not in again:
+            raise ValueError(
+                f"{name} is not given, but the store '{store}' was begun with {text}, which no file holds; pass the "
+                f"same one as {name}=."
+            )
+    begun = Settings.of(settings.arguments(**again), settings.target, settings.data)
+    for name, (here, there) in begun.differences(settings).items():
+        leave = "" if name in settings.unkept else ", or leave it out"
+        raise ValueError(f"{name} is {here}, but the store '{store}' was begun with {there}; pass the same one{leave}.")
+    return begun
+
+
+def _target(store: str | os.PathLike[str], settings: Settings, given: Any, trust: bool) -> Any:
     if given is not None:
         return given
     name = settings.target
@@ -120,4 +128,20 @@ def _target(store: str | os.PathLike[str], settings: Settings, given: Any) -> An
             f"target is not given, but the store '{store}' is of '{name}', which cannot be made from its name; pass it "
             "as parsample.resume(store, target, ...), as to parsample.sample."
         )
+    check_trusted(name, f"the store '{store}'", trust)
     return make_target(name, None if settings.data is None else Path(settings.data))
+
+
+def check_trusted(target: str, where: str, trust: bool) -> None:
+    """Raise ValueError if a target that a file names is a Python file, unless that is trusted: it would be run.
+
+    Args:
+        target: its name in the settings.
+        where: of the settings, in words.
+        trust: whether the user said so.
+    """
+    if target not in TARGETS and not trust:
+        raise ValueError(
+            f"target is not given, and {where} names '{target}', a Python file, which would be run; if you trust it, "
+            "say trust=True (`--trust`), or give the target again."
+        )

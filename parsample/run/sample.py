@@ -14,23 +14,23 @@ from jaxtyping import PyTree
 from parsample.engine import methods, options
 from parsample.engine.names import unknown
 from parsample.results.groups import EVALUATION, check_requests
-from parsample.run.checks import check_memory, check_transform, fingerprint, transform_name
+from parsample.run.checks import check_memory, check_settings, check_transform, fingerprint
 from parsample.run.counts import Tally
 from parsample.run.disk import open_store, refuse_existing
+from parsample.run.keywords import takes_groups
 from parsample.run.progress import Event, reporting
 from parsample.run.result import Memory, Outcome
 from parsample.run.segments import Job, Run
-from parsample.run.settings import GIVEN, Settings, method_text, sampler_name
+from parsample.run.settings import Evaluation, Keep, Settings, Warmup
 from parsample.run.until import check_until
 from parsample.samplers import find as find_sampler
-from parsample.samplers.base import BLOCK, Sampler, check_step_size
+from parsample.samplers.base import BLOCK, Sampler
 from parsample.samplers.chains import Plan
 from parsample.samplers.configured import Configured, check_steered
 from parsample.targets.base import Target
 from parsample.targets.given import as_target
 from parsample.warmup.adapt import Adaptation, adapt
 from parsample.warmup.coordinates import plain, starts
-from parsample.warmup.scale import check_mass
 from parsample.warmup.starts import begin_at
 from parsample.warmup.tuning import check_tune, tune_for_rounds
 
@@ -43,34 +43,38 @@ WINDOW_CPU, WINDOW_ACCELERATOR = 16, 256
 SLOWEST_ADVANCE = 1.5
 
 
-def sample(
+@takes_groups
+def sample(  # noqa: D417  # the decorator puts the docs of the options in their place
     target: Any,
     *args: Any,
-    sampler: str | type[Sampler] = "hmc",
-    sampler_options: Mapping[str, Any] | None = None,
-    num_warmup: int = 2000,
-    num_samples: int = 5000,
-    num_chains: int = 4,
-    until: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    method: str | methods.Method = "quasi_newton",
-    window: int | None = None,
+    sampler: str | type[Sampler] = Settings.sampler,
+    sampler_options: Mapping[str, Any] | None = Settings.sampler_options,
+    num_samples: int = Settings.num_samples,
+    num_chains: int = Settings.num_chains,
+    until: Mapping[str, Any] | None = Settings.until,
+    seed: int = Settings.seed,
+    warmup: Warmup | None = None,
+    num_warmup: int = Warmup.num_warmup,
+    step_size: float | None = Warmup.step_size,
+    target_acceptance: float | None = Warmup.target_acceptance,
+    start: Any = Warmup.start,
+    mass: str = Warmup.mass,
+    warmup_method: str | methods.Method = Warmup.warmup_method,
+    tune: str | None = Warmup.tune,
+    evaluation: Evaluation | None = None,
+    method: str | methods.Method = Evaluation.method,
+    window: int | None = Evaluation.window,
+    atol: float = Evaluation.atol,
+    rtol: float = Evaluation.rtol,
+    max_iterations: int | None = Evaluation.max_iterations,
+    compare: bool = Evaluation.compare,
+    keep: Keep | None = None,
+    keep_warmup: bool = Keep.keep_warmup,
+    groups: Sequence[str] = Keep.groups,
+    thin: int = Keep.thin,
+    transform: Callable[[dict[str, Any]], dict[str, Any]] | None = Keep.transform,
     initial_position: PyTree | None = None,
     bijectors: Mapping[str, Any] | None = None,
-    step_size: float | None = None,
-    target_acceptance: float | None = None,
-    start: Any = "random",
-    mass: str = "auto",
-    warmup_method: str | methods.Method = "sequential",
-    tune: str | None = None,
-    atol: float = 1e-6,
-    rtol: float = 1e-6,
-    max_iterations: int | None = None,
-    compare: bool = True,
-    keep_warmup: bool = False,
-    groups: Sequence[str] = (),
-    thin: int = 1,
-    transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     store: str | os.PathLike[str] | Memory | None = None,
     origin: Mapping[str, str] | None = None,
     progress: bool | Callable[[Event], Any] = True,
@@ -84,59 +88,26 @@ def sample(
     for (`methods.Picard(mismatch=...)`); the verdict (`parsample.read_verdict`) says what it took, and how many steps
     are not within tolerance.
 
+    The options of warm-up, of the evaluation and of what is kept may be given one by one or as a group, such as
+    `warmup=parsample.Warmup(num_warmup=500, mass="diagonal")`; one that is given by its own name as well has the value
+    that stands there.
+
     Args:
         target: a name in `TARGETS`, a target, a NumPyro model, a distrax distribution, or a plain log density, which
             needs an `initial_position`.
         *args: of a NumPyro model; with any other target the only one is the sampler.
-        sampler: a name in `SAMPLERS`, or a sampler's class. "hmc" mixes best over the package's targets; "mala" takes
-            one gradient a step, and an iteration of it two in sequence.
-        sampler_options: arguments of the sampler by name, such as {"num_integration_steps": 4} for "hmc", which warm-up
-            else chooses with the step size.
-        num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
-        num_samples: draws a chain, at most those where there is `until`.
-        num_chains: chains.
-        until: end after the segment of at most 1,024 draws in which every variable has an effective sample size, bulk
-            and tail, above "ess" and an R-hat below "rhat", and nothing else that `parsample.judge` looks at is wrong
-            with the draws; or when "seconds" of sampling are over. The attribute `until_met` of the trace says whether.
-            A rule that looks at the draws favours lucky chains a little: ask for more than you need.
-        seed: a whole number. The same seed gives the same trace on the same machine and versions.
-        method: a name in `METHODS`, an instance with its options, or "auto": time the candidates on the first
-            segment and take the fastest.
-        window: steps solved at a time; None for the device's default, 16 on a CPU and 256 elsewhere.
+        sampler, sampler_options, num_samples, num_chains, until, seed: see `Settings`.
+        warmup: the options of warm-up, which follow, as one `parsample.Warmup`.
+        num_warmup, step_size, target_acceptance, start, mass, warmup_method, tune: see `Warmup`.
+        evaluation: the options of the evaluation, which follow, as one `parsample.Evaluation`.
+        method, window, atol, rtol, max_iterations, compare: see `Evaluation`.
+        keep: the options of what is kept, which follow, as one `parsample.Keep`.
+        keep_warmup, groups, thin, transform: see `Keep`.
         initial_position: for a plain log density: any pytree of floating-point arrays, in unconstrained numbers.
             Chains start at it plus uniform noise on (-1, 1).
         bijectors: for a plain log density over constrained variables: by the variable's name in the trace "positive",
             "unit_interval", "simplex", "ordered", or a distrax bijector (see `parsample.targets.LogDensity`); for a
             distrax distribution of one array the same for "x".
-        step_size: in standardised coordinates, dimensionless; None to let warm-up find it.
-        target_acceptance: the mean acceptance rate, in (0, 1), that warm-up steers the step size to; None for the
-            sampler's own, 0.8 for "hmc". Higher means smaller steps, and fewer divergences.
-        start: "random"; "laplace" for draws from the normal distribution at the mode, in whose coordinates warm-up
-            begins; or positions in unconstrained numbers, with a leading axis for the chains.
-        mass: what warm-up learns of the posterior's covariance: "diagonal", "dense", "low_rank" (a diagonal and the
-            directions that are far from it, from draws and gradients), or "auto": dense up to 100 dimensions, low rank
-            above.
-        warmup_method: how warm-up is evaluated, as `method`, but for "auto". Its segments are short, so the loop is
-            seldom slower. Not the `method` of the run: so that this one makes no difference to the chain.
-        tune: "rounds" to try shorter steps, and for HMC shorter trajectories, down to one leapfrog step, which is MALA,
-            on pilot runs after warm-up, and take the setting with most effective draws for the gradients that have to
-            wait for each other; the verdict says what was traded. For devices on which an iteration costs what a step
-            costs; None for what mixes best in the loop.
-        atol: tolerance of the evaluation, in posterior standard deviations. An accept decision that hangs on less may
-            fall otherwise than in the loop: the tighter, the rarer. In single precision 1e-6 is near what can be had.
-        rtol: tolerance relative to the state, dimensionless.
-        max_iterations: of a segment of 1,024 steps; None for two in three steps.
-        compare: run the first segment by the sequential loop as well, for the verdict: its wall time, the largest
-            difference and the accept decisions that differ.
-        keep_warmup: keep the warm-up draws as `warmup_posterior`, and as `warmup_sample_stats` their `lp`,
-            `acceptance_rate`, `step_size`, and `diverging` where the sampler has it.
-        groups: further groups of the trace, where the target can make them, as a NumPyro model can:
-            "log_likelihood", "posterior_predictive", "prior"; and "evaluation": what every iteration of the first
-            segment of the first chain saw, for `parsample.write_report` and `parsample.report.plots`.
-        thin: keep the last of every so many draws; `num_samples` counts those before thinning. What is counted, such as
-            divergences and the verdict, is of all of them.
-        transform: what to keep of a draw: a function from the trace's variables of one draw, by name, to others, made
-            of JAX's functions. It stands before thinning, and `until` looks at what it returns.
         store: a folder, such as "run.zarr", that draws are written to as they are made, so that memory does not grow
             with their number and a run that is killed can go on (`parsample.resume`). It must not exist; two runs
             cannot write to one. What is returned is opened from it, and read as it is asked for. (A
@@ -165,85 +136,48 @@ def sample(
         memory O(num_chains * 1024 * dim); host memory that of the trace, or with a store that of some of its chunks
         (4 MiB a variable) and of what `groups` asks for on 1,024 draws of each chain.
     """
+    given = locals()
     target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)
     if kwargs:
-        raise unknown("an argument", next(iter(kwargs)), OPTIONS)
+        raise unknown("an argument", next(iter(kwargs)), ARGUMENTS)
     if len(args) > 1:
         raise ValueError(f"{len(args)} arguments follow the target {target.name}, expected at most the sampler.")
     sampler_class = find_sampler(args[0] if args else sampler)
-    check_requests(groups, target)
-    settings = Settings(
-        **{"target": target.name, "data": None, **(origin or {})},
-        sampler=sampler_name(sampler_class),
-        sampler_options=dict(sampler_options or {}),
-        num_warmup=0 if _is_zero(num_warmup) else options.whole("num_warmup", num_warmup, "0 leaves warm-up out"),
-        num_samples=options.whole("num_samples", num_samples, "each chain needs a draw"),
-        num_chains=options.whole("num_chains", num_chains, "one chain is enough to sample, four to judge"),
-        until=None if until is None else dict(until),
-        seed=seed,
-        method=method_text(method),
-        window=window,
-        step_size=step_size,
-        target_acceptance=target_acceptance,
-        start=start if isinstance(start, str) else GIVEN,
-        mass=mass,
-        warmup_method=method_text(warmup_method),
-        tune=tune,
-        atol=atol,
-        rtol=rtol,
-        max_iterations=max_iterations,
-        compare=bool(compare),
-        keep_warmup=bool(keep_warmup),
-        groups=tuple(groups),
-        thin=options.whole("thin", thin, "1 keeps every draw"),
-        transform=transform_name(transform),
-    )
-    job = check_job(target, sampler_class, method, transform, settings, start, warmup_method)
+    settings = Settings.of({**given, "sampler": sampler_class}, **{"target": target.name, **(origin or {})})
+    job = check_job(target, settings)
     store = Memory() if store is None else store
     check_memory(job, not isinstance(store, Memory))
     if isinstance(store, Memory):
         return carry_out(job, store, progress)
-    refuse_existing(store, settings)
-    with open_store(store, settings, is_new=True) as kept:
+    refuse_existing(store, job.settings)
+    with open_store(store, job.settings, is_new=True) as kept:
         return carry_out(job, kept, progress)
 
 
-def check_job(
-    target: Target,
-    sampler_class: type[Sampler],
-    method: str | methods.Method,
-    transform: Callable | None,
-    settings: Settings,
-    start: Any,
-    warmup_method: str | methods.Method,
-) -> Job:
-    """Check what remains to be checked, and work out how chains are evaluated.
+def check_job(target: Target, settings: Settings) -> Job:
+    """Check the settings, and work out how chains are evaluated.
 
     Raises:
-        ValueError: an argument is not what it should be.
+        ValueError: an option is not what it should be.
     """
-    make = Configured(sampler_class, settings.sampler_options, settings.target_acceptance)
-    step_size, seed = settings.step_size, options.check_seed(settings.seed)
-    if step_size is not None:
-        check_step_size(step_size)
-    check_steered(settings.target_acceptance, step_size, settings.num_warmup)
+    settings = check_settings(settings)
+    check_requests(settings.groups, target)
+    make = Configured(find_sampler(settings.sampler), settings.sampler_options, settings.target_acceptance)
+    check_steered(settings.target_acceptance, settings.step_size, settings.num_warmup)
     good = check_until(settings.until, settings.num_chains)
-    if settings.thin > settings.num_samples:
-        raise ValueError(f"thin is {settings.thin}, expected at most num_samples, which is {settings.num_samples}.")
-    check_mass(settings.mass)
-    if isinstance(warmup_method, str) and warmup_method == "auto":
-        raise ValueError("warmup_method is 'auto', expected the name of a method; 'sequential' is seldom slower.")
-    check_tune(settings.tune, make, method)
-    if transform is not None:
-        check_transform(transform, target, settings.groups)
-    make(plain(target), 0.1 if step_size is None else step_size)  # refuses what no run could use, before warm-up
+    check_tune(settings.tune, make, settings.method)
+    if settings.transform is not None:
+        check_transform(settings.transform, target, settings.groups)
+    make(plain(target), settings.step_size or 0.1)  # refuses what no run could use, before warm-up
     plan, warmup_plan = (
         _plan(target, row, settings.window, settings.num_samples, settings.max_iterations, settings.atol, settings.rtol)
-        for row in (method, warmup_method)
+        for row in (settings.method, settings.warmup_method)
     )
     plan = plan._replace(history=EVALUATION in settings.groups)
-    settings = dataclasses.replace(settings, seed=seed, atol=float(settings.atol), rtol=float(settings.rtol))
-    return Job(target, make, plan, settings, good, transform, start, warmup_plan)
+    settings = dataclasses.replace(
+        settings, groups=tuple(settings.groups), atol=float(settings.atol), rtol=float(settings.rtol)
+    )
+    return Job(target, make, plan, settings, good, warmup_plan)
 
 
 def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> Any:
@@ -283,7 +217,7 @@ def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> A
             run.compile_seconds = tally.compile_seconds
             if kept.tally is not None:
                 plan = tally.plan(plan)
-            elif settings.method == "auto":
+            elif isinstance(settings.method, str) and settings.method == "auto":
                 plan = run.choose(plan)
                 tally = Tally.begin(plan, num_chains)
             kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
@@ -296,7 +230,7 @@ def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> A
 def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callable[[int], None]) -> Adaptation:
     """Warm up, and tune for the parallel evaluation if that is asked for."""
     settings = job.settings
-    vectors, density = begin_at(job.target, start_keys, job.start, settings.mass)
+    vectors, density = begin_at(job.target, start_keys, settings.start, settings.mass)
     adaptation = adapt(
         job.target,
         job.make,
@@ -315,10 +249,6 @@ def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callab
     make = job.make.chosen(adaptation.sampler_options)
     tuned = tune_for_rounds(make, adaptation, _keys(jax.random.fold_in(rng_key, 1), settings.num_chains), job.plan)
     return adaptation._replace(step_size=tuned.step_size, sampler_options=tuned.make.sampler_options, tuning=tuned.text)
-
-
-def _is_zero(value: Any) -> bool:
-    return not isinstance(value, bool) and hasattr(value, "__index__") and value.__index__() == 0
 
 
 _fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
@@ -354,4 +284,4 @@ def _plan(
 
 
 # The arguments by name, for the hint where one is misspelt.
-OPTIONS = [name for name, row in inspect.signature(sample).parameters.items() if row.kind is row.KEYWORD_ONLY]
+ARGUMENTS = [name for name, row in inspect.signature(sample).parameters.items() if row.kind is row.KEYWORD_ONLY]

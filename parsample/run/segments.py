@@ -35,10 +35,8 @@ class Job(NamedTuple):
         target: to sample.
         make: the sampler.
         plan: how chains are evaluated, unless that is measured.
-        settings: the plain values.
+        settings: the options.
         good: when to end early.
-        transform: of the variables of a draw; None to keep them as they are.
-        start: where chains start: as `start` of `parsample.sample`.
         warmup_plan: how warm-up is evaluated.
     """
 
@@ -47,8 +45,6 @@ class Job(NamedTuple):
     plan: Plan
     settings: Settings
     good: Until
-    transform: Callable | None
-    start: Any
     warmup_plan: Plan
 
 
@@ -108,8 +104,8 @@ class Run:
             start, length = tally.done, min(plan.steps, num_samples - tally.done)
             found, seconds = self.segment(plan, states, start)
             states = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
-            if job.transform is not None:
-                found = found._replace(draws=self.transformed(job.transform, found.draws))
+            if job.settings.transform is not None:
+                found = found._replace(draws=self.transformed(job.settings.transform, found.draws))
             # The history of the first segment alone is of use.
             segment = jax.device_get(found if start == 0 else found._replace(history=None))
             if start == 0:
@@ -188,7 +184,7 @@ def _is_good(job: Job, tally: Tally, kept: Any) -> bool:
     names = list(stats[0])
     steps = min(tally.done, job.settings.num_samples) * len(tally.iterations)
     divergences = (tally.divergences, steps) if "diverging" in names else None
-    has_energy = "energy" in names and tells_energy(job.settings.sampler, job.settings.thin)
+    has_energy = "energy" in names and tells_energy(job.settings.sampler_name, job.settings.thin)
     energy = np.concatenate([part["energy"] for part in stats], 1) if has_energy else None
     return job.good.is_met(kept.draws(), tally.seconds, divergences, energy)
 

@@ -1,62 +1,180 @@
-"""The settings of a run: every argument of `parsample.sample` that is a plain value, kept beside the draws."""
+"""The options of a run, each in one place: its default and what it means; and the settings that a trace keeps of them.
+
+`parsample.sample` takes the options of the groups one by one or group by group, the command line makes its own of them,
+and a trace has them all as its `Settings`.
+"""
 
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from parsample.engine import methods
-from parsample.run.freeze import freeze, thaw
-from parsample.samplers import SAMPLERS
+if TYPE_CHECKING:
+    from parsample.engine.methods import Method
+    from parsample.samplers.base import Sampler
+else:
+    # The command line makes its help of what stands here, and who asks for it does not want to wait for JAX.
+    Method = Sampler = Any
 
-# What the settings hold in the place of positions.
-GIVEN = "given"
+# What no run repeats: where its target came from is told by the caller.
+NO_OPTIONS = ("target", "data", "unkept")
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a run was asked for; see `parsample.sample` for the meaning of the fields that are its arguments.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Warmup:
+    """What warm-up does.
+
+    Attributes:
+        num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
+        step_size: of the sampler, in units of the posterior's scale. None for what warm-up finds.
+        target_acceptance: the mean acceptance rate, in (0, 1), that warm-up steers the step size to; higher for smaller
+            steps and fewer divergences. None for the sampler's own, 0.8 for "hmc".
+        start: where chains start: "random", or "laplace" for draws from the normal distribution at the mode, in whose
+            coordinates warm-up begins. Or positions in unconstrained numbers, with a leading axis for the chains.
+        mass: what warm-up learns of the posterior's covariance: "diagonal", "dense", "low_rank" or "auto". Low rank is
+            a diagonal and the directions that are far from it, from draws and gradients; "auto" is dense up to 100
+            dimensions, and low rank above.
+        warmup_method: how warm-up is evaluated: a name in `METHODS`, but not "auto". Or an instance. Its segments are
+            short, so the loop is seldom slower. Not the `method` of the run: so that this one makes no difference to
+            the chain.
+        tune: what to tune for: "rounds" for effective draws a round, all of whose gradients can run at once. Shorter
+            steps are tried, and for HMC shorter trajectories, down to one leapfrog step, which is MALA, on pilot runs
+            after warm-up, and the setting with most effective draws for the gradients that have to wait for each other
+            is taken; the verdict says what was traded. For devices on which an iteration costs what a step costs; None
+            for what mixes best in the loop.
+    """
+
+    num_warmup: int = 1000
+    step_size: float | None = None
+    target_acceptance: float | None = None
+    start: Any = "random"
+    mass: str = "auto"
+    warmup_method: str | Method = "sequential"
+    tune: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How chains are evaluated. Whatever it is, they are the same chains, to within the tolerance.
+
+    Attributes:
+        method: a name in `METHODS`, or "auto" to time the candidates on the first segment and take the fastest. Or an
+            instance with its options, such as `parsample.methods.QuasiNewton(estimator="hutchinson")`.
+        window: steps solved at a time. None for 16 on a CPU, 256 elsewhere.
+        atol: tolerance of the evaluation, in posterior standard deviations. An accept decision that hangs on less may
+            fall otherwise than in the loop: the tighter, the rarer. In single precision 1e-6 is near what can be had.
+        rtol: tolerance relative to the state, dimensionless.
+        max_iterations: of a segment of 1,024 steps, after which the sequential loop takes over. None for two in three
+            steps.
+        compare: run the first segment by the sequential loop as well, for the verdict. It then has the loop's wall
+            time, the largest difference and the accept decisions that differ.
+    """
+
+    method: str | Method = "quasi_newton"
+    window: int | None = None
+    atol: float = 1e-6
+    rtol: float = 1e-6
+    max_iterations: int | None = None
+    compare: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Keep:
+    """What is kept of the draws, and beside them. Where they go is `store`: two runs cannot write to one.
+
+    Attributes:
+        keep_warmup: keep what warm-up drew, too. The draws are `warmup_posterior`, and `warmup_sample_stats` has their
+            `lp`, `acceptance_rate`, `step_size`, and `diverging` where the sampler has it.
+        groups: further groups of the trace: "log_likelihood", "posterior_predictive", "prior" or "evaluation". The last
+            is what every iteration of the first segment of the first chain saw, for `parsample.write_report` and
+            `parsample.plots`; the target has to be able to make the others, as a NumPyro model is.
+        thin: keep the last of every so many draws. `num_samples` counts those before thinning; what is counted, such as
+            divergences and the verdict, is of all of them.
+        transform: what to keep of a draw: a function from the trace's variables of one draw, by name, to others, made
+            of JAX's functions. It stands before thinning, and `until` looks at what it returns.
+    """
+
+    keep_warmup: bool = False
+    groups: Sequence[str] = ()
+    thin: int = 1
+    transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+
+# The groups as the arguments of `parsample.sample` that take them whole.
+GROUPS: dict[str, Any] = {"warmup": Warmup, "evaluation": Evaluation, "keep": Keep}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Settings(Keep, Evaluation, Warmup):
+    """What a run was asked for; the options of the groups are its attributes, too.
 
     Attributes:
         target: its name; of one that the command line made the name in `TARGETS`, or FILE.py:NAME.
         data: the data file that the command line made the target with.
-        sampler: its name in `SAMPLERS`, or that of its class.
-        method: its name in `METHODS`, or JSON of the instance with its options, or its repr if it holds arrays.
-        start: where chains start, "given" for positions that were given.
-        warmup_method: as `method`.
-        transform: the name of the function.
+        sampler: a name in `SAMPLERS`. Or a sampler's class. "hmc" mixes best over the package's targets; "mala" takes
+            one gradient a step, and an iteration of it two in sequence.
+        sampler_options: arguments of the sampler by name. `num_integration_steps` of "hmc", say, which warm-up else
+            chooses with the step size.
+        num_samples: draws a chain, at most so many where there is `until`.
+        num_chains: chains.
+        until: end when every variable has an effective sample size, bulk and tail, above "ess" and an R-hat below
+            "rhat", or after "seconds" of sampling. The draws are looked at after segments of at most 1,024; nothing
+            else that `parsample.judge` looks at may be wrong with them. The attribute `until_met` of the trace says
+            whether they were good enough. A rule that looks at the draws favours lucky chains a little: ask for more
+            than you need.
+        seed: a whole number; the same seed gives the same trace on the same machine and versions.
+        unkept: options whose value a file cannot hold, such as a function -> what it was, in words.
     """
 
     target: str
     data: str | None = None
-    sampler: str = "hmc"
-    sampler_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    num_warmup: int = 2000
-    num_samples: int = 5000
+    sampler: str | type[Sampler] = "hmc"
+    sampler_options: Mapping[str, Any] | None = None
+    num_samples: int = 1000
     num_chains: int = 4
-    until: dict[str, Any] | None = None
-    seed: Any = 0
-    method: str = "quasi_newton"
-    window: Any = None
-    step_size: Any = None
-    target_acceptance: Any = None
-    start: str = "random"
-    mass: Any = "auto"
-    warmup_method: str = "sequential"
-    tune: Any = None
-    atol: Any = 1e-6
-    rtol: Any = 1e-6
-    max_iterations: Any = None
-    compare: bool = True
-    keep_warmup: bool = False
-    groups: tuple[str, ...] = ()
-    thin: int = 1
-    transform: str | None = None
+    until: Mapping[str, Any] | None = None
+    seed: int = 0
+    unkept: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what a file would hold."""
+        return isinstance(other, Settings) and self.plain() == other.plain()
+
+    @property
+    def sampler_name(self) -> str:
+        """The sampler's name in `SAMPLERS`, or that of its class."""
+        return self.sampler if isinstance(self.sampler, str) else self.sampler.__name__
+
+    @staticmethod
+    def of(arguments: Mapping[str, Any], target: str, data: str | None = None) -> "Settings":
+        """Return the settings of the arguments of `parsample.sample`; what is no option is passed over."""
+        from parsample.samplers import SAMPLERS
+
+        options = {name: arguments[name] for name in OPTIONS}
+        names = (name for name, row in SAMPLERS.items() if row is options["sampler"])
+        options["sampler"] = next(names, options["sampler"])
+        return Settings(target, data, **options)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields as JSON knows them; those that it cannot hold are in `unkept`."""
+        from parsample.run.freeze import described, freeze
+
+        fields: dict[str, Any] = {"target": self.target, "data": self.data}
+        unkept = dict(self.unkept)
+        for name in OPTIONS:
+            if name in unkept:
+                continue
+            value = getattr(self, name)
+            try:
+                fields[name] = freeze(list(value) if name == "groups" else value, name=name)
+            except TypeError:
+                unkept[name] = described(value)
+        return {**fields, "unkept": unkept}
 
     def to_json(self) -> str:
         """Return the fields as JSON."""
-        return json.dumps(dataclasses.asdict(self), default=_number)
+        return json.dumps(self.plain())
 
     @staticmethod
     def from_json(text: str) -> "Settings":
@@ -65,65 +183,46 @@ class Settings:
         Raises:
             ValueError: the text holds no settings, or those of another version.
         """
+        from parsample.run.freeze import thaw
+
         try:
             fields = json.loads(text)
+            fields = {name: value if name in NO_OPTIONS else thaw(value, {}) for name, value in fields.items()}
             return Settings(**{**fields, "groups": tuple(fields.get("groups", ()))})
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise ValueError(f"the settings cannot be read ({error}), expected those of this version.") from None
 
-    def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments of `parsample.sample`; the target, the transform and a class are not there.
+    def arguments(self, **given: Any) -> dict[str, Any]:
+        """Return the keyword arguments of `parsample.sample`; the target is not among them.
+
+        Args:
+            **given: arguments that take precedence.
 
         Raises:
-            ValueError: sampler, method or start cannot be made again from its name.
+            ValueError: an option cannot be made again from a file, and is not given.
         """
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("target", "data", "transform"):
-            del fields[name]
-        if self.sampler not in SAMPLERS:
-            raise ValueError(
-                f"sampler is the class {self.sampler}, which has no name in SAMPLERS; pass it as sampler=."
-            )
-        if self.start == GIVEN:
-            raise ValueError("start is a set of positions, which the settings do not hold; pass them as start=.")
-        return {**fields, **{name: read_method(fields[name], name) for name in ("method", "warmup_method")}}
+        for name, text in self.unkept.items():
+            if name not in given:
+                raise ValueError(f"{name} is {text}, which settings do not hold; pass it as {name}=.")
+        return {name: getattr(self, name) for name in OPTIONS} | given
 
-    def differences(self, other: "Settings") -> list[str]:
-        """Say in which fields two settings differ, in words."""
-        names = [field.name for field in dataclasses.fields(self)]
-        pairs = [(name, getattr(self, name), getattr(other, name)) for name in names]
-        return [f"{name} is {mine!r}, not {theirs!r}" for name, mine, theirs in pairs if mine != theirs]
+    def differences(self, other: "Settings") -> dict[str, tuple[str, str]]:
+        """Return the fields in which two settings differ: name -> what it is here and there, in words."""
+        here, there = self.plain(), other.plain()
+        names = [name for name in ("target", "data", *OPTIONS) if _row(here, name) != _row(there, name)]
+        return {name: (_words(self, here, name), _words(other, there, name)) for name in names}
 
 
-def sampler_name(sampler_class: type) -> str:
-    """Return the name of a sampler in `SAMPLERS`, or that of its class."""
-    return next((name for name, row in SAMPLERS.items() if row is sampler_class), sampler_class.__name__)
+def _row(plain: Mapping[str, Any], name: str) -> tuple[Any, str | None]:
+    return plain.get(name), plain["unkept"].get(name)
 
 
-def method_text(method: str | methods.Method) -> str:
-    """Return the name of a method, or JSON of an instance, or its repr."""
-    if isinstance(method, str):
-        return method
-    arrays: dict[str, Any] = {}
-    try:
-        frozen = freeze(method, arrays)
-    except TypeError:
-        return repr(method)
-    return repr(method) if arrays else json.dumps(frozen)
+def _words(settings: Settings, plain: Mapping[str, Any], name: str) -> str:
+    return plain["unkept"].get(name) or repr(getattr(settings, name))
 
 
-def read_method(text: str, name: str = "method") -> str | methods.Method:
-    """Return the method of `method_text`; `name` is that of the argument, for the sentence.
-
-    Raises:
-        ValueError: it was written as its repr, from which it cannot be made again.
-    """
-    if text in methods.METHODS or text == "auto":
-        return text
-    try:
-        return thaw(json.loads(text), {})
-    except ValueError:
-        raise ValueError(f"{name} is {text}, which holds more than plain values; pass it as {name}=.") from None
+# The options of a run by name: what `parsample.sample` takes and a trace keeps.
+OPTIONS = tuple(field.name for field in dataclasses.fields(Settings) if field.name not in NO_OPTIONS)
 
 
 def read_settings(trace: Any) -> Settings:
@@ -147,8 +246,3 @@ def read_settings(trace: Any) -> Settings:
     if text is None:
         raise ValueError("trace has no attribute 'settings', expected a trace that parsample.sample returned.")
     return Settings.from_json(text)
-
-
-def _number(value: Any) -> Any:
-    """Return the Python numbers of arrays, and what else JSON does not know as text."""
-    return value.tolist() if hasattr(value, "tolist") else repr(value)

@@ -43,7 +43,9 @@ OPTIONS += ["--thin", "--store", "--settings"]
             [
                 *OPTIONS,
                 "16 on a CPU, 256 elsewhere",
-                "adapted by warm-up",
+                "what warm-up finds",
+                "A name in parsample samplers.",
+                "at most so many where there is --until",
                 "Examples: parsample sample german",
                 "Exit codes: 0 good",
             ],

@@ -53,8 +53,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What `parsample.sample` was asked for; it refuses."""
     seen: dict[str, Any] = {}
 
-    def sample(target: Any, sampler: str, **keywords: Any) -> Any:
-        seen.update(target=target, sampler=sampler, **keywords)
+    def sample(target: Any, **keywords: Any) -> Any:
+        seen.update(target=target, **keywords)
         raise ValueError("enough is known")
 
     monkeypatch.setattr(parsample, "sample", sample)
@@ -100,12 +100,10 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
 
 
 def test_the_defaults_are_those_of_the_front_door(asked: dict[str, Any], tmp_path: Path) -> None:
-    import inspect
-
+    """What nobody gives is not passed, but for the pictures of the evaluation."""
     invoke("sample", "banana", "--output", str(tmp_path))
-    del asked["target"], asked["origin"], asked["groups"]
-    parameters = inspect.signature(inspect.unwrap(__import__("parsample.run.sample").sampling.sample)).parameters
-    assert asked == {name: parameters[name].default for name in asked}
+    assert set(asked) == {"target", "groups", "store", "origin", "progress"}
+    assert (asked["groups"], asked["store"], asked["progress"]) == (("evaluation",), None, True)
 
 
 def test_a_target_reads_its_data(asked: dict[str, Any], tmp_path: Path) -> None:
@@ -214,18 +212,25 @@ def test_a_store_is_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     # From anywhere: the model and the data are found.
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    resumed = invoke("resume", "../run.zarr", "--json")
+    refused = invoke("resume", "../run.zarr", "--json")
+    assert refused.exit_code == 2
+    assert "a Python file, which would be run; if you trust it, say trust=True (`--trust`), or give" in refused.stderr
+    resumed = invoke("resume", "../run.zarr", "--json", "--trust")
     assert resumed.exit_code in (0, 1), resumed.output
     assert json.loads(resumed.stdout)["saved"][0] == str(Path("../run.zarr"))
     # And the run again from its own settings, in a file this time.
-    repeated = invoke("sample", "--settings", "../run.zarr", "--json")
+    refused = invoke("sample", "--settings", "../run.zarr", "--json")
+    assert refused.exit_code == 2
+    assert "a Python file, which would be run; if you trust it, say trust=True (`--trust`), or give" in refused.stderr
+    repeated = invoke("sample", str(tmp_path / "model.py:line"), "--settings", "../run.zarr", "--json")
     assert repeated.exit_code in (0, 1), repeated.output
     one, other = parsample.load_trace("../run.zarr"), parsample.load_trace("runs/line.nc")
     np.testing.assert_array_equal(one.posterior["slope"].values, other.posterior["slope"].values)
-    longer = invoke("resume", "../run.zarr", "--samples", "1600", "--json")
+    again = ["--target", str(tmp_path / "model.py:line")]
+    longer = invoke("resume", "../run.zarr", "--samples", "1600", "--json", *again)
     assert longer.exit_code in (0, 1), longer.output
     assert parsample.load_trace("../run.zarr").posterior.sizes["draw"] == 1600
-    fewer = invoke("resume", "../run.zarr", "--samples", "1000")
+    fewer = invoke("resume", "../run.zarr", "--samples", "1000", "--trust")
     assert (fewer.exit_code, fewer.stderr[:31]) == (2, "parsample: num_samples is 1000,")
     nowhere = invoke("resume", "nowhere.zarr")
     assert (nowhere.exit_code, nowhere.stderr[:60]) == (
@@ -248,19 +253,14 @@ def test_options_take_precedence_over_settings(asked: dict[str, Any], tmp_path: 
     assert {name: asked[name] for name in expected} == expected
 
 
-def test_methods_with_options_come_from_settings(asked: dict[str, Any], tmp_path: Path) -> None:
+def test_options_take_precedence_over_methods_of_settings(asked: dict[str, Any], tmp_path: Path) -> None:
     from parsample.results.trace import save_trace
-    from parsample.run.settings import method_text
 
     method = parsample.methods.QuasiNewton(estimator="hutchinson", num_probes=2)
-    given: Any = {name: method_text(method) for name in ("method", "warmup_method")}
-    settings = parsample.Settings("banana", **given)
+    settings = parsample.Settings("banana", method=method, warmup_method=method)
     trace = build_trace({"posterior": {"x": np.zeros((1, 2))}}, attrs={"settings": settings.to_json()})
     save_trace(trace, tmp_path / "run.nc")
-    options = ["sample", "--settings", str(tmp_path / "run.nc"), "--output", str(tmp_path)]
-    invoke(*options)
-    assert (asked["method"], asked["warmup_method"]) == (method, method)
-    invoke(*options, "--warmup-method", "newton")
+    invoke("sample", "--settings", str(tmp_path / "run.nc"), "--output", str(tmp_path), "--warmup-method", "newton")
     assert (asked["method"], asked["warmup_method"]) == (method, "newton")
 
 
