@@ -1,0 +1,78 @@
+"""What a store is resumed with: its settings, what no file holds, and nothing that it could make somebody run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import parsample as ps
+from parsample.store.layout import RUN
+from tests.stores import SETTINGS, TARGET, check_same, interrupted, shorten_segments
+
+
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_segments(monkeypatch)
+
+
+class OwnMethod(ps.methods.Jacobi):
+    """A method that no table has."""
+
+
+def test_what_no_file_holds_is_passed_again(tmp_path: Path) -> None:
+    path, method = tmp_path / "run.zarr", OwnMethod()
+    settings: dict[str, Any] = {"warmup_method": method, "num_samples": 128}
+    interrupted(path, "warm-up", 10, **settings)
+    words = "a OwnMethod with more than plain values"
+    with pytest.raises(ValueError, match=f"warmup_method is not given, but .* was begun with {words}, which no file"):
+        ps.resume(path)
+    with pytest.raises(ValueError, match=rf"warmup_method is 'newton', but .* begun with {words}; pass the same one\."):
+        ps.resume(path, warmup_method="newton")
+    with pytest.raises(ValueError, match=r"method is 'newton', but .* with 'quasi_newton'; pass .*, or leave it out\."):
+        ps.resume(path, warmup_method=method, method="newton")
+    check_same(ps.resume(path, warmup_method=method, progress=False), ps.sample(TARGET, **{**SETTINGS, **settings}))
+
+
+def test_an_instance_among_the_options_of_the_sampler_is_resumed(tmp_path: Path) -> None:
+    path, leapfrog = tmp_path / "run.zarr", ps.methods.QuasiNewton(estimator="hutchinson", num_probes=2)
+    settings: dict[str, Any] = {"sampler_options": {"leapfrog": leapfrog, "num_integration_steps": 2}}
+    settings |= {"method": "sequential"}
+    interrupted(path, steps=100, **settings)
+    with pytest.raises(ValueError, match=r"sampler_options is \{'leapfrog': 'newton'\}, but .* with \{'leapfrog': Qua"):
+        ps.resume(path, sampler_options={"leapfrog": "newton"})
+    check_same(ps.resume(path, progress=False), ps.sample(TARGET, **{**SETTINGS, **settings}))
+
+
+def change(path: Path, **fields: Any) -> None:
+    """Change the settings of a store, as somebody else might."""
+    root = json.loads((path / "zarr.json").read_text())
+    run = json.loads(root["attributes"][RUN])
+    run["settings"] = json.dumps({**json.loads(run["settings"]), **fields})
+    root["attributes"][RUN] = json.dumps(run)
+    (path / "zarr.json").write_text(json.dumps(root))
+
+
+def test_a_store_names_no_file_that_is_run(tmp_path: Path) -> None:
+    """Its target is a Python file, which leaves a mark when it is run."""
+    path, model, mark = tmp_path / "run.zarr", tmp_path / "model.py", tmp_path / "mark"
+    model.write_text(f"open({str(mark)!r}, 'w').close()\ndef model(): pass\n")
+    interrupted(path, "warm-up", 10)
+    change(path, target=f"{model}:model")
+    with pytest.raises(ValueError, match=rf"the store '{path}' names '{model}:model', a Python file, which would be r"):
+        ps.resume(path)
+    assert not mark.exists()
+    with pytest.raises(ValueError, match="model"):
+        ps.resume(path, trust=True)
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("name", ["os.system", "parsample.run.resume.resume", "Adaptation2"])
+def test_a_store_names_no_class_that_is_made(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    interrupted(path, "warm-up", 10)
+    change(path, sampler_options={"leapfrog": {"@class": name, "fields": {"command": "touch mark"}}})
+    with pytest.raises(
+        ValueError, match=rf"the settings cannot be read \(it holds '{name}', which this version does"
+    ):
+        ps.resume(path)
