@@ -120,7 +120,7 @@ def run_nuts(name: str, seeds: Sequence[int]) -> Iterator[Row]:
     )
     keys = jnp.concatenate([jax.random.split(jax.random.key(seed), CHAINS) for seed in seeds])
     mcmc.run(keys, *args, extra_fields=("num_steps", "diverging"), **kwargs)
-    draws = mcmc.get_samples(group_by_chain=True)
+    draws = jax.block_until_ready(mcmc.get_samples(group_by_chain=True))
     fields = mcmc.get_extra_fields(group_by_chain=True)
     seconds = time.perf_counter() - start
     for index, seed in enumerate(seeds):
@@ -210,7 +210,7 @@ def _known(rows: list[Row]) -> list[Row]:
 
 def _r_hat(rows: list[Row]) -> str:
     values = [row["r_hat"] for row in _known(rows)]
-    return f"{np.nanmin(values):.3f} to {np.nanmax(values):.3f}" if np.isfinite(values).any() else "-"
+    return "-" if np.isnan(values).all() else f"{np.nanmin(values):.3f} to {np.nanmax(values):.3f}"
 
 
 def _smallest(row: Row) -> float:
