@@ -18,7 +18,7 @@ from parsample.results.verdict import Verdict, read_verdict
 from parsample.run.numpyro_kernels import read_kernel
 from parsample.run.numpyro_states import AdaptState, Fields, State
 from parsample.run.result import Memory
-from parsample.run.sample import OPTIONS, sample
+from parsample.run.sample import ARGUMENTS, sample
 from parsample.samplers import find
 from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
@@ -323,8 +323,8 @@ def _checked(settings: dict[str, Any], of_kernel: Mapping[str, Any]) -> dict[str
             raise ValueError(f"{name} is set elsewhere in parsample.MCMC: {ELSEWHERE[name]}.")
         if name in of_kernel:
             raise ValueError(f"{name} is given, and the kernel says {of_kernel[name]!r} of it; leave one out.")
-        if name not in OPTIONS:
-            raise unknown("an argument", name, [row for row in OPTIONS if row not in ELSEWHERE])
+        if name not in ARGUMENTS:
+            raise unknown("an argument", name, [row for row in ARGUMENTS if row not in ELSEWHERE])
     return settings
 
 

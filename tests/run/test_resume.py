@@ -72,7 +72,5 @@ def test_a_store_names_no_class_that_is_made(name: str, tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     interrupted(path, "warm-up", 10)
     change(path, sampler_options={"leapfrog": {"@class": name, "fields": {"command": "touch mark"}}})
-    with pytest.raises(
-        ValueError, match=rf"the settings cannot be read \(it holds '{name}', which this version does"
-    ):
+    with pytest.raises(ValueError, match=rf"the settings cannot be read \(it holds '{name}', which this version does"):
         ps.resume(path)
