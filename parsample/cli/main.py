@@ -144,10 +144,12 @@ def resume(
     Exit codes: as for [bold]parsample sample[/bold].
     """
     from parsample.run.settings import Settings
-    from parsample.store.layout import read_run
+    from parsample.store.layout import read_run, reading
 
     try:
-        known = Settings.from_json(read_run(store)["settings"])
+        run = read_run(store)
+        with reading(store):
+            known = Settings.from_json(run["settings"])
         files = Files(output, known.target.rpartition(":")[-1], store)
         if target is not None:
             data = data or (None if known.data is None else Path(known.data))

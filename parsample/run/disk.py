@@ -26,7 +26,7 @@ from parsample.run.interrupts import Interrupted, holding_interrupts
 from parsample.run.result import Outcome
 from parsample.run.segments import Job
 from parsample.run.settings import Settings
-from parsample.store.layout import PRIVATE, Layout, is_store, read_run, rows_of_chunk, write_durably
+from parsample.store.layout import PRIVATE, Layout, is_store, read_run, reading, rows_of_chunk, write_durably
 from parsample.store.lock import take_lock
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
@@ -82,11 +82,12 @@ class Store:
         self.path, self.folder = os.fspath(path), Path(path).expanduser()
         self.settings, self.is_new = settings, is_new
         self.run: dict[str, Any] = {"settings": settings.to_json(), "complete": False} if is_new else read_run(path)
-        self.layout = Layout(self.folder)
-        self.tally, self.whole = (
-            Tally.from_json(self.run[name]) if name in self.run else None for name in ("tally", "whole")
-        )
-        self.is_complete, self.is_changed = bool(self.run["complete"]), False
+        with reading(path):
+            self.layout = Layout(self.folder)
+            self.tally, self.whole = (
+                Tally.from_json(self.run[name]) if name in self.run else None for name in ("tally", "whole")
+            )
+            self.is_complete, self.is_changed = bool(self.run["complete"]), False
         # After a change of their number there may be draws beyond those that the run goes on from.
         self.layout.draws = self._rows_of(self.tally)
         self.pending: _Pending | None = None
@@ -146,7 +147,7 @@ class Store:
         file = self.folder / PRIVATE / "adaptation.npz"
         if "warmup_seconds" not in self.run or not file.is_file():
             return None
-        with np.load(file) as arrays:
+        with reading(self.path), np.load(file) as arrays:
             return thaw(json.loads(str(arrays["structure"])), arrays, target), self.run["warmup_seconds"]
 
     def warmed_up(self, outcome: Outcome) -> None:
@@ -168,7 +169,7 @@ class Store:
         """Return where the chains stand, in the form of `like`."""
         if "state" not in self.run:
             return like
-        with np.load(self.folder / PRIVATE / self.run["state"]) as arrays:
+        with reading(self.path), np.load(self.folder / PRIVATE / self.run["state"]) as arrays:
             leaves = [jax.numpy.asarray(arrays[f"leaf_{place}"]) for place in range(len(jax.tree.leaves(like)))]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
@@ -360,7 +361,7 @@ def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -
     was_there = folder.exists()
     try:
         (folder / PRIVATE).mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / PRIVATE / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        lock = take_lock(folder / PRIVATE / "lock", path)
     except OSError as error:
         if not was_there:
             shutil.rmtree(folder, ignore_errors=True)
@@ -369,7 +370,6 @@ def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -
             "files."
         ) from error
     try:
-        take_lock(handle, path)
         if is_new:
             # Once more: another run may have made it in the meantime.
             refuse_existing(path, settings)
@@ -385,6 +385,6 @@ def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -
             store.commit()
             raise
     finally:
-        os.close(handle)
+        lock.release()
         if is_new and not was_there and not is_store(folder):
             shutil.rmtree(folder, ignore_errors=True)

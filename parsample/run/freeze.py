@@ -13,7 +13,7 @@ from parsample.engine.surrogates import Gaussian
 from parsample.samplers import SAMPLERS
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
-from parsample.warmup.coordinates import Standardised, plain
+from parsample.warmup.coordinates import Standardised, StandardNormal, plain
 from parsample.warmup.low_rank import LowRank
 
 # Numbers of an array that JSON may hold; files have room for 64 KiB in an attribute.
@@ -24,7 +24,7 @@ MARKS = ("@class", "@sampler", "@array", "@tuple", "@given")
 
 def known_classes() -> dict[str, type]:
     """Return the classes that may be written down and made again, by name; a file can name no others."""
-    kinds: list[type] = [*METHODS.values(), Gaussian, Adaptation, Standardised, LowRank]
+    kinds: list[type] = [*METHODS.values(), Gaussian, Adaptation, Standardised, StandardNormal, LowRank]
     return {kind.__name__: kind for kind in kinds}
 
 

@@ -16,7 +16,7 @@ from parsample.run.progress import Event
 from parsample.run.sample import carry_out, check_job
 from parsample.run.settings import Settings
 from parsample.samplers.base import Sampler
-from parsample.store.layout import read_run
+from parsample.store.layout import read_run, reading
 from parsample.targets import TARGETS
 from parsample.targets.given import as_target
 from parsample.targets.model_file import make_target
@@ -77,7 +77,9 @@ def resume(
             seed; the sentence names the difference. Or it holds more draws than `num_samples`.
         OSError: the store cannot be written.
     """
-    settings = Settings.from_json(read_run(store)["settings"])
+    run = read_run(store)
+    with reading(store):
+        settings = Settings.from_json(run["settings"])
     again = {"sampler": sampler, "sampler_options": sampler_options, "method": method, "start": start}
     again |= {"warmup_method": warmup_method, "transform": transform}
     if seed is not None and seed != settings.seed:

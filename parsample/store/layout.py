@@ -5,9 +5,11 @@ The folder is a plain Zarr v3 group. Its own metadata file, `zarr.json`, repeats
 of the trace: readers that start at the top see all arrays at the same length, and what lies beyond was never there.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +40,24 @@ def read_run(path: str | os.PathLike[str]) -> dict[str, Any]:
     folder = Path(path).expanduser()
     if not is_store(folder):
         raise ValueError(f"store is '{path}', which is no store of a run; give what was store= of parsample.sample.")
-    return json.loads(json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"][RUN])
+    with reading(path):
+        return json.loads(json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"][RUN])
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Refuse in one sentence what cannot be read from a store, for another version wrote it or it is damaged.
+
+    Raises:
+        ValueError: something is not as this version writes it.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"store is '{path}', which cannot be read by this version of parsample ({type(error).__name__}: {error}); "
+            "go on with the version that it was begun with, or begin a new store."
+        ) from error
 
 
 def open_tree(path: Path) -> "xarray.DataTree":

@@ -221,7 +221,7 @@ def other_normal() -> MultivariateNormal:
 def test_a_store_is_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.zarr"
     interrupted(path)
-    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.name != "lock"}
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.stem != "lock"}
     with pytest.raises(
         ValueError, match=r"which is there, of a run with these settings; go on with it by parsample.res"
     ):
@@ -245,7 +245,7 @@ def test_a_store_is_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with store.open_store(path, ps.read_settings(path), is_new=False):
         with pytest.raises(ValueError, match=rf"which process {os.getpid()} on .* since 20.* is writing to; wait"):
             ps.resume(path, progress=False)
-    after = {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.name != "lock"}
+    after = {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.stem != "lock"}
     assert after == before
 
 

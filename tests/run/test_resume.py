@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import parsample as ps
 from parsample.store.layout import RUN
+from tests.command_line import invoke
 from tests.stores import SETTINGS, TARGET, check_same, interrupted, shorten_segments
 
 
@@ -16,20 +18,20 @@ def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     shorten_segments(monkeypatch)
 
 
-class OwnMethod(ps.methods.Jacobi):
+class OwnMethod(ps.methods.Sequential):
     """A method that no table has."""
 
 
 def test_what_no_file_holds_is_passed_again(tmp_path: Path) -> None:
     path, method = tmp_path / "run.zarr", OwnMethod()
-    settings: dict[str, Any] = {"warmup_method": method, "num_samples": 128}
+    settings: dict[str, Any] = {"warmup_method": method, "num_samples": 128, "method": "sequential"}
     interrupted(path, "warm-up", 10, **settings)
     words = "a OwnMethod with more than plain values"
     with pytest.raises(ValueError, match=f"warmup_method is not given, but .* was begun with {words}, which no file"):
         ps.resume(path)
     with pytest.raises(ValueError, match=rf"warmup_method is 'newton', but .* begun with {words}; pass the same one\."):
         ps.resume(path, warmup_method="newton")
-    with pytest.raises(ValueError, match=r"method is 'newton', but .* with 'quasi_newton'; pass .*, or leave it out\."):
+    with pytest.raises(ValueError, match=r"method is 'newton', but .* with 'sequential'; pass .*, or leave it out\."):
         ps.resume(path, warmup_method=method, method="newton")
     check_same(ps.resume(path, warmup_method=method, progress=False), ps.sample(TARGET, **{**SETTINGS, **settings}))
 
@@ -44,11 +46,21 @@ def test_an_instance_among_the_options_of_the_sampler_is_resumed(tmp_path: Path)
     check_same(ps.resume(path, progress=False), ps.sample(TARGET, **{**SETTINGS, **settings}))
 
 
-def change(path: Path, **fields: Any) -> None:
-    """Change the settings of a store, as somebody else might."""
+@pytest.mark.parametrize("options", [{"mass": "low_rank"}, {"mass": "diagonal", "start": "laplace"}, {"mass": "dense"}])
+def test_what_warm_up_found_is_kept(options: dict[str, Any], tmp_path: Path) -> None:
+    """Else a resumed run would silently warm up again."""
+    path = tmp_path / "run.zarr"
+    interrupted(path, steps=100, method="sequential", **options)
+    stages: list[str] = []
+    ps.resume(path, progress=lambda event: stages.append(event.stage))
+    assert set(stages) == {"sampling"}
+
+
+def change(path: Path, part: str = "settings", **fields: Any) -> None:
+    """Change the settings or the counts of a store, as another version or somebody else might."""
     root = json.loads((path / "zarr.json").read_text())
     run = json.loads(root["attributes"][RUN])
-    run["settings"] = json.dumps({**json.loads(run["settings"]), **fields})
+    run[part] = json.dumps({**json.loads(run[part]), **fields})
     root["attributes"][RUN] = json.dumps(run)
     (path / "zarr.json").write_text(json.dumps(root))
 
@@ -72,5 +84,36 @@ def test_a_store_names_no_class_that_is_made(name: str, tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     interrupted(path, "warm-up", 10)
     change(path, sampler_options={"leapfrog": {"@class": name, "fields": {"command": "touch mark"}}})
-    with pytest.raises(ValueError, match=rf"the settings cannot be read \(it holds '{name}', which this version does"):
+    with pytest.raises(ValueError, match=rf"cannot be read .*it holds '{name}', which this version does not know"):
         ps.resume(path)
+
+
+ANOTHER = r"store is '.*run.zarr', which cannot be read by this version of parsample \(.*\); go on with the version"
+
+
+@pytest.mark.parametrize("what", ["settings", "counts", "warm-up", "chains", "file", "state of the run"])
+def test_a_store_of_another_version_is_refused_in_a_sentence(what: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    interrupted(path)
+    private = path / ".parsample"
+    if what == "settings":
+        change(path, a_new_option=1)
+    elif what == "counts":
+        change(path, "tally", a_new_count=1)
+    elif what == "warm-up":
+        with np.load(private / "adaptation.npz") as arrays:
+            found = dict(arrays)
+        found["structure"] = np.asarray(str(found["structure"]).replace("Standardised", "Standardized"))
+        np.savez(private / "adaptation.npz", **found)
+    elif what == "chains":
+        np.savez(next(private.glob("state-*.npz")), a_new_name=np.zeros(2))
+    elif what == "file":
+        (private / "adaptation.npz").write_bytes(b"PK damaged")
+    else:
+        root = json.loads((path / "zarr.json").read_text())
+        del root["attributes"][RUN]
+        (path / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(ValueError, match=ANOTHER):
+        ps.resume(path, progress=False)
+    found = invoke("resume", str(path))
+    assert (found.exit_code, len(found.stderr.splitlines())) == (2, 1)

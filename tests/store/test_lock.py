@@ -1,11 +1,9 @@
-"""The lock of a store: between processes where there is `fcntl`, and through `msvcrt` where there is not."""
+"""The lock of a store, between processes and within one."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,59 +11,48 @@ import pytest
 from parsample.store.lock import take_lock
 
 CHILD = """
-import os, sys
+import sys
+from pathlib import Path
 from parsample.store.lock import take_lock
-take_lock(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), "run.zarr")
+lock = take_lock(Path(sys.argv[1]), "run.zarr")
 print("held", flush=True)
 sys.stdin.read()
 """
 
 
-@pytest.fixture
-def handles(tmp_path: Path) -> Iterator[Any]:
-    """Opens the file again and again, as processes would."""
-    opened: list[int] = []
-
-    def another() -> int:
-        opened.append(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
-        return opened[-1]
-
-    yield another
-    for handle in opened:
-        os.close(handle)
-
-
-def test_another_process_holds_it_until_it_ends(handles: Any, tmp_path: Path) -> None:
+def test_another_process_holds_it_until_it_is_killed(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    command = [sys.executable, "-c", CHILD, str(tmp_path / "lock")]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as child:
+    with subprocess.Popen([sys.executable, "-c", CHILD, str(file)], env=environment, **pipes) as child:
         told: Any = child.stdout
         assert told.readline() == "held\n"
         with pytest.raises(ValueError, match=rf"store is 'run', which process {child.pid} on .* since 20.* is writing"):
-            take_lock(handles(), "run")
+            take_lock(file, "run")
         child.kill()
-    take_lock(handles(), "run")
-    assert f'"pid": {os.getpid()}'.encode() in (tmp_path / "lock").read_bytes()
+    lock = take_lock(file, "run")
+    assert f'"pid": {os.getpid()}' in file.with_suffix(".json").read_text()
+    lock.release()
 
 
-def test_windows_keeps_two_runs_apart_too(handles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its answers are played: a locked byte belongs to a handle, and nobody else can read or write it."""
-    locked: dict[int, int] = {}
-    msvcrt: Any = ModuleType("msvcrt")
-    msvcrt.LK_NBLCK = 2
+def test_two_runs_of_one_process_are_kept_apart_too(tmp_path: Path) -> None:
+    first = take_lock(tmp_path / "lock", "run")
+    for text, who in (
+        (None, f"process {os.getpid()} on"),
+        ("nothing", "another process is"),
+        ("{}", "another process"),
+    ):
+        if text is not None:
+            (tmp_path / "lock.json").write_text(text)
+        with pytest.raises(ValueError, match=f"store is 'run', which {who}"):
+            take_lock(tmp_path / "lock", "run")
+    first.release()
+    take_lock(tmp_path / "lock", "run").release()
 
-    def locking(handle: int, mode: int, number: int) -> None:
-        place = os.lseek(handle, 0, os.SEEK_CUR)
-        assert (mode, number) == (2, 1)
-        if locked.setdefault(place, handle) != handle:
-            raise PermissionError(13, "Permission denied")
 
-    msvcrt.locking = locking
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
-    take_lock(handles(), "run")
-    with pytest.raises(ValueError, match=rf"store is 'run', which process {os.getpid()} on .* since 20.* is writing"):
-        take_lock(handles(), "run")
-    # The text about the holder is none of the locked bytes.
-    assert min(locked) > 4096
+def test_a_lock_whose_holder_cannot_be_written_down_is_free_again(tmp_path: Path) -> None:
+    (tmp_path / "lock.json").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        take_lock(tmp_path / "lock", "run")
+    (tmp_path / "lock.json").rmdir()
+    take_lock(tmp_path / "lock", "run").release()
