@@ -38,6 +38,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Warmup": ("parsample.run.settings", "Warmup"),
     "Evaluation": ("parsample.run.settings", "Evaluation"),
     "Keep": ("parsample.run.settings", "Keep"),
+    "Running": ("parsample.run.background", "Running"),
     "Settings": ("parsample.run.settings", "Settings"),
     "read_settings": ("parsample.run.settings", "read_settings"),
     "diffuse": ("parsample.run.diffuse", "diffuse"),
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from parsample.results.summary import summarize
     from parsample.results.trace import load_trace, save_trace
     from parsample.results.verdict import read_verdict
+    from parsample.run.background import Running
     from parsample.run.diffuse import Diffused, diffuse
     from parsample.run.forecast import forecast
     from parsample.run.numpyro_kernels import Kernel

@@ -62,7 +62,7 @@ def diffuse(
 ) -> None:
     """Draw images, all denoising steps at once; compare with the sequential sampler, and save a picture.
 
-    Exit codes: 0 good; 1 drawn and saved, but not within tolerance; 2 bad input.
+    Exit codes: see [bold]parsample --help[/bold].
     """
     from parsample.engine.solution import ConvergenceError
     from parsample.report.plots.images import check_movie_path, film_settling, plot_images

@@ -8,13 +8,16 @@ import typer
 
 import parsample
 from parsample.cli import diffuse as diffuse_command
-from parsample.cli.exits import NOT_GOOD, fail
+from parsample.cli.ending import Files, run_and_show
+from parsample.cli.exits import EPILOG, NOT_GOOD, NOT_SHOWN, Commands, end, fail
 from parsample.cli.options import complete, with_options
-from parsample.cli.run import Files, repeated, run_and_show, take_target
+from parsample.cli.run import repeated, take_target
 
 app = typer.Typer(
     name="parsample",
     help="Markov chains and diffusion samplers, evaluated in parallel over their steps.",
+    epilog=EPILOG,
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -100,7 +103,7 @@ def sample(
 ) -> None:
     """Sample a posterior, show a summary and the verdict, and save the trace and its plots.
 
-    Exit codes: 0 good; 1 sampled and saved, but R-hat or ESS is not good; 2 bad input; 130 interrupted.
+    Exit codes: see [bold]parsample --help[/bold].
     """
     try:
         data, options = repeated(context, settings, _origin(target, None)["target"], data, options, trust)
@@ -141,7 +144,7 @@ def resume(
 ) -> None:
     """Go on with a run that was interrupted or killed, or to more draws, from its store; the draws are those of one go.
 
-    Exit codes: as for [bold]parsample sample[/bold].
+    Exit codes: see [bold]parsample --help[/bold].
     """
     from parsample.run.settings import Settings
     from parsample.store.layout import read_run, reading
@@ -192,7 +195,7 @@ def report(
 ) -> None:
     """Write one HTML page about a run: the verdict in words, the summary and the pictures.
 
-    Exit codes: 0 good; 1 written, but R-hat or ESS is not good; 2 bad input.
+    Exit codes: see [bold]parsample --help[/bold].
     """
     from parsample.results.judgement import judge
     from parsample.results.words import COMMAND_LINE
@@ -204,6 +207,8 @@ def report(
         good = judge(loaded, summary).is_good
     except ValueError as error:
         fail(error)
+    except OSError as error:
+        end(NOT_SHOWN, f"the page cannot be written ({error.strerror or error}).")
     typer.echo(path)
     if not good:
         raise typer.Exit(NOT_GOOD)

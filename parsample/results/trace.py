@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from parsample.results.attributes import standard_attributes, storable_attributes
+from parsample.results.netcdf import write_netcdf
 
 if TYPE_CHECKING:
     import xarray
@@ -213,7 +214,7 @@ def save_trace(trace: Trace, path: str | os.PathLike[str]) -> Path:
     """
     tree, target = as_datatree(trace), check_writable(path)
     with replacing(target) as temporary:
-        tree.to_netcdf(temporary, engine="h5netcdf")
+        write_netcdf(tree, temporary)
     return target
 
 

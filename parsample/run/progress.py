@@ -1,12 +1,17 @@
-"""How far a run is: a bar on a terminal, a line a minute elsewhere, or a call of the user's own function."""
+"""How far a run is: bars on a terminal or in a notebook, a line a minute elsewhere, or a function of the user's."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
+
+from parsample.run.interrupts import pass_on
 
 # Seconds between lines where the output is no terminal.
 LINE_EVERY = 60.0
+# Seconds between pictures in a notebook, each of which is sent to the browser.
+PICTURE_EVERY = 0.2
 
 
 class Event(NamedTuple):
@@ -21,6 +26,7 @@ class Event(NamedTuple):
         divergences: so far, over all chains.
         evaluations_per_step: of the last segment; None where there is none.
         iterations: of the slowest chain in the last segment; None where there are none.
+        step_size: mean over chains, in standardised coordinates; None where it is not known.
     """
 
     stage: str
@@ -31,6 +37,7 @@ class Event(NamedTuple):
     divergences: int = 0
     evaluations_per_step: float | None = None
     iterations: int | None = None
+    step_size: float | None = None
 
     @property
     def steps_per_second(self) -> float:
@@ -51,10 +58,12 @@ class Event(NamedTuple):
         parts = []
         if self.acceptance_rate is not None:
             parts.append(f"acceptance {self.acceptance_rate:.2f}")
+        if self.divergences:
+            parts.append("1 divergence" if self.divergences == 1 else f"{self.divergences:,} divergences")
+        if self.step_size is not None:
+            parts.append(f"step size {self.step_size:.2g}")
         if self.evaluations_per_step is not None:
             parts.append(f"{self.evaluations_per_step:.1f} evaluations a step")
-        if self.divergences:
-            parts.append(f"{self.divergences:,} divergences")
         return parts
 
     def line(self) -> str:
@@ -67,12 +76,12 @@ Report = Callable[..., None]
 
 
 @contextmanager
-def reporting(show: bool | Callable[[Event], Any], total_warmup: int, total_samples: int) -> Iterator[Report]:
+def reporting(show: Any, total_warmup: int, total_samples: int) -> Iterator[Report]:
     """Tell how far a run is while the body runs.
 
     Args:
-        show: True for a bar on a terminal, and on anything else a line on standard error every minute; False for
-            silence; or a function that is called with every `Event`.
+        show: True for bars on a terminal and in a notebook, and elsewhere a line on standard error every minute; False
+            for silence; a function that is called with every `Event`; or a tuple of these, which hear in turn.
         total_warmup: steps.
         total_samples: steps.
 
@@ -96,6 +105,7 @@ def reporting(show: bool | Callable[[Event], Any], total_warmup: int, total_samp
         def report(stage: str, steps: int, **facts: Any) -> None:
             stage_begins(stage)
             send(event(stage, steps, facts))
+            pass_on()
             if stage == "warm-up" and done[stage] >= totals[stage]:
                 stage_begins("sampling")
 
@@ -103,13 +113,22 @@ def reporting(show: bool | Callable[[Event], Any], total_warmup: int, total_samp
 
 
 @contextmanager
-def _sink(show: bool | Callable[[Event], Any], totals: dict[str, int]) -> Iterator[Callable[[Event], Any]]:
+def _sink(show: Any, totals: dict[str, int]) -> Iterator[Callable[[Event], Any]]:
     """Choose where events go."""
+    if isinstance(show, tuple):
+        with ExitStack() as stack:
+            sinks = [stack.enter_context(_sink(one, totals)) for one in show]
+            yield lambda event: [send(event) for send in sinks]
+        return
     if callable(show):
         yield show
         return
     if not show:
         yield lambda event: None
+        return
+    if in_notebook():
+        with _pictures(totals) as send:
+            yield send
         return
     from rich.console import Console
 
@@ -131,20 +150,53 @@ def _sink(show: bool | Callable[[Event], Any], totals: dict[str, int]) -> Iterat
 
 @contextmanager
 def _bars(console: Any, totals: dict[str, int]) -> Iterator[Callable[[Event], Any]]:
-    """Show a bar for each stage."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    """Show a bar for each stage on a terminal."""
+    progress, update = _progress(totals, console=console)
+    with progress:
+        yield update
+
+
+@contextmanager
+def _pictures(totals: dict[str, int]) -> Iterator[Callable[[Event], Any]]:
+    """Show the same bars in the output of a notebook's cell, by the HTML that rich makes of them; no widgets needed."""
+    from IPython.display import display
+
+    progress, update = _progress(totals, auto_refresh=False)
+    handle: Any = display(progress.make_tasks_table(progress.tasks), display_id=True)
+    last = time.perf_counter()
+
+    def show() -> None:
+        handle.update(progress.make_tasks_table(progress.tasks))
+
+    def send(event: Event) -> None:
+        nonlocal last
+        update(event)
+        if time.perf_counter() - last >= PICTURE_EVERY:
+            last = time.perf_counter()
+            show()
+
+    try:
+        yield send
+    finally:
+        show()
+
+
+def in_notebook() -> bool:
+    """Say whether this is a notebook's kernel, Jupyter's or Colab's."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell" or "google.colab" in type(shell).__module__
+
+
+def _progress(totals: dict[str, int], **options: Any) -> tuple[Any, Callable[[Event], None]]:
+    """Return rich's bars, one a stage, and what brings them up to date."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
     def whole(width: int) -> Column:
         return Column(no_wrap=True, min_width=width)
 
-    # On a narrow terminal the note is cut, and nothing else.
+    # Where there is little room the note is cut, and nothing else.
     columns = (
         TextColumn("{task.description}", table_column=whole(8)),
         BarColumn(bar_width=10, table_column=whole(10)),
@@ -152,10 +204,10 @@ def _bars(console: Any, totals: dict[str, int]) -> Iterator[Callable[[Event], An
         TimeRemainingColumn(table_column=whole(8)),
         TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
+    progress = Progress(*columns, expand=True, **options)
+    tasks = {stage: progress.add_task(stage, total=total, note="") for stage, total in totals.items() if total}
 
-    def send(event: Event) -> None:
+    def update(event: Event) -> None:
         progress.update(tasks[event.stage], completed=event.done, note=event.note(speed_first=False))
 
-    with Progress(*columns, console=console, expand=True) as progress:
-        tasks = {stage: progress.add_task(stage, total=total, note="") for stage, total in totals.items() if total}
-        yield send
+    return progress, update

@@ -1,5 +1,6 @@
 """The front door: from a model to a trace."""
 
+import copy
 import dataclasses
 import inspect
 import os
@@ -14,9 +15,12 @@ from jaxtyping import PyTree
 from parsample.engine import methods, options
 from parsample.engine.names import unknown
 from parsample.results.groups import EVALUATION, check_requests
+from parsample.results.trace import load_trace
+from parsample.run.background import Running
 from parsample.run.checks import check_memory, check_settings, check_transform, fingerprint
 from parsample.run.counts import Tally
 from parsample.run.disk import open_store, refuse_existing
+from parsample.run.interrupts import ignoring_interrupts, one_interrupt
 from parsample.run.keywords import takes_groups
 from parsample.run.progress import Event, reporting
 from parsample.run.result import Memory, Outcome
@@ -78,6 +82,7 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
     store: str | os.PathLike[str] | Memory | None = None,
     origin: Mapping[str, str] | None = None,
     progress: bool | Callable[[Event], Any] = True,
+    blocking: bool = True,
     **kwargs: Any,
 ) -> Any:
     """Sample a posterior, each chain evaluated in parallel over its steps.
@@ -114,8 +119,10 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
             `parsample.run.result.Memory` shows what else is known of the run, as `parsample.MCMC` needs it.)
         origin: where the target came from, "target" and "data", so that it can be made again; the command line says
             so.
-        progress: show a progress bar on a terminal, and elsewhere a line a minute; or a function that is called with
-            every `parsample.run.progress.Event`, for notebooks and other programs.
+        progress: show a progress bar on a terminal and in a notebook, and elsewhere a line a minute; or a function that
+            is called with every `parsample.run.progress.Event`, for other programs.
+        blocking: False to return at once, with a `parsample.Running`: the run goes on in the background, where it can
+            be paused, looked at and stopped.
         **kwargs: of a NumPyro model. (Where one has the name of an argument above, `parsample.targets.NumPyroModel`
             takes it.)
 
@@ -147,11 +154,31 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
     job = check_job(target, settings)
     store = Memory() if store is None else store
     check_memory(job, not isinstance(store, Memory))
-    if isinstance(store, Memory):
-        return carry_out(job, store, progress)
+    run, look = _in_memory(job, store) if isinstance(store, Memory) else _in_store(job, store)
+    return run(progress) if blocking else Running(run, look, progress)
+
+
+def _in_memory(job: Job, memory: Memory) -> tuple[Callable, Callable]:
+    """Return how to run, and how to look at the draws so far."""
+    # A copy: the run may add a segment while a trace is made.
+    return lambda progress: carry_out(job, memory, progress), lambda: copy.copy(memory).interrupted().trace
+
+
+def _in_store(job: Job, store: str | os.PathLike[str]) -> tuple[Callable, Callable]:
+    """Return the same for a run with a store."""
     refuse_existing(store, job.settings)
-    with open_store(store, job.settings, is_new=True) as kept:
-        return carry_out(job, kept, progress)
+
+    def run(progress: Any) -> Any:
+        with open_store(store, job.settings, is_new=True) as kept:
+            return carry_out(job, kept, progress)
+
+    def look() -> Any:
+        try:
+            return load_trace(store)
+        except ValueError:  # nothing is committed yet
+            return None
+
+    return run, look
 
 
 def check_job(target: Target, settings: Settings) -> Job:
@@ -180,6 +207,7 @@ def check_job(target: Target, settings: Settings) -> Job:
     return Job(target, make, plan, settings, good, warmup_plan)
 
 
+@one_interrupt()
 def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> Any:
     """Warm up and sample, from where what is kept ends.
 
@@ -224,7 +252,9 @@ def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> A
             tally = run.all_segments(plan, tally, job, report, kept)
         return kept.finish(tally)
     except KeyboardInterrupt:
-        raise kept.interrupted() from None
+        with ignoring_interrupts():
+            stop = kept.interrupted()
+        raise stop from None
 
 
 def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callable[[int], None]) -> Adaptation:

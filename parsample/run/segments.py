@@ -124,6 +124,7 @@ class Run:
                 length,
                 acceptance_rate=float(np.mean(segment.info["acceptance_rate"])),
                 divergences=tally.divergences,
+                step_size=float(np.mean(self.step_size)),
                 evaluations_per_step=float(np.mean(segment.evaluations)) / plan.steps,
                 iterations=int(np.max(segment.iterations)),
             )

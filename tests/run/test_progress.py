@@ -1,6 +1,8 @@
 """What a run tells while it goes on: to a function, to a terminal, and to anything else."""
 
 import io
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -35,7 +37,10 @@ def test_an_event_in_words() -> None:
     event = Event("sampling", 2_000, 8_000, 4.0, 0.5712, 3, 6.93, 41)
     assert event.steps_per_second == 500
     assert event.seconds_left == 12
-    assert event.note() == "500 steps/s, acceptance 0.57, 6.9 evaluations a step, 3 divergences"
+    assert event.note() == "500 steps/s, acceptance 0.57, 3 divergences, 6.9 evaluations a step"
+    assert event._replace(step_size=0.123).note() == (
+        "500 steps/s, acceptance 0.57, 3 divergences, step size 0.12, 6.9 evaluations a step"
+    )
     assert event.line() == f"sampling 2,000 of 8,000 steps, 12 s left, {event.note()}"
     assert Event("warm-up", 0, 10, 0.0).line() == "warm-up 0 of 10 steps, 0 steps/s"
 
@@ -72,6 +77,43 @@ def test_a_terminal_shows_both_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "warm-up" in shown
     assert "40/40" in shown
     assert "acceptance 0.50" in shown
+
+
+def test_a_notebook_shows_both_bars_in_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, picture: Any) -> None:
+            shown.append(picture._repr_mimebundle_([], [])["text/html"])
+
+    class ZMQInteractiveShell:
+        """As Jupyter's kernel calls its shell."""
+
+    def display(picture: Any, display_id: bool) -> Handle:
+        assert display_id
+        Handle().update(picture)
+        return Handle()
+
+    ipython = types.SimpleNamespace(get_ipython=ZMQInteractiveShell, display=types.SimpleNamespace(display=display))
+    assert not progress.in_notebook()
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
+    assert progress.in_notebook()
+    with reporting(True, 10, 40) as report:
+        report("warm-up", 10)
+        report("sampling", 40, acceptance_rate=0.5, divergences=7, step_size=0.25)
+    assert "0/40" in shown[0]
+    for words in ("warm-up", "10/10", "40/40", "acceptance 0.50, 7 divergences, step size 0.25"):
+        assert words in shown[-1]
+    # The browser is not sent every step.
+    assert len(shown) < 4
+
+
+def test_several_hear_in_turn() -> None:
+    heard: list[str] = []
+    with reporting((False, lambda _: heard.append("one"), lambda _: heard.append("other")), 0, 10) as report:
+        report("sampling", 10)
+    assert heard == ["one", "other"]
 
 
 def test_silence() -> None:
