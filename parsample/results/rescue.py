@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def save_somewhere(trace: Trace, path: Path) -> tuple[Path, Exception | None]:
     name = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     # The last is memory: it is gone when the machine restarts, and the message says the folder.
     folders = [Path(tempfile.gettempdir()), Path.home(), Path("/dev/shm")]
-    attempts = [(save_trace, folder / f"{name}.nc") for folder in folders]
+    attempts: list[tuple[Callable[[Trace, Path], Path], Path]] = [
+        (save_trace, folder / f"{name}.nc") for folder in folders
+    ]
     attempts += [(save_in_pieces, folder / f"{name}.zarr") for folder in (path.parent, *folders)]
     for save, place in attempts:
         try:

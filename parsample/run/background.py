@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 
@@ -38,7 +38,8 @@ class Running:
         self._trace: Trace | None = None
         self._error: BaseException | None = None
         # What JAX and NumPy were told in this thread holds in the other one, too.
-        context, self._x64, self._device = contextvars.copy_context(), jax.config.jax_enable_x64, _default_device()
+        context, config = contextvars.copy_context(), cast(Any, jax.config)
+        self._x64, self._device = config.jax_enable_x64, config.jax_default_device
         self._thread = threading.Thread(target=context.run, args=(self._work,), name="parsample", daemon=True)
         atexit.register(self._end)
         self._thread.start()
@@ -135,7 +136,3 @@ class Running:
         """Say how far it is."""
         state = "paused" if self.is_paused else "running" if self.is_running else "over"
         return f"<parsample run, {state}: {self._event.line() if self._event else 'not begun'}>"
-
-
-def _default_device() -> Any:
-    return jax.config.jax_default_device

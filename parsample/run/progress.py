@@ -1,5 +1,6 @@
 """How far a run is: bars on a terminal or in a notebook, a line a minute elsewhere, or a function of the user's."""
 
+import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -151,7 +152,7 @@ def _sink(show: Any, totals: dict[str, int]) -> Iterator[Callable[[Event], Any]]
 @contextmanager
 def _bars(console: Any, totals: dict[str, int]) -> Iterator[Callable[[Event], Any]]:
     """Show a bar for each stage on a terminal."""
-    progress, update = _progress(totals, console=console)
+    progress, update = _progress(totals, True, console=console)
     with progress:
         yield update
 
@@ -159,9 +160,8 @@ def _bars(console: Any, totals: dict[str, int]) -> Iterator[Callable[[Event], An
 @contextmanager
 def _pictures(totals: dict[str, int]) -> Iterator[Callable[[Event], Any]]:
     """Show the same bars in the output of a notebook's cell, by the HTML that rich makes of them; no widgets needed."""
-    from IPython.display import display
-
-    progress, update = _progress(totals, auto_refresh=False)
+    display: Any = importlib.import_module("IPython.display").display
+    progress, update = _progress(totals, False, auto_refresh=False)
     handle: Any = display(progress.make_tasks_table(progress.tasks), display_id=True)
     last = time.perf_counter()
 
@@ -188,21 +188,22 @@ def in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell" or "google.colab" in type(shell).__module__
 
 
-def _progress(totals: dict[str, int], **options: Any) -> tuple[Any, Callable[[Event], None]]:
-    """Return rich's bars, one a stage, and what brings them up to date."""
+def _progress(totals: dict[str, int], is_cut: bool, **options: Any) -> tuple[Any, Callable[[Event], None]]:
+    """Return rich's bars, one a stage, and what brings them up to date; a long note is cut, or goes on below."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
     def whole(width: int) -> Column:
         return Column(no_wrap=True, min_width=width)
 
-    # Where there is little room the note is cut, and nothing else.
+    # Where there is little room the note gives way, and nothing else.
+    note = Column(no_wrap=is_cut, overflow="ellipsis", ratio=1)
     columns = (
         TextColumn("{task.description}", table_column=whole(8)),
         BarColumn(bar_width=10, table_column=whole(10)),
         MofNCompleteColumn(table_column=whole(2 * len(str(max(totals.values()))) + 1)),
         TimeRemainingColumn(table_column=whole(8)),
-        TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        TextColumn("{task.fields[note]}", style="dim", table_column=note),
     )
     progress = Progress(*columns, expand=True, **options)
     tasks = {stage: progress.add_task(stage, total=total, note="") for stage, total in totals.items() if total}

@@ -208,13 +208,13 @@ def check_job(target: Target, settings: Settings) -> Job:
 
 
 @one_interrupt()
-def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> Any:
+def carry_out(job: Job, kept: Any, progress: Any) -> Any:
     """Warm up and sample, from where what is kept ends.
 
     Args:
         job: what to do.
         kept: a `Memory` or a `Store`, where the draws go.
-        progress: as for `sample`.
+        progress: as for `sample`, or a tuple of such.
 
     Returns:
         The trace; None if what is kept wants no draws.
