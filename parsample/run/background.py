@@ -13,7 +13,7 @@ import jax
 
 from parsample.results.trace import Trace
 from parsample.run.interrupts import Interrupted
-from parsample.run.progress import Event
+from parsample.run.progress import Event, showing
 
 
 class Running:
@@ -23,15 +23,21 @@ class Running:
     Ctrl-C interrupts who waits, not the run. Where the program ends first, the run is stopped.
     """
 
-    def __init__(self, run: Callable[[Any], Trace], look: Callable[[], Trace | None], progress: Any):
+    def __init__(
+        self, run: Callable[[Any], Trace], look: Callable[[], Trace | None], progress: Any, totals: dict[str, int]
+    ):
         """Begin.
 
         Args:
             run: (progress) -> the trace.
             look: () -> the trace so far, or None.
             progress: as for `parsample.sample`.
+            totals: stage -> its steps.
         """
-        self._run, self._look, self._shown = run, look, progress
+        self._run, self._look = run, look
+        # Begun in this thread, so that a notebook shows it in the cell that called.
+        self._stack = contextlib.ExitStack()
+        self._show = self._stack.enter_context(showing(progress, totals))
         self._going, self._stopping = threading.Event(), False
         self._going.set()
         self._event: Event | None = None
@@ -46,8 +52,8 @@ class Running:
 
     def _work(self) -> None:
         try:
-            with jax.enable_x64(self._x64), jax.default_device(self._device):
-                self._trace = self._run((self._shown, self._hear))
+            with self._stack, jax.enable_x64(self._x64), jax.default_device(self._device):
+                self._trace = self._run(self._hear)
         except BaseException as error:  # it belongs to whoever waits
             self._error = error
         finally:
@@ -56,6 +62,7 @@ class Running:
     def _hear(self, event: Event) -> None:
         """Take down how far the run is, wait while it is paused, and end it as Ctrl-C would."""
         self._event = event
+        self._show(event)
         self._going.wait()
         if self._stopping and not (event.stage == "sampling" and event.done >= event.total):
             raise KeyboardInterrupt

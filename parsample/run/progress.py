@@ -4,7 +4,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from parsample.run.interrupts import pass_on
@@ -77,12 +77,12 @@ Report = Callable[..., None]
 
 
 @contextmanager
-def reporting(show: Any, total_warmup: int, total_samples: int) -> Iterator[Report]:
+def reporting(show: bool | Callable[[Event], Any], total_warmup: int, total_samples: int) -> Iterator[Report]:
     """Tell how far a run is while the body runs.
 
     Args:
         show: True for bars on a terminal and in a notebook, and elsewhere a line on standard error every minute; False
-            for silence; a function that is called with every `Event`; or a tuple of these, which hear in turn.
+            for silence; or a function that is called with every `Event`.
         total_warmup: steps.
         total_samples: steps.
 
@@ -100,7 +100,7 @@ def reporting(show: Any, total_warmup: int, total_samples: int) -> Iterator[Repo
     def stage_begins(stage: str) -> None:
         began.setdefault(stage, time.perf_counter())
 
-    with _sink(show, totals) as send:
+    with showing(show, totals) as send:
         stage_begins("warm-up" if total_warmup else "sampling")
 
         def report(stage: str, steps: int, **facts: Any) -> None:
@@ -114,13 +114,8 @@ def reporting(show: Any, total_warmup: int, total_samples: int) -> Iterator[Repo
 
 
 @contextmanager
-def _sink(show: Any, totals: dict[str, int]) -> Iterator[Callable[[Event], Any]]:
-    """Choose where events go."""
-    if isinstance(show, tuple):
-        with ExitStack() as stack:
-            sinks = [stack.enter_context(_sink(one, totals)) for one in show]
-            yield lambda event: [send(event) for send in sinks]
-        return
+def showing(show: bool | Callable[[Event], Any], totals: dict[str, int]) -> Iterator[Callable[[Event], Any]]:
+    """Choose where events go, as `reporting` has it."""
     if callable(show):
         yield show
         return

@@ -155,7 +155,9 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
     store = Memory() if store is None else store
     check_memory(job, not isinstance(store, Memory))
     run, look = _in_memory(job, store) if isinstance(store, Memory) else _in_store(job, store)
-    return run(progress) if blocking else Running(run, look, progress)
+    if blocking:
+        return run(progress)
+    return Running(run, look, progress, {"warm-up": settings.num_warmup, "sampling": settings.num_samples})
 
 
 def _in_memory(job: Job, memory: Memory) -> tuple[Callable, Callable]:
@@ -208,13 +210,13 @@ def check_job(target: Target, settings: Settings) -> Job:
 
 
 @one_interrupt()
-def carry_out(job: Job, kept: Any, progress: Any) -> Any:
+def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> Any:
     """Warm up and sample, from where what is kept ends.
 
     Args:
         job: what to do.
         kept: a `Memory` or a `Store`, where the draws go.
-        progress: as for `sample`, or a tuple of such.
+        progress: as for `sample`.
 
     Returns:
         The trace; None if what is kept wants no draws.
