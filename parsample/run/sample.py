@@ -26,6 +26,7 @@ from parsample.run.progress import Event, reporting
 from parsample.run.result import Memory, Outcome
 from parsample.run.segments import Job, Run
 from parsample.run.settings import Evaluation, Keep, Settings, Warmup
+from parsample.run.sink import Sink
 from parsample.run.until import check_until
 from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK, Sampler
@@ -210,12 +211,12 @@ def check_job(target: Target, settings: Settings) -> Job:
 
 
 @one_interrupt()
-def carry_out(job: Job, kept: Any, progress: bool | Callable[[Event], Any]) -> Any:
+def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> Any:
     """Warm up and sample, from where what is kept ends.
 
     Args:
         job: what to do.
-        kept: a `Memory` or a `Store`, where the draws go.
+        kept: where the draws go.
         progress: as for `sample`.
 
     Returns:

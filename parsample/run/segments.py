@@ -2,8 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -48,6 +48,23 @@ class Job(NamedTuple):
     warmup_plan: Plan
 
 
+@runtime_checkable
+class Rows(Protocol):
+    """Where the rows of a run's segments go, and from where its chains go on."""
+
+    def states(self, like: PyTree) -> PyTree:
+        """Return the unknowns where the chains stand, in the form of `like`, which is where they begin."""
+
+    def see(self, evaluation: dict[str, np.ndarray]) -> None:
+        """Take what the iterations of the first segment saw."""
+
+    def add(self, rows: Groups, tally: Tally, states: PyTree) -> None:
+        """Take the rows of a segment, with the counts, the segment included, and where the chains stand after it."""
+
+    def draws(self, group: str = "posterior") -> Sequence[Mapping[str, Any]]:
+        """Return the draws so far, or their statistics, in parts."""
+
+
 class Run:
     """Chains after warm-up, and the time that compiling and running them took."""
 
@@ -84,7 +101,7 @@ class Run:
         self.programs.append((plan, compiled))
         return compiled
 
-    def all_segments(self, plan: Plan, tally: Tally, job: Job, report: Callable, kept: Any) -> Tally:
+    def all_segments(self, plan: Plan, tally: Tally, job: Job, report: Callable, kept: Rows) -> Tally:
         """Run the chains to their end, or until they are good.
 
         Args:
@@ -92,7 +109,7 @@ class Run:
             tally: of the segments that are there.
             job: what is asked for.
             report: progress.
-            kept: a `Memory` or a `Store`: where the chains stand, and where their rows go.
+            kept: where the chains stand, and where their rows go.
 
         Returns:
             The counts.
@@ -175,7 +192,7 @@ def _check_finite(states: PyTree, num_steps: int, start: int) -> None:
     )
 
 
-def _is_good(job: Job, tally: Tally, kept: Any) -> bool:
+def _is_good(job: Job, tally: Tally, kept: Rows) -> bool:
     """Say whether the draws so far are good enough to end, if they are to be looked at now."""
     if not (job.good.is_given and tally.done):
         return False
