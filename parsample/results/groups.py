@@ -8,6 +8,7 @@ import numpy as np
 
 from parsample.engine.names import unknown
 from parsample.engine.solution import History
+from parsample.results.variables import Variables
 from parsample.targets.base import Target
 
 # What may be asked for: of the target, which has a method of that name, and of the evaluation of its chains.
@@ -41,14 +42,37 @@ def check_requests(requests: Sequence[str], target: Target) -> None:
             check()
 
 
-def data_groups(target: Target) -> Groups:
+def data_groups(variables: Variables) -> Groups:
     """Return the groups that hold what a target knows: the data, observed and constant."""
+    target = variables.target
     groups: Groups = {"observed_data": target.observed_data, "constant_data": target.constant_data}
-    return {name: jax.device_get(variables) for name, variables in groups.items() if variables}
+    named = {name: variables.named(values) for name, values in groups.items()}
+    return {name: jax.device_get(values) for name, values in named.items() if values}
+
+
+def make_group(
+    variables: Variables, request: str, rng_key: jax.Array, draws: Mapping[str, Any], num_draws: int
+) -> Groups:
+    """Return the groups that a target makes for one request.
+
+    Args:
+        variables: of the target, with its data.
+        request: a name in `OF_TARGET`.
+        rng_key: for what is drawn.
+        draws: the variables of the trace, leading axes (chain, draw).
+        num_draws: of the prior.
+    """
+    target: Any = variables.target
+    if request == "log_likelihood":
+        return {request: variables.named(target.log_likelihood(variables.given(draws)))}
+    if request == "posterior_predictive":
+        return {request: variables.named(target.posterior_predictive(rng_key, variables.given(draws)))}
+    prior, predictive = target.prior(rng_key, num_draws)
+    return {"prior": variables.named(prior), "prior_predictive": variables.named(predictive)}
 
 
 def requested_groups(
-    target: Target,
+    variables: Variables,
     requests: Sequence[str],
     num_draws: int,
     posterior: Callable[[int, int], Mapping[str, np.ndarray]],
@@ -57,26 +81,22 @@ def requested_groups(
     """Yield the groups that a target makes on request, `ROWS` draws at a time, whatever is in memory of the posterior.
 
     Args:
-        target: with its data.
+        variables: of the target, with its data.
         requests: names in `REQUESTS`; of those in `OF_TARGET` there is something to yield.
         num_draws: of each chain.
         posterior: (first, last) -> the variables of these draws of the trace, leading axes (chain, draw).
         rng_key: for what is drawn.
     """
-    target_of: Any = target
     wanted = [name for name in OF_TARGET if name in requests]
     for block, first in enumerate(range(0, num_draws if wanted else 0, ROWS)):
         last = min(first + ROWS, num_draws)
         key_predictive, key_prior = jax.random.split(jax.random.fold_in(rng_key, block))
         draws = {} if wanted == ["prior"] else posterior(first, last)
         groups: Groups = {}
-        if "log_likelihood" in wanted:
-            groups["log_likelihood"] = target_of.log_likelihood(draws)
-        if "posterior_predictive" in wanted:
-            groups["posterior_predictive"] = target_of.posterior_predictive(key_predictive, draws)
-        if "prior" in wanted:
-            groups["prior"], groups["prior_predictive"] = target_of.prior(key_prior, last - first)
-        yield {name: jax.device_get(variables) for name, variables in groups.items() if variables}
+        for request in wanted:
+            key = key_prior if request == "prior" else key_predictive
+            groups |= make_group(variables, request, key, draws, last - first)
+        yield {name: jax.device_get(values) for name, values in groups.items() if values}
 
 
 def joined(blocks: Sequence[Groups]) -> Groups:

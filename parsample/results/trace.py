@@ -52,6 +52,7 @@ def build_trace(
     groups: Mapping[str, Mapping[str, Shaped[np.ndarray | jax.Array, "..."]]],
     *,
     dims: Mapping[str, Sequence[str]] | None = None,
+    group_dims: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     coords: Mapping[str, Sequence[Any]] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> Trace:
@@ -64,6 +65,7 @@ def build_trace(
             precision (float16, bfloat16), which netCDF does not know, is widened to float32, which loses nothing.
         dims: variable -> names of its dims after chain and draw, one an axis. Variables that are not named here get
             `<variable>_dim_0`, `<variable>_dim_1`, ... as in ArviZ.
+        group_dims: what `dims` says, of one group, by group; in that group it comes first.
         coords: dim -> labels, as many as the dim is long. Dims that are not named here are numbered from 0.
         attrs: what the root and every group carry as attributes, beside `created_at`, `creation_library`,
             `inference_library` and their versions, which they can override. netCDF stores text, numbers and lists of
@@ -83,7 +85,10 @@ def build_trace(
     _check_dims_known(dims, arrays)
     attributes = standard_attributes() | storable_attributes(attrs or {})
     datasets = {
-        group: xarray.Dataset(*_variables_and_coords(group, variables, dims, coords), attrs=attributes)
+        group: xarray.Dataset(
+            *_variables_and_coords(group, variables, {**dims, **(group_dims or {}).get(group, {})}, coords),
+            attrs=attributes,
+        )
         for group, variables in arrays.items()
     }
     tree = xarray.DataTree.from_dict(datasets)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from parsample._version import __version__
 from parsample.engine import options
 from parsample.results.groups import EVALUATION
+from parsample.run.draws import BUDGET, bytes_between
 from parsample.run.segments import Job
 from parsample.run.settings import Settings
 from parsample.samplers.base import check_step_size
@@ -111,9 +112,11 @@ def check_memory(job: Job, has_store: bool) -> None:
     """
     settings, target = job.settings, job.target
     vector, _ = ravel_pytree(target.position_template())
-    draw: Any = jax.eval_shape(lambda: target.constrain(target.position_template()))
-    draw = draw if settings.transform is None else jax.eval_shape(settings.transform, draw)
-    row = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(draw)) + STATISTICS * 4
+    variables = job.form.variables
+    row = sum(leaf.size * leaf.dtype.itemsize for leaf in variables.shapes.values()) + STATISTICS * 4
+    # Those of a segment are worked out in batches, whatever the number of chains.
+    between = bytes_between(variables.of_draw, target.position_template())
+    shared = min(max(BUDGET, between), settings.num_chains * job.plan.steps * between)
     dim = vector.size * vector.dtype.itemsize
     # Warm-up draws the inputs of all its steps at once.
     on_device = max(job.plan.steps * (COPIES * dim + row), settings.num_warmup * dim)
@@ -125,10 +128,11 @@ def check_memory(job: Job, has_store: bool) -> None:
     if device is None:
         needs = [("this machine", on_device + on_host, host)]
     for where, needed, there in needs:
-        if there is not None and settings.num_chains * needed > there:
-            fit = int(there // needed)
+        taken = settings.num_chains * needed + (shared if where != "this machine" or device is None else 0)
+        if there is not None and taken > there:
+            fit = max(0, int((there - taken) // needed) + settings.num_chains)
             raise ValueError(
-                f"num_chains is {settings.num_chains}, which takes at least {_size(settings.num_chains * needed)} with "
+                f"num_chains is {settings.num_chains}, which takes at least {_size(taken)} with "
                 f"{settings.num_samples:,} draws each, but {where} has {_size(there)} left; {fit or 'no'} chains would "
                 f"fit{'' if has_store else ', and more with fewer draws, thin= or store='}."
             )

@@ -14,6 +14,7 @@ from numpyro.infer.util import unconstrain_fn
 from parsample.engine import options
 from parsample.engine.names import unknown
 from parsample.results.trace import as_datatree
+from parsample.results.variables import Variables
 from parsample.results.verdict import Verdict, read_verdict
 from parsample.run.numpyro_kernels import read_kernel
 from parsample.run.numpyro_states import AdaptState, Fields, State
@@ -158,7 +159,7 @@ class MCMC(numpyro.infer.MCMC):
                 {name: rows[:, kept] for name, rows in groups[group].items()}
                 for group in ("warmup_posterior", "warmup_sample_stats")
             )
-            self._keep(target, draws, stats, fields)
+            self._keep(target, Variables(target).given(draws), stats, fields)
         free = jax.vmap(plain(target).unravel)(found.last)
         self._warmup_state = self._last_state = self._state(target, free, rng_key, found)
 
@@ -200,10 +201,11 @@ class MCMC(numpyro.infer.MCMC):
         self.trace = self._sample(target, rng_key, settings if memory is None else {**settings, "store": memory})
         self._args, self._kwargs = args, kwargs
         tree = as_datatree(self.trace)
-        draws, stats = (
+        stored, stats = (
             {str(name): row.values for name, row in tree[group].data_vars.items()}
             for group in ("posterior", "sample_stats")
         )
+        draws = Variables(target).given(stored)
         self._keep(target, draws, stats, fields)
         last = {name: values[:, -1:] for name, values in draws.items()}
         free = jax.tree.map(lambda leaf: leaf[:, 0], self._positions(target, last))
@@ -300,8 +302,8 @@ class MCMC(numpyro.infer.MCMC):
         template = target.position_template()
         if isinstance(target, NumPyroModel):
             model, args, kwargs = self.sampler.model, self._args, self._kwargs
-            latent = {name: jnp.asarray(draws[name]) for name in template}
-            return jax.jit(jax.vmap(jax.vmap(lambda row: unconstrain_fn(model, args, kwargs, row))))(latent)
+            unconstrain = jax.vmap(jax.vmap(lambda row: unconstrain_fn(model, args, kwargs, row)))
+            return jax.jit(unconstrain)(target.latent(draws))
         # The variables of a potential function are the leaves of its position, in order.
         names = list(target.constrain(template))
         return jax.tree.unflatten(jax.tree.structure(template), [jnp.asarray(draws[name]) for name in names])

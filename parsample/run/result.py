@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from parsample.engine import methods
-from parsample.results.groups import EVALUATION, EVALUATION_DIMS, Groups, data_groups, joined, requested_groups
-from parsample.results.trace import Trace, build_trace
+from parsample.results.groups import EVALUATION, Groups, data_groups, joined, requested_groups
+from parsample.results.trace import Trace
 from parsample.results.verdict import Verdict
 from parsample.run.counts import Tally
+from parsample.run.draws import map_draws
 from parsample.run.interrupts import Interrupted
 from parsample.run.segments import STATISTICS, Job
 from parsample.samplers.chains import Plan
@@ -105,15 +106,7 @@ class Outcome(NamedTuple):
 
     def build(self, groups: Groups, attributes: dict[str, Any]) -> Trace:
         """Return a trace of these groups."""
-        target = self.job.target
-        sampled = {group: variables for group, variables in groups.items() if group != EVALUATION}
-        known = {name: values for variables in sampled.values() for name, values in variables.items()}
-        dims = {name: dims for name, dims in target.dims.items() if name in known}
-        if self.job.settings.transform is not None:
-            # A transform may have made something else under the same name.
-            dims = {name: row for name, row in dims.items() if _fits(target, row, np.shape(known[name])[2:])}
-        dims |= EVALUATION_DIMS if EVALUATION in groups else {}
-        return build_trace(groups, dims=dims, coords=target.coords, attrs=attributes)
+        return self.job.form.build(groups, attributes)
 
     def further(self, tally: Tally) -> Groups:
         """Return what the trace has beside the draws and is at hand: what was counted, warm-up and data.
@@ -122,14 +115,15 @@ class Outcome(NamedTuple):
             tally: of the whole run.
         """
         groups: Groups = {"sample_stats": {"iterations": np.asarray(tally.iterations)}}
-        return groups | self.warmup() | data_groups(self.job.target)
+        return groups | self.warmup() | data_groups(self.job.form.variables)
 
     def warmup(self) -> Groups:
         """Return the draws of warm-up and their statistics, where they are kept; else nothing."""
-        target, adaptation = self.job.target, self.adaptation
+        variables, adaptation = self.job.form.variables, self.adaptation
         if not adaptation.draws.shape[1]:
             return {}
-        constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.constrain(adaptation.density.unravel(x)))))
+        unravel = adaptation.density.unravel
+        constrain = jax.jit(lambda rows: map_draws(lambda row: variables.of_draw(unravel(row)), rows))
         stats = {STATISTICS.get(name, name): row for name, row in adaptation.stats.items()}
         return {
             "warmup_posterior": jax.device_get(constrain(jnp.asarray(adaptation.draws))),
@@ -140,12 +134,7 @@ class Outcome(NamedTuple):
         """Yield the groups that were asked for and are made of draws, as `requested_groups` does."""
         settings = self.job.settings
         key = jax.random.fold_in(jax.random.key(settings.seed), 1)
-        return requested_groups(self.job.target, settings.groups, num_draws, posterior, key)
-
-
-def _fits(target: Target, dims: tuple[str, ...], shape: tuple[int, ...]) -> bool:
-    sizes = [len(target.coords[dim]) if dim in target.coords else None for dim in dims]
-    return len(dims) == len(shape) and all(known in (None, size) for known, size in zip(sizes, shape, strict=True))
+        return requested_groups(self.job.form.variables, settings.groups, num_draws, posterior, key)
 
 
 class Memory:

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from parsample.engine import methods, options
 from parsample.engine.names import unknown
+from parsample.results.form import find_form
 from parsample.results.groups import EVALUATION, check_requests
 from parsample.results.trace import load_trace
 from parsample.run.background import Running
@@ -198,6 +199,7 @@ def check_job(target: Target, settings: Settings) -> Job:
     check_tune(settings.tune, make, settings.method)
     if settings.transform is not None:
         check_transform(settings.transform, target, settings.groups)
+    form = find_form(target, settings.groups, transform=settings.transform)
     make(plain(target), settings.step_size or 0.1)  # refuses what no run could use, before warm-up
     plan, warmup_plan = (
         _plan(target, row, settings.window, settings.num_samples, settings.max_iterations, settings.atol, settings.rtol)
@@ -207,7 +209,7 @@ def check_job(target: Target, settings: Settings) -> Job:
     settings = dataclasses.replace(
         settings, groups=tuple(settings.groups), atol=float(settings.atol), rtol=float(settings.rtol)
     )
-    return Job(target, make, plan, settings, good, warmup_plan)
+    return Job(target, make, plan, settings, good, form, warmup_plan)
 
 
 @one_interrupt()

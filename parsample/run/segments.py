@@ -13,9 +13,11 @@ from jaxtyping import PyTree
 
 from parsample.engine import methods, planner
 from parsample.engine.solution import Status
+from parsample.results.form import Form
 from parsample.results.groups import Groups, evaluation_group
 from parsample.results.judgement import tells_energy
 from parsample.run.counts import NOT_COMPARED, Comparison, Tally
+from parsample.run.draws import Draws
 from parsample.run.settings import Settings
 from parsample.run.until import Until, is_due
 from parsample.samplers.chains import Plan, Segment, begin, draw, run_segment, start_keys
@@ -37,6 +39,7 @@ class Job(NamedTuple):
         plan: how chains are evaluated, unless that is measured.
         settings: the options.
         good: when to end early.
+        form: what the trace is made of.
         warmup_plan: how warm-up is evaluated.
     """
 
@@ -45,6 +48,7 @@ class Job(NamedTuple):
     plan: Plan
     settings: Settings
     good: Until
+    form: Form
     warmup_plan: Plan
 
 
@@ -77,7 +81,6 @@ class Run:
         self.first = begin(self.sampler, self.positions, start_keys(rng_keys))
         self.step_size = adaptation.step_size
         self.programs: list[tuple[Plan, Callable]] = []
-        self.transform: Callable | None = None
         self.compile_seconds = 0.0
 
     def segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Segment, float]:
@@ -116,13 +119,13 @@ class Run:
         """
         num_samples = job.settings.num_samples
         states, began = kept.states(self.first), time.perf_counter() - tally.seconds
+        draws_at = Draws(job.form.variables)
         # Asked at the start of a turn: a run that was killed between a segment and the question asks again.
         while not (is_good := _is_good(job, tally, kept)) and tally.done < num_samples:
             start, length = tally.done, min(plan.steps, num_samples - tally.done)
             found, seconds = self.segment(plan, states, start)
             states = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
-            if job.settings.transform is not None:
-                found = found._replace(draws=self.transformed(job.settings.transform, found.draws))
+            draws = jax.device_get(draws_at(self.density, found.position))
             # The history of the first segment alone is of use.
             segment = jax.device_get(found if start == 0 else found._replace(history=None))
             if start == 0:
@@ -135,7 +138,7 @@ class Run:
                 began += time.perf_counter() - now
             elapsed = time.perf_counter() - began
             tally = dataclasses.replace(tally, compile_seconds=self.compile_seconds, seconds=elapsed)
-            kept.add(_rows(segment, start, length, job.settings.thin, self.step_size), tally, states)
+            kept.add(_rows(segment, draws, start, length, job.settings.thin, self.step_size), tally, states)
             report(
                 "sampling",
                 length,
@@ -146,12 +149,6 @@ class Run:
                 iterations=int(np.max(segment.iterations)),
             )
         return dataclasses.replace(tally, is_met=is_good)
-
-    def transformed(self, transform: Callable, draws: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Return what a function makes of every draw."""
-        if self.transform is None:
-            self.transform = jax.jit(jax.vmap(jax.vmap(transform)))
-        return self.transform(draws)
 
     def choose(self, plan: Plan) -> Plan:
         """Time the candidates on the first segment, and return the plan of the fastest."""
@@ -207,7 +204,9 @@ def _is_good(job: Job, tally: Tally, kept: Rows) -> bool:
     return job.good.is_met(kept.draws(), tally.seconds, divergences, energy)
 
 
-def _rows(segment: Segment, start: int, kept: int, thin: int, step_size: float) -> Groups:
+def _rows(
+    segment: Segment, draws: Mapping[str, np.ndarray], start: int, kept: int, thin: int, step_size: float
+) -> Groups:
     """Return the rows of a segment that are kept: of its first `kept` steps every `thin`-th, counted from step 1."""
     # The last step of every `thin`, as NumPyro has it.
     chosen = slice((-start - 1) % thin, kept, thin)
@@ -220,4 +219,4 @@ def _rows(segment: Segment, start: int, kept: int, thin: int, step_size: float) 
     stats |= {STATISTICS.get(name, name): few(values) for name, values in segment.info.items()}
     stats["residual"] = few(segment.residual)
     stats["step_size"] = np.full_like(stats["lp"], step_size)
-    return {"posterior": {name: few(values) for name, values in segment.draws.items()}, "sample_stats": stats}
+    return {"posterior": {name: few(values) for name, values in draws.items()}, "sample_stats": stats}

@@ -42,7 +42,7 @@ class Segment(NamedTuple):
 
     Attributes:
         states: the unknowns in standardised coordinates, leading axes (chain, steps).
-        draws: the target's variables, each (chain, steps, ...).
+        position: of the draws, in standardised coordinates.
         lp: log density of the states, with log-Jacobians, up to the target's constant; shape (chain, steps).
         info: diagnostics of each step by name, each (chain, steps); `acceptance_rate` and `is_accepted` are among them.
         residual: of each step, in posterior standard deviations.
@@ -54,7 +54,7 @@ class Segment(NamedTuple):
     """
 
     states: PyTree
-    draws: dict[str, Array]
+    position: Float[Array, "chain steps dim"]
     lp: Float[Array, "chain steps"]
     info: dict[str, Array]
     residual: Float[Array, "chain steps"]
@@ -128,18 +128,16 @@ def run_segment(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) ->
     """Run every chain from `states` over the steps of a segment.
 
     Args:
-        sampler: on a `Standardised` log density.
+        sampler: on a log density of flat vectors.
         states: the unknowns where the chains stand, leading axis `chain`.
         inputs: leading axes (chain, steps).
         plan: how to evaluate them.
     """
-    density: Any = sampler.logdensity_fn
     found = evaluate_chains(sampler, states, inputs, plan)
     position, lp, info = found.details
-    draws = jax.vmap(jax.vmap(lambda z: density.target.constrain(density.position(z))))(position)
     return Segment(
         states=found.states,
-        draws=draws,
+        position=position,
         lp=lp,
         info=info,
         residual=found.residual,

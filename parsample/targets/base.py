@@ -55,6 +55,11 @@ class Target(eqx.Module):
         return {}
 
     @property
+    def group_dims(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Name, by group, the dimensions of variables that have others in that group than `dims` says."""
+        return {}
+
+    @property
     def coords(self) -> dict[str, Sequence]:
         """Label the entries of the dimensions that have labels."""
         return {}

@@ -1,6 +1,5 @@
 """A plain log density as a target."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -12,12 +11,14 @@ from jaxtyping import Array, Float, Key, PyTree
 from parsample.engine.names import unknown
 from parsample.targets.base import Target
 from parsample.targets.bijectors import Bijector, find
+from parsample.targets.names import leaf_names
 
 
 class LogDensity(Target):
     """A plain function of any pytree, with a position to start around.
 
-    The trace has one variable for each leaf, named by its path: {"a": {"b": ...}} gives `a.b`, a bare array `x`.
+    The trace has one variable for each leaf, named by its path: {"a": {"b": ...}} gives `a.b`, a bare array `x`
+    (`parsample.targets.names.leaf_names`).
 
     Args:
         logdensity_fn: position -> log density, up to a constant, over unconstrained numbers, or over those that the
@@ -50,13 +51,12 @@ class LogDensity(Target):
         if sum(leaf.size for leaf in jax.tree.leaves(position)) == 0:
             raise ValueError("initial_position holds no numbers, expected at least one array that is not empty.")
         check_scalar(jax.eval_shape(logdensity_fn, position))
-        given, leaves = dict(bijectors or {}), jax.tree_util.tree_leaves_with_path(position)
-        names = [path_name(path) for path, _ in leaves]
+        given, leaves, names = dict(bijectors or {}), jax.tree.leaves(position), leaf_names(position)
         for variable in given:
             if variable not in names:
                 raise unknown("a name in bijectors", variable, names)
         self.bijectors = tuple(find(name, given[name]) if name in given else None for name in names)
-        free = [_free(name, leaf, row) for name, (_, leaf), row in zip(names, leaves, self.bijectors, strict=True)]
+        free = [_free(name, leaf, row) for name, leaf, row in zip(names, leaves, self.bijectors, strict=True)]
         self.center = jax.tree.unflatten(jax.tree.structure(position), free)
 
     def logdensity(self, position: PyTree) -> Float[Array, ""]:
@@ -104,7 +104,7 @@ class LogDensity(Target):
     def constrain(self, position: PyTree) -> dict[str, Array]:
         """Name the leaves by their paths, in their own coordinates."""
         constrained, _ = self._forward(position)
-        return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(constrained)}
+        return dict(zip(leaf_names(constrained), jax.tree.leaves(constrained), strict=True))
 
 
 def check_scalar(output: Any) -> None:
@@ -142,9 +142,3 @@ def _floating(leaf: Any) -> Array:
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"initial_position holds dtype {array.dtype}, expected real floating-point numbers.")
     return array
-
-
-def path_name(path: tuple) -> str:
-    """Return the name of the leaf at a path of a pytree: its keys and numbers with dots between them, or "x"."""
-    words = re.findall(r"\w+", jax.tree_util.keystr(path))
-    return ".".join(words) or "x"

@@ -14,9 +14,6 @@ from jaxtyping import Array, Float, Key
 
 from parsample.targets.base import Position, Target
 
-# What NumPyro's own functions raise of a model that cannot be called as it was.
-CALL_ERRORS = (TypeError, ValueError, AttributeError, KeyError, IndexError)
-
 
 class NumPyroModel(Target):
     """The posterior of a NumPyro model, given its arguments.
@@ -63,6 +60,14 @@ class NumPyroModel(Target):
         return {name: site["dims"] for name, site in self.built.sites.items() if site["dims"]}
 
     @property
+    def group_dims(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Those of the observed sites where a group has other axes of them than the data."""
+        observed = {name: site for name, site in self.built.sites.items() if site["value"] is not None}
+        drawn = {name: site["drawn_dims"] for name, site in observed.items()}
+        likelihood = {name: site["likelihood_dims"] for name, site in observed.items()}
+        return {"log_likelihood": likelihood, "posterior_predictive": drawn, "prior_predictive": drawn}
+
+    @property
     def observed_data(self) -> dict[str, np.ndarray]:
         """The values of the observed sites."""
         return {name: site["value"] for name, site in self.built.sites.items() if site["value"] is not None}
@@ -85,13 +90,13 @@ class NumPyroModel(Target):
             draws: the variables of the trace, leading axes (chain, draw).
 
         Returns:
-            Observed site -> values, leading axes (chain, draw), then the axes of the site.
+            Observed site -> values, leading axes (chain, draw), then the batch axes of the site: one value an event.
         """
-        return self.built.log_likelihood(self._latent(draws))
+        return self._observed_of(self.built.log_likelihood(self.latent(draws)))
 
     def posterior_predictive(self, rng_key: Key[Array, ""], draws: Mapping[str, Any]) -> dict[str, Array]:
-        """Draw the observed sites anew from every draw of the posterior; shapes as those of `log_likelihood`."""
-        return self._observed_of(self.built.predictive(rng_key, self._latent(draws)))
+        """Draw the observed sites anew from every draw of the posterior; leading axes (chain, draw)."""
+        return self._observed_of(self.built.predictive(rng_key, self.latent(draws)))
 
     def prior(self, rng_key: Key[Array, ""], num_draws: int) -> tuple[dict[str, Array], dict[str, Array]]:
         """Draw from the prior: the variables of the trace, and the observed sites, leading axes (1, draw).
@@ -101,7 +106,7 @@ class NumPyroModel(Target):
         """
         self.check_prior()
         drawn = self.built.prior(rng_key, num_draws)
-        rows = {name: value[None] for name, value in drawn.items()}
+        rows = jax.tree.map(lambda value: jnp.asarray(value)[None], drawn)
         observed = self._observed_of(rows)
         return {name: rows[name] for name in self.built.sites if name in rows and name not in observed}, observed
 
@@ -114,8 +119,38 @@ class NumPyroModel(Target):
                 "proper one, or leave 'prior' out."
             )
 
-    def _latent(self, draws: Mapping[str, Any]) -> dict[str, Array]:
-        return {name: jnp.asarray(draws[name]) for name, site in self.built.sites.items() if site["latent"]}
+    def why_not(self, request: str) -> str:
+        """Say which sites cannot be drawn, where that is why a group cannot be made; else nothing."""
+        if request == "log_likelihood":
+            return ""
+        sites = self.built.undrawable(observed_only=request == "posterior_predictive")
+        named = ", ".join(f"{name} ({kind})" for name, kind in sites.items())
+        return f", for no draws can be made of {named}: that distribution has no sample method" if sites else ""
+
+    def latent(self, draws: Mapping[str, Any]) -> dict[str, Array]:
+        """Return the latent sites among the variables of a trace, leading axes (chain, draw).
+
+        Raises:
+            ValueError: one is not there, or has another shape.
+        """
+        latent = {name: site for name, site in self.built.sites.items() if site["latent"]}
+        missing = [name for name, site in latent.items() if name not in draws and 0 not in site["shape"]]
+        if missing:
+            raise ValueError(
+                f"the trace has no variable {', '.join(missing)}, which the model {_name(self.built.model)} draws; "
+                f"expected all of its latent sites ({', '.join(latent)}); give the trace of this model, sampled "
+                "without transform."
+            )
+        found = {name: jnp.asarray(draws[name]) for name in latent if name in draws}
+        lead = next((row.shape[:2] for row in found.values()), (1, 1))
+        for name, row in found.items():
+            if row.shape[2:] != latent[name]["shape"]:
+                raise ValueError(
+                    f"the trace has {name} of shape {row.shape[2:]} a draw, where the model {_name(self.built.model)} "
+                    f"has {latent[name]['shape']}; give the arguments that the trace was made with."
+                )
+        # An array without numbers is in no trace.
+        return {name: found[name] if name in found else jnp.zeros((*lead, *latent[name]["shape"])) for name in latent}
 
     def _observed_of(self, values: Mapping[str, Any]) -> dict[str, Array]:
         return {name: values[name] for name in self.observed_data}
@@ -200,12 +235,23 @@ class Built:
         seeded = handlers.substitute(handlers.seed(self.model, jax.random.key(0)), substitute_fn=init_to_uniform)
         try:
             return handlers.trace(seeded).get_trace(*self.args, **self.kwargs)
-        except CALL_ERRORS as error:
+        except Exception as error:  # whatever a user's function raises
             raise ValueError(
                 f"target {_name(self.model)} cannot be run as a NumPyro model with the arguments given "
-                f"({error}{self._suspects({})}); give the model's arguments after it, or, if it is a plain log "
-                "density, the position to start around, for example initial_position=jnp.zeros(3)."
+                f"({str(error) or type(error).__name__}{self._suspects({})}); give the model's arguments after it, or, "
+                "if it is a plain log density, the position to start around, for example initial_position=jnp.zeros(3)."
             ) from error
+
+    def undrawable(self, observed_only: bool) -> dict[str, str]:
+        """Return the sites, or the observed ones, whose distributions cannot be drawn from, with the names of these."""
+        found = {}
+        for name, site in self._trace().items():
+            if site["type"] == "sample" and not _is_auxiliary(site) and (site["is_observed"] or not observed_only):
+                try:
+                    jax.eval_shape(site["fn"].sample, jax.random.key(0))
+                except Exception:  # whatever a user's distribution raises
+                    found[name] = type(site["fn"]).__name__
+        return found
 
     def _suspects(self, sites: Mapping[str, Any]) -> str:
         """Name the data that hold NaN, with their columns."""
@@ -256,30 +302,60 @@ def _subsamples(plate: Mapping[str, Any]) -> bool:
 
 def _description(site: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is needed later of a site of the model's trace."""
+    # The value of a deterministic site may be a pytree, of whose axes nothing is known.
+    is_sample, shape = site["type"] == "sample", getattr(site["value"], "shape", ())
+    is_observed = is_sample and site["is_observed"]
+    found: dict[str, Any] = {
+        "latent": is_sample and not is_observed,
+        "shape": shape,
+        "improper": is_sample and _is_improper(site["fn"]),
+        "value": None,
+        "dims": _dims(site, shape, site["fn"].event_dim if is_sample else None),
+    }
+    if is_observed and not _is_auxiliary(site):
+        fn, value = site["fn"], site["value"]
+        likelihood = jax.eval_shape(lambda: fn.log_prob(value)).shape
+        found |= {
+            "value": np.asarray(value),
+            "drawn_dims": _dims(site, fn.shape(), fn.event_dim),
+            "likelihood_dims": _dims(site, likelihood, 0),
+        }
+    return found
+
+
+def _is_auxiliary(site: Mapping[str, Any]) -> bool:
+    """Say whether a sample site stands for no data: a `numpyro.factor`, or one that its model marks so."""
+    return bool((site.get("infer") or {}).get("is_auxiliary")) or 0 in site["fn"].event_shape
+
+
+def _is_improper(fn: Any) -> bool:
+    """Say whether a distribution, or the one that it is made of, is an improper prior."""
     from numpyro.distributions import ImproperUniform
 
-    is_sample = site["type"] == "sample"
-    is_observed = is_sample and site["is_observed"]
-    return {
-        "latent": is_sample and not is_observed,
-        "improper": is_sample and isinstance(getattr(site["fn"], "base_dist", site["fn"]), ImproperUniform),
-        "value": np.asarray(site["value"]) if is_observed else None,
-        "dims": _dims(site),
-    }
+    return isinstance(fn, ImproperUniform) or (hasattr(fn, "base_dist") and _is_improper(fn.base_dist))
 
 
-def _dims(site: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the axes of a site: plates by their frames, events as the site says; others as ArviZ would."""
-    shape = jnp.shape(site["value"])
-    frames = sorted(site.get("cond_indep_stack") or (), key=lambda frame: frame.dim)
-    named = list((site.get("infer") or {}).get("event_dims", ()))
-    known_events = site["fn"].event_dim if site["type"] == "sample" else len(shape) - len(frames)
+def _dims(site: Mapping[str, Any], shape: tuple[int, ...], event_dim: int | None) -> tuple[str, ...]:
+    """Name the axes of values of a site: plates by their frames, events as the site says; others as ArviZ would.
+
+    A plate counts its axis from the right of the batch axes, so its place says which one it is; its size only whether
+    the value runs along it.
+
+    Args:
+        site: of the model's trace.
+        shape: of the values.
+        event_dim: how many axes belong to an event; None for a deterministic site, which does not say so: the axes that
+            are left when every plate around it has one.
+    """
+    frames, named = site.get("cond_indep_stack") or (), list((site.get("infer") or {}).get("event_dims", ()))
+    if event_dim is None:
+        event_dim = max(0, len(shape) + min((frame.dim for frame in frames), default=0))
     axes: list[str | None] = [None] * len(shape)
     for frame in frames:
-        axis = len(shape) - known_events + frame.dim
+        axis = len(shape) - event_dim + frame.dim
         if 0 <= axis < len(shape) and shape[axis] == frame.size:
             axes[axis] = frame.name
-    if len(named) <= known_events:
+    if len(named) <= event_dim:
         for axis, name in zip(range(len(shape) - len(named), len(shape)), named, strict=True):
             axes[axis] = name
     if all(axis is None for axis in axes):
@@ -291,5 +367,5 @@ def _dims(site: Mapping[str, Any]) -> tuple[str, ...]:
 def _is_numeric(value: Any) -> bool:
     try:
         return np.asarray(value).dtype.kind in "biuf"
-    except ValueError:  # rows of different lengths
+    except (TypeError, ValueError):  # a random key, or rows of different lengths
         return False

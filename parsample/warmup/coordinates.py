@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from parsample.samplers.gibbs import Conditional, as_conditionals, draw_all, sweep
 from parsample.targets.base import Target
-from parsample.targets.density import path_name
+from parsample.targets.names import leaf_names
 from parsample.warmup.low_rank import LowRank
 
 # A dense root costs dim^2 numbers and products, and needs more draws to estimate than it has rows.
@@ -165,10 +165,9 @@ def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "c
 
 
 def _no_start(target: Target, chain: int, tries: int, position: PyTree, value: Array, gradient: PyTree) -> str:
-    bad = [
-        path_name(p) for p, leaf in jax.tree_util.tree_leaves_with_path(gradient) if not bool(jnp.isfinite(leaf).all())
-    ]
-    names = bad or [path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(position)]
+    leaves = dict(zip(leaf_names(gradient), jax.tree.leaves(gradient), strict=True))
+    bad = [name for name, leaf in leaves.items() if not bool(jnp.isfinite(leaf).all())]
+    names = bad or list(leaves)
     what = "gradient" if bad and bool(jnp.isfinite(value)) else "log density"
     return (
         f"initial_position: chain {chain} found no start with a finite {what} in {tries} draws; the last one had log "

@@ -1,0 +1,80 @@
+"""From the positions of chains to the variables of the trace, as many draws at a time as memory is to be spent on."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from parsample.results.variables import Variables
+from parsample.warmup.coordinates import Standardised
+
+# Bytes of what is worked out between the position of a draw and its variables, of all draws at a time.
+BUDGET = 64 * 2**20
+
+
+class Draws:
+    """The variables of draws, by a program that is compiled once for each shape.
+
+    Args:
+        variables: what the trace holds of a draw.
+    """
+
+    def __init__(self, variables: Variables):
+        """Take note; nothing is compiled."""
+        self.variables = variables
+        self.program = eqx.filter_jit(self._of)
+
+    def __call__(self, density: Standardised, z: Float[Array, "chain draw dim"]) -> dict[str, Array]:
+        """Return the variables of draws, leading axes (chain, draw).
+
+        Args:
+            density: whose coordinates these are.
+            z: standardised positions.
+        """
+        return self.program(density, z)
+
+    def _of(self, density: Standardised, z: Float[Array, "chain draw dim"]) -> dict[str, Array]:
+        def one(row: Float[Array, " dim"]) -> dict[str, Array]:
+            return self.variables.of_draw(density.position(row))
+
+        return map_draws(one, z)
+
+
+def map_draws(function: Callable[[Array], PyTree], rows: Array) -> PyTree:
+    """Apply a function to every draw, shape (chain, draw, ...), in batches that keep within `BUDGET`."""
+    chains, draws = rows.shape[:2]
+    batch = batch_of(function, rows[0, 0])
+    if batch >= chains * draws:
+        return jax.vmap(jax.vmap(function))(rows)
+    found = jax.lax.map(function, rows.reshape(chains * draws, *rows.shape[2:]), batch_size=batch)
+    return jax.tree.map(lambda leaf: leaf.reshape(chains, draws, *leaf.shape[1:]), found)
+
+
+def batch_of(function: Callable, *arguments: Any) -> int:
+    """Return how many draws are worked out at a time."""
+    return max(1, BUDGET // max(1, bytes_between(function, *arguments)))
+
+
+def bytes_between(function: Callable, *arguments: Any) -> int:
+    """Return the bytes of all that a function works out, results included: the most that it can need at a time.
+
+    Args:
+        function: of JAX.
+        *arguments: arrays or their shapes.
+    """
+    return sum(_sizes(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+
+def _sizes(jaxpr: Any) -> Iterator[int]:
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            itemsize = getattr(variable.aval.dtype, "itemsize", 4)
+            yield int(np.prod(variable.aval.shape, dtype=np.int64)) * itemsize
+        for parameter in equation.params.values():
+            for part in parameter if isinstance(parameter, tuple | list) else (parameter,):
+                inner = getattr(part, "jaxpr", part)
+                if hasattr(inner, "eqns"):
+                    yield from _sizes(inner)
