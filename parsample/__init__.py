@@ -39,6 +39,7 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "Evaluation": ("parsample.run.settings", "Evaluation"),
     "Keep": ("parsample.run.settings", "Keep"),
     "Running": ("parsample.run.background", "Running"),
+    "extend": ("parsample.run.extend", "extend"),
     "Settings": ("parsample.run.settings", "Settings"),
     "read_settings": ("parsample.run.settings", "read_settings"),
     "diffuse": ("parsample.run.diffuse", "diffuse"),
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from parsample.results.verdict import read_verdict
     from parsample.run.background import Running
     from parsample.run.diffuse import Diffused, diffuse
+    from parsample.run.extend import extend
     from parsample.run.forecast import forecast
     from parsample.run.numpyro_kernels import Kernel
     from parsample.run.numpyro_mcmc import MCMC

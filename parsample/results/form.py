@@ -80,9 +80,9 @@ def find_form(
     }
     form.build({**zeros, **data}, {})
     if form.notes:
-        said = [f"{given!r} is {name!r} in it" for given, name in (variables.renamed | renamed).items()]
+        said = [f"{given!r} is {' and '.join(names)} in it" for given, names in form.notes.get("renamed", {}).items()]
         said += [f"{name!r} holds no numbers and is left out" for name in variables.left_out]
-        warnings.warn(f"the trace has names that files can hold: {'; '.join(said)}.", stacklevel=2)
+        warnings.warn(f"the trace holds what files can hold: {'; '.join(said)}.", stacklevel=2)
     return form
 
 
@@ -130,6 +130,6 @@ def _told(variables: Variables, shapes: Mapping[str, Any]) -> dict[str, dict[str
 
 
 def _notes(variables: Variables, renamed_dims: Mapping[str, str]) -> dict[str, Any]:
-    renamed = {**variables.renamed, **renamed_dims}
+    renamed = {**{dim: [name] for dim, name in renamed_dims.items()}, **variables.renamed}
     notes = {"renamed": renamed, "left_out": variables.left_out}
     return {name: value for name, value in notes.items() if value}

@@ -120,6 +120,26 @@ def as_datatree(trace: Trace) -> xarray.DataTree:
     return tree
 
 
+def merged(trace: Trace, more: Trace) -> Trace:
+    """Return a trace with the groups of two, and the attributes of the first.
+
+    Args:
+        trace: `arviz.InferenceData` or `xarray.DataTree`.
+        more: the same, with other groups; those of the posterior's chains and draws get its coordinates.
+    """
+    import xarray
+
+    tree, others = as_datatree(trace), as_datatree(more)
+    coords = {name: tree["posterior"].coords[name] for name in SAMPLE_DIMS if name in tree["posterior"].coords}
+    groups = {str(name): node.to_dataset() for name, node in tree.children.items()}
+    for name, node in others.children.items():
+        own = {} if str(name).startswith("prior") or str(name) in UNSAMPLED_GROUPS else coords
+        groups[str(name)] = node.to_dataset().assign_coords(own)
+    found = xarray.DataTree.from_dict(groups)
+    found.attrs = dict(tree.attrs)
+    return _for_installed_arviz(found)
+
+
 def posterior_dataset(trace: Trace) -> xarray.Dataset:
     """Give the draws of a trace.
 

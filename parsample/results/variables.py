@@ -70,9 +70,9 @@ class Variables:
         return _Given(self.parts, draws)
 
     @property
-    def renamed(self) -> dict[str, str]:
-        """The names that are others in the trace, as given -> in the trace."""
-        return {given: ", ".join(names) for given, names in self.parts.items() if names != (given,)}
+    def renamed(self) -> dict[str, list[str]]:
+        """The names that are others in the trace, as given -> in the trace, two of a complex value."""
+        return {given: list(names) for given, names in self.parts.items() if names != (given,)}
 
     def _values(self, position: PyTree) -> dict[str, Any]:
         draw = self.target.constrain(position)

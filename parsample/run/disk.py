@@ -301,6 +301,16 @@ class Store:
         if blocks:
             self.layout.write(joined(blocks), first)
 
+    def so_far(self, can_write: bool) -> Trace:
+        """Commit what is there, unless writing is what failed, and return it, opened from the store.
+
+        Raises:
+            ValueError: there are no draws.
+        """
+        if can_write:
+            self.commit()
+        return load_trace(self.path)
+
     def interrupted(self) -> Interrupted:
         """Commit what is there, and return the interrupt that says how to go on."""
         self.commit()

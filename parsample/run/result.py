@@ -1,5 +1,6 @@
 """What a run gave: the verdict, the attributes and the trace; and the draws where they are kept in memory."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -202,9 +203,33 @@ class Memory:
             groups |= joined(blocks) if blocks else {}
         return self.outcome.build(groups, self.outcome.attributes(tally))
 
+    def so_far(self, can_write: bool) -> Trace:
+        """Return a trace of the draws that are there and nothing else.
+
+        Raises:
+            ValueError: there are none.
+        """
+        groups = joined(self.kept[0]) if self.kept[0] else {}
+        if self.outcome is None or self.tally is None or not groups["sample_stats"]["lp"].shape[1]:
+            raise ValueError("there are no draws yet.")
+        return self.outcome.build(groups, self.outcome.attributes(self.tally))
+
     def interrupted(self) -> Interrupted:
         """Return the interrupt that takes the draws so far along."""
         if self.tally is None or not joined(self.kept[0])["sample_stats"]["lp"].shape[1]:
             return Interrupted("interrupted before the first draws were there; nothing is saved.")
         note = f"interrupted after {self.tally.done:,} steps of each chain"
         return Interrupted(note, self.finish(self.tally, with_requests=False))
+
+
+def hand_over(error: Exception, kept: Any) -> None:
+    """Let an exception take the draws so far along, as its attribute `trace`, and say so in a note.
+
+    Args:
+        error: what ended the run.
+        kept: a `Memory` or a `Store`.
+    """
+    # What ended the run may end this as well; then it is the first error that matters.
+    with contextlib.suppress(Exception):
+        error.trace = kept.so_far(can_write=not isinstance(error, OSError))  # type: ignore[attr-defined]
+        error.add_note("The draws so far are in the attribute `trace` of this exception.")

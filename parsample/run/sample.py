@@ -24,7 +24,7 @@ from parsample.run.disk import open_store, refuse_existing
 from parsample.run.interrupts import ignoring_interrupts, one_interrupt
 from parsample.run.keywords import takes_groups
 from parsample.run.progress import Event, reporting
-from parsample.run.result import Memory, Outcome
+from parsample.run.result import Memory, Outcome, hand_over
 from parsample.run.segments import Job, Run
 from parsample.run.settings import Evaluation, Keep, Settings, Warmup
 from parsample.run.sink import Sink
@@ -139,6 +139,7 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
         FloatingPointError: a chain left the finite numbers, which only an unadjusted sampler can.
         OSError: the store cannot be written any more; what it holds is safe.
         KeyboardInterrupt: it was interrupted; its attribute `trace` holds the draws so far, or they are in the store.
+            Whatever else is raised once there are draws has the attribute `trace` too.
 
     Cost: the gradients of a step (one, or the leapfrog steps of a trajectory) a warm-up step; then
         evaluations_per_step (see the verdict) times these and one more a step, in parallel over the window. Device
@@ -260,6 +261,9 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
         with ignoring_interrupts():
             stop = kept.interrupted()
         raise stop from None
+    except Exception as error:
+        hand_over(error, kept)
+        raise
 
 
 def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callable[[int], None]) -> Adaptation:
