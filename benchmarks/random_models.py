@@ -1,4 +1,4 @@
-"""Random NumPyro models at the front door: each is sampled, built, saved, loaded and summarised, and held against NumPyro.
+"""Random NumPyro models at the front door: each sampled, built, saved, loaded, summarised and held against NumPyro.
 
     python -m benchmarks.random_models --number 300 --first 0
 
@@ -26,6 +26,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import constraints
+from numpyro.infer.initialization import init_to_uniform
 
 from benchmarks.device import write_table
 
@@ -334,7 +335,8 @@ def _is_improper(case: Case) -> bool:
 
 
 def _sites(model: Callable, case: Case, values: dict[str, Any] | None = None) -> dict[str, Any]:
-    known = handlers.substitute(handlers.seed(model, jax.random.key(0)), data=values or {})
+    known = handlers.substitute(handlers.seed(model, jax.random.key(0)), substitute_fn=init_to_uniform)
+    known = handlers.substitute(known, data=values or {})
     return handlers.trace(known).get_trace(*case.args, **case.kwargs)
 
 
@@ -348,13 +350,13 @@ def _compare(case: Case, tree: Any, groups: list[str], chains: int) -> None:
     sites = {
         name: site
         for name, site in _sites(case.model, case).items()
-        if site["type"] in ("sample", "deterministic") and not site["infer"].get("is_auxiliary")
+        if site["type"] in ("sample", "deterministic") and not (site.get("infer") or {}).get("is_auxiliary")
     }
     latent = {name for name, site in sites.items() if site["type"] == "sample" and not site["is_observed"]}
     for chain, draw in {(0, 0), (chains - 1, NUM_SAMPLES - 1)}:
         at = {name: jnp.asarray(posterior[named(name)].values[chain, draw]) for name in latent}
         found = _sites(case.model, case, at)
-        expected = {}
+        expected: dict[str, tuple[Any, ...]] = {}
         for name, site in sites.items():
             if name in latent:
                 _check_dims(posterior[named(name)], site, 2)
