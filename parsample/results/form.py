@@ -31,7 +31,7 @@ class Form(NamedTuple):
 
     def build(self, groups: Groups, attributes: Mapping[str, Any]) -> Trace:
         """Return a trace of these groups."""
-        return build_trace(groups, group_dims=self.group_dims, coords=self.coords, attrs={**attributes, **self.notes})
+        return build_trace(groups, group_dims=self.group_dims, coords=self.coords, attrs=attributes)
 
 
 def find_form(

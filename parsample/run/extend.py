@@ -72,7 +72,7 @@ def extend(
         )
     )
     made |= {name: rows for name, rows in data_groups(form.variables).items() if name not in tree.children}
-    return merged(trace, form.build(made, {}))
+    return merged(trace, form.build(made, form.notes))
 
 
 class _Rows(Mapping[str, np.ndarray]):

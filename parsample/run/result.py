@@ -89,6 +89,7 @@ class Outcome(NamedTuple):
             **ended,
             **thinned,
             "settings": settings.to_json(),
+            **self.job.form.notes,
             "dtype": str(self.adaptation.last.dtype),
             "device": " ".join(dict.fromkeys((device.platform, device.device_kind))),
             "jax_version": jax.__version__,

@@ -175,11 +175,6 @@ class Built:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Out-of-support")  # where that matters, the error below follows
                 found = initialize_model(jax.random.key(0), model, **options)
-        except NotImplementedError as error:
-            raise ValueError(
-                f"the model {_name(model)} has a latent site that NumPyro cannot move freely ({error}); give it another "
-                "form, for example by numpyro.handlers.reparam."
-            ) from error
         except RuntimeError as error:
             raise ValueError(
                 f"the model {_name(model)} has no finite log density where it could start{self._suspects(sites)}; "

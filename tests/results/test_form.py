@@ -196,14 +196,17 @@ def test_a_model_has_a_trace(case: str) -> None:
 
 
 def test_what_is_renamed_is_said_once() -> None:
-    with pytest.warns(UserWarning, match="files can hold: 'z' is z.real and z.imag in it; 'empty' holds no numbers and"):
+    with pytest.warns(UserWarning, match="files can hold: 'z' is z.real and z.imag in it; 'empty' holds no "):
         find_form(NumPyroModel(odd))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         find_form(NumPyroModel(factors))
 
 
-@given(st.lists(st.text(max_size=8) | st.sampled_from([*RESERVED, "a/b", "a.b", "a\\b", ".", "..", "a" * 300]), max_size=6))
+ODD = [*RESERVED, "a/b", "a.b", "a\\b", ".", "..", "a" * 300]
+
+
+@given(st.lists(st.text(max_size=8) | st.sampled_from(ODD), max_size=6))
 def test_names_in_a_trace_are_distinct_and_can_be_stored(names: list[str]) -> None:
     variables = Variables(Given({name: jnp.zeros(()) for name in [*names, "x"]}))
     found = list(variables.shapes)
@@ -216,14 +219,15 @@ def test_names_in_a_trace_are_distinct_and_can_be_stored(names: list[str]) -> No
 
 
 def test_names_that_are_stored_come_back(tmp_path: Any) -> None:
-    odd_names = ["a/b", "a.b", ".", "..", "\0", "a\\b", "\ud800", "x" * 300, "zarr.json", "chain", "draw", "é", " ", "~"]
+    odd_names = [*ODD, "\0", "\ud800", "é", " ", "~", ""]
     form = quiet(Given({name: jnp.full((), number) for number, name in enumerate(odd_names)}))
     values = form.variables.named({name: np.full((1, 2), number) for number, name in enumerate(odd_names)})
     trace = form.build({"posterior": values}, {})
     tree = as_datatree(load_trace(save_trace(trace, tmp_path / "trace.nc")))
-    as_datatree(trace).to_zarr(tmp_path / "trace.zarr", consolidated=False)
+    as_datatree(trace).to_zarr(tmp_path / "trace.zarr", consolidated=True)
     for back in (tree, as_datatree(load_trace(tmp_path / "trace.zarr"))):
-        found = form.variables.given(back["posterior"].to_dataset())
+        draws: Any = back["posterior"].to_dataset()
+        found = form.variables.given(draws)
         assert [int(found[name][0, 0]) for name in odd_names] == list(range(len(odd_names)))
 
 
@@ -289,10 +293,14 @@ def duplicated() -> None:
 @pytest.mark.parametrize(
     ("model", "groups", "message"),
     [
-        (undrawable, ("posterior_predictive",), r"for no draws can be made of y \(WithoutDraws\): .* leave it out of gr"),
+        (
+            undrawable,
+            ("posterior_predictive",),
+            r"for no draws can be made of y \(WithoutDraws\): .* leave it out",
+        ),
         (undrawable, ("prior",), r"groups asks for 'prior', .* no draws can be made of y \(WithoutDraws\)"),
         (only_a_factor, ("log_likelihood",), "has nothing for it, for it observes no data; leave it out, or observe"),
-        (on_a_sphere, (), "the model on_a_sphere has a latent site that NumPyro cannot move freely .* reparam"),
+        (on_a_sphere, (), "target on_a_sphere cannot be run as a NumPyro model .*handlers.reparam"),
         (duplicated, (), "target duplicated cannot be run as a NumPyro model .*unique names but got `x` duplicated"),
     ],
 )
@@ -325,7 +333,10 @@ def test_dims_and_coords_that_are_asked_for() -> None:
     ("options", "message"),
     [
         ({"dims": {"thetta": ["place"]}}, "a name in dims is 'thetta', expected one of .*Did you mean 'theta'"),
-        ({"dims": {"theta": ["a", "b"]}}, r"dims\['theta'\] has 2 names .* for shape \(8,\) in 'posterior', expected 1"),
+        (
+            {"dims": {"theta": ["a", "b"]}},
+            r"dims\['theta'\] has 2 names .* for shape \(8,\) in 'posterior', expec",
+        ),
         ({"dims": {"theta": ["draw"]}}, r"dims\['theta'\] has the name 'draw', expected text that is not 'chain'"),
         ({"dims": {"theta": ["mu"]}}, r"dims\['theta'\] names 'mu', which is a variable; give the dim another name"),
         ({"dims": {"theta": ["a", "a"]}}, r"dims\['theta'\] is \['a', 'a'\], expected names that differ"),

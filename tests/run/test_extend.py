@@ -54,7 +54,7 @@ def test_what_is_made_afterwards_is_what_the_run_would_have_made(whole: Any, pla
     assert "log_likelihood" not in as_datatree(plain).children
     other = as_datatree(ps.extend(plain, model, DATA, groups=["posterior_predictive"], coords={"row": list("abcdef")}))
     assert not np.array_equal(other["posterior_predictive"]["y"], whole["posterior_predictive"]["y"])
-    assert other["posterior_predictive"]["row"].values.tolist() == list("abcdef")
+    assert np.array_equal(other["posterior_predictive"]["row"], list("abcdef"))
 
 
 def with_scale(y: Any) -> None:
@@ -70,12 +70,24 @@ def with_vector(y: Any) -> None:
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        (model, {"groups": ["prior", "log_likelihood"]}, "groups asks for 'log_likelihood', which the trace has already"),
+        (
+            model,
+            {"groups": ["prior", "log_likelihood"]},
+            "groups asks for 'log_likelihood', which the trace has",
+        ),
         (model, {"groups": ["evaluation"]}, r"groups is \['evaluation'\], expected one or more of log_likelihood, "),
         (model, {"groups": []}, r"groups is \[\], expected one or more of"),
         (model, {"groups": ["posterior_predictive"], "seed": -1}, "seed is -1, expected a whole number from 0"),
-        (with_scale, {"groups": ["posterior_predictive"]}, "the trace has no variable scale, which the model with_scale d"),
-        (with_vector, {"groups": ["posterior_predictive"]}, r"the trace has mean of shape \(\) a draw, where .* \(3,\)"),
+        (
+            with_scale,
+            {"groups": ["posterior_predictive"]},
+            "the trace has no variable scale, which the model with_s",
+        ),
+        (
+            with_vector,
+            {"groups": ["posterior_predictive"]},
+            r"the trace has mean of shape \(\) a draw, where .*3",
+        ),
     ],
 )
 def test_what_cannot_be_made_afterwards(plain: Any, target: Any, options: dict[str, Any], message: str) -> None:
@@ -106,7 +118,7 @@ def test_an_error_at_the_end_hands_over_the_draws(
     if stored:
         # Once that is mended the store goes on to its end.
         monkeypatch.undo()
-        again = as_datatree(ps.resume(store, model, DATA, progress=False))
+        again = as_datatree(ps.resume(tmp_path / "run.zarr", model, DATA, progress=False))
         assert again["log_likelihood"]["y"].shape == (2, 20, 6)
 
 
