@@ -232,7 +232,7 @@ class Maker:
             return lambda part: handlers.mask(part, mask=False)
         return lambda part: handlers.scale(part, scale=2.0)
 
-    def part(self, depth: int, names: list[str]) -> Callable[[Any], Any]:
+    def part(self, depth: int) -> Callable[[Any], Any]:
         """Make a part of a model: sites, and perhaps a plate with a part of its own in it."""
         latent = self.latent()
         others = [self.deterministic() for _ in range(self.rng.integers(0, 2))]
@@ -243,9 +243,9 @@ class Maker:
             others.append(lambda value: numpyro.factor(factor, -0.1 * jnp.asarray(value) ** 2))
         inner = None
         if depth < 2 and self.chance(0.5):
-            plate, size = names.pop(self.rng.integers(len(names))), self.size()
+            plate, size = self.name(PLATES), self.size()
             self.kinds.append(f"plate {depth + 1} deep")
-            inner = plate, size, self.part(depth + 1, names)
+            inner = plate, size, self.part(depth + 1)
 
         def run(mean: Any) -> Any:
             value = mean + latent()
@@ -260,10 +260,7 @@ class Maker:
 
     def case(self) -> Case:
         """Make a model."""
-        parts = [
-            (self.wrapper(), self.part(0, list(rng_names)))
-            for rng_names in ([f"{name}{number}" if number else name for name in PLATES] for number in range(2))
-        ][: 1 + int(self.chance(0.4))]
+        parts = [(self.wrapper(), self.part(0)) for _ in range(1 + int(self.chance(0.4)))]
         last, sites = self.likelihood(), self.name(["tau"])
         arguments = {
             "y": np.ones((2, 3), np.float32),

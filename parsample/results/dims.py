@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from parsample.engine.names import unknown
 from parsample.results.trace import SAMPLE_DIMS, UNSAMPLED_GROUPS
 from parsample.results.variables import RESERVED, storable_name
@@ -63,8 +65,31 @@ def fitted_dims(
     return dims, {renamed.get(dim, dim): row for dim, row in labels.items()}, renamed
 
 
-def _as_names(name: str, names: Any) -> tuple[str, ...]:
-    names = (names,) if isinstance(names, str) else tuple(names)
+def plain_names(argument: str, given: Any) -> dict[str, list] | None:
+    """Return a mapping of names to lists of text or numbers, which settings can hold; None for None.
+
+    Args:
+        argument: "dims" or "coords", for the sentence.
+        given: mapping of names to a name, or a sequence of names or labels.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if given is None:
+        return None
+    found: dict[str, list] = {}
+    example = {"dims": '{"theta": ["school"]}', "coords": '{"school": ["Choate", "Deerfield"]}'}[argument]
+    for name, row in given.items() if isinstance(given, Mapping) else [("", given)]:
+        labels = [row] if isinstance(row, str) and argument == "dims" else row
+        if not isinstance(name, str) or not name or isinstance(labels, str) or np.ndim(labels) != 1:
+            raise ValueError(f"{argument} is {given!r}, expected names, each with a list, such as {example}.")
+        entries = np.asarray(labels).tolist()
+        found[name] = [entry if isinstance(entry, int | float | str) else str(entry) for entry in entries]
+    return found
+
+
+def _as_names(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(names)
     for dim in names:
         if not isinstance(dim, str) or dim in RESERVED or storable_name(dim) != dim:
             raise ValueError(

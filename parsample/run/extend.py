@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 
 from parsample.engine.names import unknown
 from parsample.engine.options import check_seed
+from parsample.results.dims import plain_names
 from parsample.results.form import find_form
 from parsample.results.groups import OF_TARGET, check_requests, data_groups, joined, requested_groups
 from parsample.results.trace import Trace, as_datatree, merged, posterior_dataset
@@ -62,7 +63,7 @@ def extend(
     there = [name for name in wanted if name in tree.children]
     if there:
         raise ValueError(f"groups asks for {there[0]!r}, which the trace has already; leave it out, or drop it first.")
-    form = find_form(found, wanted, dims=dims, coords=coords)
+    form = find_form(found, wanted, dims=plain_names("dims", dims), coords=plain_names("coords", coords))
     rng_key = jax.random.fold_in(jax.random.key(check_seed(seed)), 1)
     made = joined(
         list(
