@@ -1,6 +1,6 @@
 """Random NumPyro models at the front door: each sampled, built, saved, loaded, summarised and held against NumPyro.
 
-    python -m benchmarks.random_models --number 300 --first 0
+    python -m benchmarks.random_models --number 300
 
 Every model is made of a seed: nested plates (square ones, too), constraints of every kind, factors, masks, scaled and
 scoped parts, likelihoods of one and of many dimensions, deterministic sites of odd dtypes and shapes, names that files
@@ -9,14 +9,13 @@ where something is not as it should be; tests/run/test_random_models.py runs som
 """
 
 import argparse
-import contextlib
 import json
 import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -304,9 +303,13 @@ def check(seed: int, folder: Path, sampler: str = "rwm") -> tuple[str, ...]:
     chains, stored = int(rng.integers(1, 3)), bool(rng.random() < 0.3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        target = ps.targets.NumPyroModel(case.model, *case.args, **case.kwargs)
+        # Where NumPyro would start, so that nothing has to be compiled to find a start.
+        start = jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * chains), target.built.start)
         trace = ps.sample(
-            ps.targets.NumPyroModel(case.model, *case.args, **case.kwargs),
+            target,
             sampler=sampler,
+            start=start,
             num_warmup=0,
             step_size=0.05,
             num_samples=NUM_SAMPLES,
@@ -393,10 +396,39 @@ def _check_dims(row: Any, site: Any) -> None:
         assert dim == frame.name or not plain, f"{site['name']} has {dim} where the plate is {frame.name}"
 
 
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
+def check_kept(seed: int, kept: Path) -> None:
+    """Check the model of a seed, unless that was done before, and write down what came of it."""
+    file = kept / f"{seed}.json"
+    if file.is_file():
+        return
+    began = time.perf_counter()
+    row: dict[str, Any] = {"kinds": make_case(seed).kinds, "error": None}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            row["kinds"] = check(seed, Path(folder))
+    except Exception as error:
+        row["error"] = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    row["seconds"] = time.perf_counter() - began
+    file.write_text(json.dumps(row), encoding="utf-8")
+    print(seed, row["error"] or "ok", f"{row['seconds']:.0f} s", flush=True)
+    jax.clear_caches()
+
+
+def write(kept: Path) -> None:
+    """Write the table of all models that were checked."""
+    rows = {int(file.stem): json.loads(file.read_text(encoding="utf-8")) for file in kept.glob("*.json")}
+    kinds = Counter(kind for row in rows.values() for kind in set(row["kinds"]))
+    failed = [f"{seed} ({row['error'].splitlines()[0]})" for seed, row in sorted(rows.items()) if row["error"]]
+    write_table(
+        "random_models",
+        "Random NumPyro models",
+        f"`python -m benchmarks.random_models`: {len(rows)} models, {NUM_SAMPLES} draws of one or two chains each, "
+        "sampled, built, saved, loaded and summarised, and every value held against NumPyro's own handlers. "
+        f"{len(failed)} failed{': ' if failed else ''}{'; '.join(failed)}. How many of them had what:",
+        ("kind", "models"),
+        sorted(kinds.items()),
+    )
 
 
 def main() -> None:
@@ -404,31 +436,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--number", type=int, default=300)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--sampler", default="rwm")
+    parser.add_argument("--keep", type=Path, default=Path("runs/random_models"), help="what was done is not done again")
     given = parser.parse_args()
-    kinds: Counter[str] = Counter()
-    failed: dict[int, str] = {}
-    began = time.perf_counter()
+    given.keep.mkdir(parents=True, exist_ok=True)
     for seed in range(given.first, given.first + given.number):
-        try:
-            with _scratch() as folder:
-                kinds.update(set(check(seed, folder, given.sampler)))
-        except Exception as error:
-            failed[seed] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            traceback.print_exc()
-        jax.clear_caches()
-        print(seed, failed.get(seed, "ok"), f"{time.perf_counter() - began:.0f} s", flush=True)
-    seeds, seconds = f"seeds {given.first} to {given.first + given.number - 1}", time.perf_counter() - began
-    write_table(
-        "random_models",
-        "Random NumPyro models",
-        f"`python -m benchmarks.random_models`: {given.number} models ({seeds}), {NUM_SAMPLES} draws each, sampled, "
-        "built, saved, loaded and summarised, every value held against NumPyro's own handlers, in "
-        f"{seconds:,.0f} s. {len(failed)} failed{''.join(f'; {seed}: {text}' for seed, text in failed.items())}. "
-        "How many models had what:",
-        ("kind", "models"),
-        sorted(kinds.items()),
-    )
+        check_kept(seed, given.keep)
+    write(given.keep)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,12 @@ FLAGS = {
     "groups": "--group",
 }
 # Of mappings, an entry; the flag may be given several times.
-EXAMPLES = {"sampler_options": "num_integration_steps=4", "until": "ess=400"}
+EXAMPLES = {
+    "sampler_options": "num_integration_steps=4",
+    "until": "ess=400",
+    "dims": "theta=school",
+    "coords": "school=['Choate','Deerfield']",
+}
 # What only Python can say: a function.
 NO_FLAG = ("transform",)
 # The folders of the tables that an option's value may be a name of, in place of which the help names a command.

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from parsample._version import __version__
 from parsample.engine import options
+from parsample.results.dims import plain_names
 from parsample.results.groups import EVALUATION
 from parsample.run.draws import BUDGET, bytes_between
 from parsample.run.segments import Job
@@ -76,6 +77,8 @@ def check_settings(settings: Settings) -> Settings:
         thin=thin,
         compare=bool(settings.compare),
         keep_warmup=bool(settings.keep_warmup),
+        dims=plain_names("dims", settings.dims),
+        coords=plain_names("coords", settings.coords),
     )
 
 

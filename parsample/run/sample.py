@@ -79,6 +79,8 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
     groups: Sequence[str] = Keep.groups,
     thin: int = Keep.thin,
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = Keep.transform,
+    dims: Mapping[str, Any] | None = Keep.dims,
+    coords: Mapping[str, Any] | None = Keep.coords,
     initial_position: PyTree | None = None,
     bijectors: Mapping[str, Any] | None = None,
     store: str | os.PathLike[str] | Memory | None = None,
@@ -109,7 +111,7 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
         evaluation: the options of the evaluation, which follow, as one `parsample.Evaluation`.
         method, window, atol, rtol, max_iterations, compare: see `Evaluation`.
         keep: the options of what is kept, which follow, as one `parsample.Keep`.
-        keep_warmup, groups, thin, transform: see `Keep`.
+        keep_warmup, groups, thin, transform, dims, coords: see `Keep`.
         initial_position: for a plain log density: any pytree of floating-point arrays, in unconstrained numbers.
             Chains start at it plus uniform noise on (-1, 1).
         bijectors: for a plain log density over constrained variables: by the variable's name in the trace "positive",
@@ -200,7 +202,7 @@ def check_job(target: Target, settings: Settings) -> Job:
     check_tune(settings.tune, make, settings.method)
     if settings.transform is not None:
         check_transform(settings.transform, target, settings.groups)
-    form = find_form(target, settings.groups, transform=settings.transform)
+    form = find_form(target, settings.groups, transform=settings.transform, dims=settings.dims, coords=settings.coords)
     make(plain(target), settings.step_size or 0.1)  # refuses what no run could use, before warm-up
     plan, warmup_plan = (
         _plan(target, row, settings.window, settings.num_samples, settings.max_iterations, settings.atol, settings.rtol)

@@ -93,12 +93,17 @@ class Keep:
             divergences and the verdict, is of all of them.
         transform: what to keep of a draw: a function from the trace's variables of one draw, by name, to others, made
             of JAX's functions. It stands before thinning, and `until` looks at what it returns.
+        dims: the names of a variable's axes after chain and draw. {"theta": ["school"]}, say; they take the place of
+            those that the target has, or that the plates of a model give.
+        coords: the labels of a dim, as many as it is long. {"school": ["Choate", "Deerfield"]}, say.
     """
 
     keep_warmup: bool = False
     groups: Sequence[str] = ()
     thin: int = 1
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    dims: Mapping[str, Any] | None = None
+    coords: Mapping[str, Any] | None = None
 
 
 # The groups as the arguments of `parsample.sample` that take them whole.

@@ -58,6 +58,8 @@ VALUES: dict[str, list[Any]] = {
     "groups": [("evaluation",)],
     "thin": [3],
     "transform": [radius],
+    "dims": [{"x": ["place"]}],
+    "coords": [{"place": ["east", "north"]}],
 }
 # What an option only matters beside.
 BESIDE = {
