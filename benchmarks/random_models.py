@@ -28,6 +28,7 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.infer.initialization import init_to_uniform
 
+from benchmarks import kept
 from benchmarks.device import write_table
 
 NUM_SAMPLES = 20
@@ -396,13 +397,10 @@ def _check_dims(row: Any, site: Any) -> None:
         assert dim == frame.name or not plain, f"{site['name']} has {dim} where the plate is {frame.name}"
 
 
-def check_kept(seed: int, kept: Path) -> None:
-    """Check the model of a seed, unless that was done before, and write down what came of it."""
-    file = kept / f"{seed}.json"
-    if file.is_file():
-        return
+def check_kept(seed: int, path: Path) -> None:
+    """Check the model of a seed, and keep what came of it."""
     began = time.perf_counter()
-    row: dict[str, Any] = {"kinds": make_case(seed).kinds, "error": None}
+    row: dict[str, Any] = {"seed": seed, "kinds": make_case(seed).kinds, "error": None}
     try:
         with tempfile.TemporaryDirectory() as folder:
             row["kinds"] = check(seed, Path(folder))
@@ -410,16 +408,16 @@ def check_kept(seed: int, kept: Path) -> None:
         row["error"] = f"{type(error).__name__}: {error}"
         traceback.print_exc()
     row["seconds"] = time.perf_counter() - began
-    file.write_text(json.dumps(row), encoding="utf-8")
+    kept.keep(path, row)
     print(seed, row["error"] or "ok", f"{row['seconds']:.0f} s", flush=True)
     jax.clear_caches()
 
 
-def write(kept: Path) -> None:
+def write(path: Path) -> None:
     """Write the table of all models that were checked."""
-    rows = {int(file.stem): json.loads(file.read_text(encoding="utf-8")) for file in kept.glob("*.json")}
-    kinds = Counter(kind for row in rows.values() for kind in set(row["kinds"]))
-    failed = [f"{seed} ({row['error'].splitlines()[0]})" for seed, row in sorted(rows.items()) if row["error"]]
+    rows = kept.read(path, ["seed"]).values()
+    kinds = Counter(kind for row in rows for kind in set(row["kinds"]))
+    failed = [f"{row['seed']} ({row['error'].splitlines()[0]})" for row in rows if row["error"]]
     write_table(
         "random_models",
         "Random NumPyro models",
@@ -436,11 +434,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--number", type=int, default=300)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=Path("runs/random_models"), help="what was done is not done again")
+    parser.add_argument("--keep", type=Path, default=Path("runs/random_models.jsonl"), help="what was done is kept")
     given = parser.parse_args()
-    given.keep.mkdir(parents=True, exist_ok=True)
+    done = {seed for (seed,) in kept.read(given.keep, ["seed"])}
     for seed in range(given.first, given.first + given.number):
-        check_kept(seed, given.keep)
+        if seed not in done:
+            check_kept(seed, given.keep)
     write(given.keep)
 
 

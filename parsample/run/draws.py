@@ -71,8 +71,9 @@ def bytes_between(function: Callable, *arguments: Any) -> int:
 def _sizes(jaxpr: Any) -> Iterator[int]:
     for equation in jaxpr.eqns:
         for variable in equation.outvars:
-            itemsize = getattr(variable.aval.dtype, "itemsize", 4)
-            yield int(np.prod(variable.aval.shape, dtype=np.int64)) * itemsize
+            # A token has neither a shape nor a dtype.
+            itemsize = getattr(getattr(variable.aval, "dtype", None), "itemsize", 4)
+            yield int(np.prod(getattr(variable.aval, "shape", ()), dtype=np.int64)) * itemsize
         for parameter in equation.params.values():
             for part in parameter if isinstance(parameter, tuple | list) else (parameter,):
                 inner = getattr(part, "jaxpr", part)

@@ -308,3 +308,22 @@ def test_what_cannot_be_traced_or_applied_is_refused() -> None:
     broken = made(postprocess_fn=lambda z: z["intercept"])
     with pytest.raises(ValueError, match=r"postprocess_fn cannot be applied to an unconstrained .*intercept"):
         broken.run(KEY, X, Y)
+
+
+def with_odd_sites(y: Any) -> None:
+    x = numpyro.handlers.scope(lambda: numpyro.sample("x", dist.Normal()), "a")()
+    numpyro.deterministic("phase", jnp.exp(1j * x))
+    numpyro.factor("f", -(x**2))
+    numpyro.sample("draw", dist.Normal(x))
+    numpyro.sample("y", dist.Normal(x), obs=y)
+
+
+@pytest.mark.filterwarnings("ignore:the trace holds what files can hold")
+def test_samples_have_the_names_of_the_sites_whatever_files_can_hold() -> None:
+    mcmc = ps.MCMC(ps.Kernel(with_odd_sites, "rwm"), num_warmup=0, num_samples=20, **CHEAP)
+    mcmc.run(KEY, 1.0, extra_fields=("potential_energy",))
+    samples = mcmc.get_samples()
+    assert set(samples) == {"a/x", "draw", "phase"}
+    np.testing.assert_allclose(samples["phase"], np.exp(1j * samples["a/x"]), rtol=1e-5)
+    np.testing.assert_array_equal(as_datatree(mcmc.trace)["posterior"]["a.x"][0], samples["a/x"])
+    np.testing.assert_array_equal(mcmc.last_state.z["a/x"], samples["a/x"][-1])
