@@ -80,7 +80,8 @@ def find_form(
     }
     form.build({**zeros, **data}, {})
     if form.notes:
-        said = [f"{given!r} is {' and '.join(names)} in it" for given, names in form.notes.get("renamed", {}).items()]
+        said = [f"{given!r} is {' and '.join(names)} in it" for given, names in variables.renamed.items()]
+        said += [f"the dim {given!r} is {name} in it" for given, name in renamed.items()]
         said += [f"{name!r} holds no numbers and is left out" for name in variables.left_out]
         warnings.warn(f"the trace holds what files can hold: {'; '.join(said)}.", stacklevel=2)
     return form
@@ -129,7 +130,6 @@ def _told(variables: Variables, shapes: Mapping[str, Any]) -> dict[str, dict[str
     return {group: {**general, **own.get(group, {})} for group in shapes}
 
 
-def _notes(variables: Variables, renamed_dims: Mapping[str, str]) -> dict[str, Any]:
-    renamed = {**{dim: [name] for dim, name in renamed_dims.items()}, **variables.renamed}
-    notes = {"renamed": renamed, "left_out": variables.left_out}
+def _notes(variables: Variables, renamed_dims: dict[str, str]) -> dict[str, Any]:
+    notes: dict[str, Any] = {"renamed": variables.renamed, "renamed_dims": renamed_dims, "left_out": variables.left_out}
     return {name: value for name, value in notes.items() if value}

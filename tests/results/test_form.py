@@ -167,14 +167,14 @@ FOUND: dict[str, tuple[Any, tuple, Any, Mapping[str, Mapping[str, tuple[str, ...
         (),
         (),
         {"posterior": {"x": ("draw_",), "chain_": ("row", "draw_")}},
-        {"renamed": {"draw": ["draw_"], "chain": ["chain_"]}},
+        {"renamed": {"chain": ["chain_"]}, "renamed_dims": {"draw": "draw_"}},
     ),
     "named like a dim": (
         named_like_a_dim,
         (),
         (),
         {"posterior": {"x": ("x_dim_0_",), "x_dim_0": ("x_dim_0_dim_0",)}},
-        {"renamed": {"x_dim_0": ["x_dim_0_"]}},
+        {"renamed_dims": {"x_dim_0": "x_dim_0_"}},
     ),
     "arguments": (
         arguments,
