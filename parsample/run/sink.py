@@ -16,8 +16,8 @@ from parsample.warmup.adapt import Adaptation
 class Sink(Rows, Protocol):
     """Where a run keeps what it finds, and from where it goes on.
 
-    It is called in this order: `adaptation`, `identify`, `warmed_up`, then as `Rows` for every segment, and `finish` or
-    `interrupted` in the end.
+    It is called in this order: `adaptation`, `identify`, `warmed_up`, then as `Rows` for every segment, and `finish`,
+    `interrupted` or `so_far` in the end.
     """
 
     @property
@@ -43,6 +43,16 @@ class Sink(Rows, Protocol):
 
     def finish(self, tally: Tally) -> Trace:
         """Return the trace of the whole run, which has these counts."""
+
+    def so_far(self, can_write: bool) -> Trace:
+        """Return a trace of the draws that are there and nothing else, for the error that ended the run.
+
+        Args:
+            can_write: whether writing is not what failed.
+
+        Raises:
+            ValueError: there are none.
+        """
 
     def interrupted(self) -> Interrupted:
         """Keep what is there, and return the interrupt that says where it is."""

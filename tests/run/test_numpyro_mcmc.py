@@ -15,7 +15,7 @@ import pytest
 from numpyro.infer import NUTS, Predictive, init_to_value, log_likelihood
 
 import parsample as ps
-from parsample.results.trace import as_datatree
+from parsample.results.trace import as_datatree, posterior_dataset
 from parsample.run.numpyro_mcmc import _next_key, _seed
 
 X = np.array([-1.0, 0, 1, 2], np.float32)
@@ -325,5 +325,5 @@ def test_samples_have_the_names_of_the_sites_whatever_files_can_hold() -> None:
     samples = mcmc.get_samples()
     assert set(samples) == {"a/x", "draw", "phase"}
     np.testing.assert_allclose(samples["phase"], np.exp(1j * samples["a/x"]), rtol=1e-5)
-    np.testing.assert_array_equal(as_datatree(mcmc.trace)["posterior"]["a.x"][0], samples["a/x"])
+    np.testing.assert_array_equal(posterior_dataset(mcmc.trace)["a.x"][0], samples["a/x"])
     np.testing.assert_array_equal(mcmc.last_state.z["a/x"], samples["a/x"][-1])
