@@ -111,6 +111,8 @@ def _show(trace: Any, files: Files, as_json: bool) -> int:
 def _failed(error: Exception, files: Files) -> NoReturn:
     """Save the draws so far of a run that failed, say what happened, and end."""
     trace = getattr(error, "trace", None)
+    if files.store and isinstance(error, OSError):
+        end(ELSEWHERE, str(error))  # which says what is safe
     if trace is None:
         files.leave_nothing()
         if isinstance(error, ValueError):

@@ -21,7 +21,7 @@ from parsample.run.background import Running
 from parsample.run.checks import check_memory, check_settings, check_transform, fingerprint
 from parsample.run.counts import Tally
 from parsample.run.disk import open_store, refuse_existing
-from parsample.run.interrupts import ignoring_interrupts, one_interrupt
+from parsample.run.interrupts import Interrupted, ignoring_interrupts, one_interrupt
 from parsample.run.keywords import takes_groups
 from parsample.run.progress import Event, reporting
 from parsample.run.result import Memory, Outcome, hand_over
@@ -261,8 +261,17 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
         return kept.finish(tally)
     except KeyboardInterrupt:
         with ignoring_interrupts():
-            stop = kept.interrupted()
+            stop = _interrupted(kept)
         raise stop from None
+    except Exception as error:
+        hand_over(error, kept)
+        raise
+
+
+def _interrupted(kept: Sink) -> Interrupted:
+    """Return the interrupt with the draws; an error on that way takes them along as well."""
+    try:
+        return kept.interrupted()
     except Exception as error:
         hand_over(error, kept)
         raise
