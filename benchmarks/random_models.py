@@ -1,6 +1,8 @@
 """Random NumPyro models at the front door: each sampled, built, saved, loaded, summarised and held against NumPyro.
 
-    python -m benchmarks.random_models --number 300
+    XLA_FLAGS=--xla_backend_optimization_level=0 python -m benchmarks.random_models --number 300
+
+Nearly all of the time goes into compiling, hence the flag.
 
 Every model is made of a seed: nested plates (square ones, too), constraints of every kind, factors, masks, scaled and
 scoped parts, likelihoods of one and of many dimensions, deterministic sites of odd dtypes and shapes, names that files
@@ -421,7 +423,7 @@ def write(path: Path) -> None:
     write_table(
         "random_models",
         "Random NumPyro models",
-        f"`python -m benchmarks.random_models`: {len(rows)} models, {NUM_SAMPLES} draws of one or two chains each, "
+        f"`benchmarks/random_models.py`: {len(rows)} models, {NUM_SAMPLES} draws of one or two chains each, "
         "sampled, built, saved, loaded and summarised, and every value held against NumPyro's own handlers. "
         f"{len(failed)} failed{': ' if failed else ''}{'; '.join(failed)}. How many of them had what:",
         ("kind", "models"),

@@ -93,9 +93,9 @@ class Keep:
             divergences and the verdict, is of all of them.
         transform: what to keep of a draw: a function from the trace's variables of one draw, by name, to others, made
             of JAX's functions. It stands before thinning, and `until` looks at what it returns.
-        dims: the names of a variable's axes after chain and draw. {"theta": ["school"]}, say; they take the place of
-            those that the target has, or that the plates of a model give.
-        coords: the labels of a dim, as many as it is long. {"school": ["Choate", "Deerfield"]}, say.
+        dims: the names of a variable's axes after chain and draw. They take the place of those that the target has, or
+            that the plates of a model give; {"theta": ["school"]}, say.
+        coords: the labels of a dim, as many as it is long. By the name of the dim: {"school": ["Choate", "Deerfield"]}.
     """
 
     keep_warmup: bool = False
