@@ -152,6 +152,43 @@ def test_the_check_sees_a_circle(tmp_path: Path) -> None:
     assert set(cycle(import_graph(package))) == {"parsample.one", "parsample.two"}
 
 
+# What runs code, or makes objects, that a name or a file says: where it may stand. No trace, store or setting names any
+# of it, but for the model of `model_file`, whose path the user has to give again or to trust.
+RUNS_CODE = {"import_module", "__import__", "exec", "eval", "spec_from_file_location", "allow_pickle", "pickle"}
+MAY = {
+    "parsample": {"import_module"},  # of the table of public names
+    "parsample.run.progress": {"import_module"},  # of IPython's display, where it is there
+    "parsample.targets.model_file": {"spec_from_file_location"},
+}
+
+
+def running(source: str) -> set[str]:
+    """The names in a source that run code."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name | ast.alias):
+            found.add(node.id if isinstance(node, ast.Name) else node.name)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.keyword | ast.ImportFrom):
+            found.add(str(node.arg if isinstance(node, ast.keyword) else node.module))
+    return found & RUNS_CODE
+
+
+def test_nothing_runs_what_a_file_names() -> None:
+    paths = {module_name(path, PACKAGE): path for path in PACKAGE.rglob("*.py")}
+    found = {name: running(path.read_text(encoding="utf-8")) for name, path in paths.items()}
+    assert {name: names for name, names in found.items() if names} == MAY
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import pickle", "from pickle import load", "pickle.loads(x)", "np.load(f, allow_pickle=True)", "eval(x)"],
+)
+def test_the_check_sees_what_runs_code(source: str) -> None:
+    assert running(source)
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     script = f"import sys, parsample; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
     result = subprocess.run(

@@ -109,6 +109,10 @@ class Layout:
             root = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
             self.metadata = root["consolidated_metadata"]["metadata"]
             self.attributes = {name: value for name, value in root["attributes"].items() if name != RUN}
+        for name in self.metadata:
+            # They are written to below, and somebody may have changed the file.
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"it names an array outside of its folder, '{name}'")
         for name, described in self.metadata.items():
             # The files of their own may be those of a commit that was never made.
             if described["node_type"] == "array" and self._read(name) != described:

@@ -88,6 +88,19 @@ def test_a_store_names_no_class_that_is_made(name: str, tmp_path: Path) -> None:
         ps.resume(path)
 
 
+@pytest.mark.parametrize("outside", ["../outside", "posterior/../../outside", "{parent}/outside"])
+def test_a_store_has_nothing_written_outside_of_it(outside: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    interrupted(path, "warm-up", 10)
+    root = json.loads((path / "zarr.json").read_text())
+    name = outside.format(parent=tmp_path)
+    root["consolidated_metadata"]["metadata"][name] = {"node_type": "array", "zarr_format": 3}
+    (path / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(ValueError, match=rf"cannot be read .*it names an array outside of its folder, '{name}'"):
+        ps.resume(path, progress=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.zarr"]
+
+
 ANOTHER = r"store is '.*run.zarr', which cannot be read by this version of parsample \(.*\); go on with the version"
 
 
