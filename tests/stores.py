@@ -9,7 +9,7 @@ import pytest
 import parsample as ps
 from parsample.results.trace import as_datatree
 from parsample.run import disk as store
-from parsample.run import sample as sampling
+from parsample.run import plan as sampling
 from parsample.run.progress import Event
 from parsample.store import layout as store_layout
 

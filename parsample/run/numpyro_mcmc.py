@@ -18,8 +18,8 @@ from parsample.results.variables import Variables
 from parsample.results.verdict import Verdict, read_verdict
 from parsample.run.numpyro_kernels import read_kernel
 from parsample.run.numpyro_states import AdaptState, Fields, State
-from parsample.run.result import Memory
 from parsample.run.sample import ARGUMENTS, sample
+from parsample.run.sink import Memory
 from parsample.samplers import find
 from parsample.samplers.configured import Configured
 from parsample.targets.base import Target

@@ -12,9 +12,10 @@ from parsample.engine import methods, options
 from parsample.engine.names import unknown
 from parsample.results.trace import load_trace
 from parsample.run.disk import open_store
+from parsample.run.plan import check_job
 from parsample.run.progress import Event
-from parsample.run.sample import carry_out, check_job
 from parsample.run.settings import Settings
+from parsample.run.stages import carry_out
 from parsample.samplers.base import Sampler
 from parsample.store.layout import read_run, reading
 from parsample.targets import TARGETS

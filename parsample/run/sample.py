@@ -1,52 +1,29 @@
 """The front door: from a model to a trace."""
 
 import copy
-import dataclasses
 import inspect
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from parsample.engine import methods, options
+from parsample.engine import methods
 from parsample.engine.names import unknown
-from parsample.results.form import find_form
-from parsample.results.groups import EVALUATION, check_requests
 from parsample.results.trace import load_trace
 from parsample.run.background import Running
-from parsample.run.checks import check_memory, check_settings, check_transform, fingerprint
-from parsample.run.counts import Tally
+from parsample.run.checks import check_memory
 from parsample.run.disk import open_store, refuse_existing
-from parsample.run.interrupts import Interrupted, ignoring_interrupts, one_interrupt
 from parsample.run.keywords import takes_groups
-from parsample.run.progress import Event, reporting
-from parsample.run.result import Memory, Outcome, hand_over
-from parsample.run.segments import Job, Run
+from parsample.run.plan import check_job
+from parsample.run.progress import Event
+from parsample.run.segments import Job
 from parsample.run.settings import Evaluation, Keep, Settings, Warmup
-from parsample.run.sink import Sink
-from parsample.run.until import check_until
+from parsample.run.sink import Memory
+from parsample.run.stages import carry_out
 from parsample.samplers import find as find_sampler
-from parsample.samplers.base import BLOCK, Sampler
-from parsample.samplers.chains import Plan
-from parsample.samplers.configured import Configured, check_steered
-from parsample.targets.base import Target
+from parsample.samplers.base import Sampler
 from parsample.targets.given import as_target
-from parsample.warmup.adapt import Adaptation, adapt
-from parsample.warmup.coordinates import plain, starts
-from parsample.warmup.starts import begin_at
-from parsample.warmup.tuning import check_tune, tune_for_rounds
-
-# Steps of a segment: what is on the device at a time, and how often the progress bar moves.
-SEGMENT = 1024
-# Window by device: on a CPU evaluations are what costs, and short windows waste fewest of them; on an accelerator
-# iterations are.
-WINDOW_CPU, WINDOW_ACCELERATOR = 16, 256
-# A chain whose window advances by fewer steps an iteration than this, on average, is left to the sequential loop.
-SLOWEST_ADVANCE = 1.5
 
 
 @takes_groups
@@ -120,7 +97,7 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
         store: a folder, such as "run.zarr", that draws are written to as they are made, so that memory does not grow
             with their number and a run that is killed can go on (`parsample.resume`). It must not exist; two runs
             cannot write to one. What is returned is opened from it, and read as it is asked for. (A
-            `parsample.run.result.Memory` shows what else is known of the run, as `parsample.MCMC` needs it.)
+            `parsample.run.sink.Memory` shows what else is known of the run, as `parsample.MCMC` needs it.)
         origin: where the target came from, "target" and "data", so that it can be made again; the command line says
             so.
         progress: show a progress bar on a terminal and in a notebook, and elsewhere a line a minute; or a function that
@@ -186,151 +163,6 @@ def _in_store(job: Job, store: str | os.PathLike[str]) -> tuple[Callable, Callab
             return None
 
     return run, look
-
-
-def check_job(target: Target, settings: Settings) -> Job:
-    """Check the settings, and work out how chains are evaluated.
-
-    Raises:
-        ValueError: an option is not what it should be.
-    """
-    settings = check_settings(settings)
-    check_requests(settings.groups, target)
-    make = Configured(find_sampler(settings.sampler), settings.sampler_options, settings.target_acceptance)
-    check_steered(settings.target_acceptance, settings.step_size, settings.num_warmup)
-    good = check_until(settings.until, settings.num_chains)
-    check_tune(settings.tune, make, settings.method)
-    if settings.transform is not None:
-        check_transform(settings.transform, target, settings.groups)
-    form = find_form(target, settings.groups, transform=settings.transform, dims=settings.dims, coords=settings.coords)
-    make(plain(target), settings.step_size or 0.1)  # refuses what no run could use, before warm-up
-    plan, warmup_plan = (
-        _plan(target, row, settings.window, settings.num_samples, settings.max_iterations, settings.atol, settings.rtol)
-        for row in (settings.method, settings.warmup_method)
-    )
-    plan = plan._replace(history=EVALUATION in settings.groups)
-    settings = dataclasses.replace(
-        settings, groups=tuple(settings.groups), atol=float(settings.atol), rtol=float(settings.rtol)
-    )
-    return Job(target, make, plan, settings, good, form, warmup_plan)
-
-
-@one_interrupt()
-def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> Any:
-    """Warm up and sample, from where what is kept ends.
-
-    Args:
-        job: what to do.
-        kept: where the draws go.
-        progress: as for `sample`.
-
-    Returns:
-        The trace; None if what is kept wants no draws.
-    """
-    target, plan, settings = job.target, job.plan, job.settings
-    num_warmup, num_chains = settings.num_warmup, settings.num_chains
-    key_start, key_warmup, key_chain = jax.random.split(jax.random.key(settings.seed), 3)
-    tally = kept.tally or Tally.begin(plan, num_chains)
-    found = kept.adaptation(target)
-    draws_left = max(0, settings.num_samples - tally.done) if kept.wants_draws else 0
-    totals = (0 if found else num_warmup, draws_left)
-    try:
-        # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
-        with jax.default_matmul_precision("highest"), reporting(progress, *totals) as report:
-            began = time.perf_counter()
-            kept.identify(lambda: fingerprint(target, starts(target, _keys(key_start, num_chains))))
-            if found:
-                adaptation, warmup_seconds = found
-            else:
-                report_steps = lambda steps: report("warm-up", steps)  # noqa: E731
-                adaptation = _warm_up(job, _keys(key_start, num_chains), key_warmup, report_steps)
-                warmup_seconds = time.perf_counter() - began
-            job = job._replace(make=job.make.chosen(adaptation.sampler_options))
-            if not kept.wants_draws:
-                kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
-                return None
-            run = Run(job.make, adaptation, _keys(key_chain, num_chains))
-            run.compile_seconds = tally.compile_seconds
-            if kept.tally is not None:
-                plan = tally.plan(plan)
-            elif isinstance(settings.method, str) and settings.method == "auto":
-                plan = run.choose(plan)
-                tally = Tally.begin(plan, num_chains)
-            kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
-            tally = run.all_segments(plan, tally, job, report, kept)
-        return kept.finish(tally)
-    except KeyboardInterrupt:
-        with ignoring_interrupts():
-            stop = _interrupted(kept)
-        raise stop from None
-    except Exception as error:
-        hand_over(error, kept)
-        raise
-
-
-def _interrupted(kept: Sink) -> Interrupted:
-    """Return the interrupt with the draws; an error on that way takes them along as well."""
-    try:
-        return kept.interrupted()
-    except Exception as error:
-        hand_over(error, kept)
-        raise
-
-
-def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callable[[int], None]) -> Adaptation:
-    """Warm up, and tune for the parallel evaluation if that is asked for."""
-    settings = job.settings
-    vectors, density = begin_at(job.target, start_keys, settings.start, settings.mass)
-    adaptation = adapt(
-        job.target,
-        job.make,
-        vectors,
-        _keys(rng_key, settings.num_chains),
-        settings.num_warmup,
-        step_size=settings.step_size,
-        mass=settings.mass,
-        plan=job.warmup_plan,
-        density=density,
-        keep_draws=settings.keep_warmup,
-        report=report,
-    )
-    if settings.tune is None:
-        return adaptation
-    make = job.make.chosen(adaptation.sampler_options)
-    tuned = tune_for_rounds(make, adaptation, _keys(jax.random.fold_in(rng_key, 1), settings.num_chains), job.plan)
-    return adaptation._replace(step_size=tuned.step_size, sampler_options=tuned.make.sampler_options, tuning=tuned.text)
-
-
-_fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
-
-
-def _keys(rng_key: jax.Array, num_chains: int) -> jax.Array:
-    return _fold_in(rng_key, jnp.arange(num_chains))
-
-
-def _plan(
-    target: Target,
-    method: str | methods.Method,
-    window: int | None,
-    num_samples: int,
-    max_iterations: int | None,
-    atol: float,
-    rtol: float,
-) -> Plan:
-    """Check the options of the evaluation, and fill in what depends on the device."""
-    # Segments of equal length in whole blocks of inputs: the last one may run too far, which is cheaper than compiling
-    # another program for it.
-    num_segments = -(-num_samples // SEGMENT)
-    steps = -(-num_samples // (num_segments * BLOCK)) * BLOCK
-    if window is None:
-        window = WINDOW_CPU if jax.default_backend() == "cpu" else WINDOW_ACCELERATOR
-    if max_iterations is None:
-        max_iterations = max(64, int(steps / SLOWEST_ADVANCE))
-    dtype = jnp.result_type(*jax.tree.leaves(target.position_template()))
-    chosen = methods.QuasiNewton() if isinstance(method, str) and method == "auto" else methods.find(method)
-    options.check_tolerances(atol, rtol, dtype, method=chosen)
-    checked = options.check(chosen, steps, window, max_iterations, False, 0.0, None, None, False)
-    return Plan(chosen, checked.window, steps, checked.max_iterations, atol, rtol)
 
 
 # The arguments by name, for the hint where one is misspelt.

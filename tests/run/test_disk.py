@@ -19,7 +19,7 @@ from parsample.results.trace import as_datatree, build_trace, import_arviz
 from parsample.run import checks
 from parsample.run import checks as identity
 from parsample.run import disk as store
-from parsample.run import sample as sampling
+from parsample.run import plan as sampling
 from parsample.run.freeze import freeze, thaw
 from parsample.run.interrupts import Interrupted, holding_interrupts
 from parsample.store import layout as store_layout
@@ -63,7 +63,7 @@ def test_a_store_holds_the_same_trace_as_xarray_and_arviz_read_it(whole: Any, tm
 CHILD = """
 import os, signal, sys
 import parsample as ps
-from parsample.run import sample as sampling
+from parsample.run import plan as sampling
 from parsample.run import disk as store
 from parsample.store import layout as store_layout
 sampling.SEGMENT, store.COMMIT_EVERY, store_layout.CHUNK_BYTES = 128, 0.0, 3 * 128 * 2 * 2 * 4

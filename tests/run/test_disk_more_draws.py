@@ -12,7 +12,8 @@ import pytest
 
 import parsample as ps
 from parsample.results.trace import as_datatree
-from parsample.run import sample as sampling
+from parsample.run import plan as sampling
+from parsample.run import segments
 from parsample.store import layout as store_layout
 from tests.stores import SETTINGS, TARGET, check_same, interrupted, shorten_segments, stop_at
 
@@ -95,7 +96,7 @@ def test_an_interrupt_on_the_way_to_more_draws(longer: Any, tmp_path: Path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampling.Run, "segment", stop)
+        patch.setattr(segments.Run, "segment", stop)
         with pytest.raises(KeyboardInterrupt):
             ps.resume(path, num_samples=MORE, progress=False)
     # Nothing was added, and nothing is lost.
@@ -112,7 +113,7 @@ def test_an_interrupt_on_the_way_to_more_draws(longer: Any, tmp_path: Path, monk
 CHILD = """
 import os, signal, sys
 from parsample import resume
-from parsample.run import sample as sampling
+from parsample.run import plan as sampling
 from parsample.run import disk as store
 from parsample.store import layout as store_layout
 sampling.SEGMENT, store.COMMIT_EVERY, store_layout.CHUNK_BYTES = 128, 0.0, 3 * 128 * 2 * 2 * 4

@@ -14,7 +14,7 @@ import pytest
 
 import parsample as ps
 from parsample.results.trace import as_datatree, build_trace
-from parsample.run import sample as sampling
+from parsample.run import plan as sampling
 from parsample.samplers import MALA
 from parsample.targets import GermanCredit, LogisticRegression, MultivariateNormal
 from tests.tolerances import CONVERGED, MIN_EFFECTIVE_SAMPLES, check_mean

@@ -6,8 +6,7 @@ import pytest
 
 import parsample as ps
 from parsample.run.disk import open_store
-from parsample.run.result import Memory
-from parsample.run.sink import Sink
+from parsample.run.sink import Memory, Sink
 
 
 def test_memory_and_disk_are_sinks(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from scipy import stats
 
 import parsample as ps
 from parsample.results.trace import as_datatree, posterior_dataset
-from parsample.run import sample as sampling
+from parsample.run import stages
 from parsample.targets import NumPyroModel
 from tests.tolerances import MIN_EFFECTIVE_SAMPLES, SAME_COMPUTATION, check_mean
 
@@ -195,7 +195,7 @@ def test_an_improper_prior_has_a_posterior_but_no_draws(monkeypatch: pytest.Monk
     data = np.array([1.0, 2.0, 6.0], np.float32)
     found = as_datatree(ps.sample(improper, data, compare=False, **SETTINGS))
     check(np.asarray(found["posterior"]["mean"], np.float64), 3.0)
-    monkeypatch.setattr(sampling, "adapt", lambda *_, **__: pytest.fail("warmed up"))
+    monkeypatch.setattr(stages, "adapt", lambda *_, **__: pytest.fail("warmed up"))
     with pytest.raises(ValueError, match="groups asks for the prior, but the prior of mean is improper and has no dra"):
         ps.sample(improper, data, groups=("prior",), compare=False, **SETTINGS)
 

@@ -7,7 +7,7 @@ import pytest
 
 import parsample as ps
 from parsample.results.trace import as_datatree
-from parsample.run import sample as sampling
+from parsample.run import stages
 from parsample.samplers import HMC, MALA, ULA
 from parsample.samplers.configured import Configured
 from parsample.warmup import tuning
@@ -55,7 +55,7 @@ def test_pilot_runs_choose_the_most_effective_draws_a_round(sampler: str, monkey
         found.append(tune_for_rounds(*given))
         return found[-1]
 
-    monkeypatch.setattr(sampling, "tune_for_rounds", keep)
+    monkeypatch.setattr(stages, "tune_for_rounds", keep)
     monkeypatch.setattr(tuning, "PILOT", 256)
     settings: dict[str, Any] = {"num_warmup": 400, "num_samples": 128, "num_chains": 2, "window": 128}
     trace = ps.sample("multivariate_normal", sampler, tune="rounds", compare=False, progress=False, **settings)

@@ -1,0 +1,81 @@
+"""What a run is asked for, checked before anything is spent, and how its chains are evaluated on this device."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from parsample.engine import methods, options
+from parsample.results.form import find_form
+from parsample.results.groups import EVALUATION, check_requests
+from parsample.run.checks import check_settings, check_transform
+from parsample.run.segments import Job
+from parsample.run.settings import Settings
+from parsample.run.until import check_until
+from parsample.samplers import find as find_sampler
+from parsample.samplers.base import BLOCK
+from parsample.samplers.chains import Plan
+from parsample.samplers.configured import Configured, check_steered
+from parsample.targets.base import Target
+from parsample.warmup.coordinates import plain
+from parsample.warmup.tuning import check_tune
+
+# Steps of a segment: what is on the device at a time, and how often the progress bar moves.
+SEGMENT = 1024
+# Window by device: on a CPU evaluations are what costs, and short windows waste fewest of them; on an accelerator
+# iterations are.
+WINDOW_CPU, WINDOW_ACCELERATOR = 16, 256
+# A chain whose window advances by fewer steps an iteration than this, on average, is left to the sequential loop.
+SLOWEST_ADVANCE = 1.5
+
+
+def check_job(target: Target, settings: Settings) -> Job:
+    """Check the settings, and work out how chains are evaluated.
+
+    Raises:
+        ValueError: an option is not what it should be.
+    """
+    settings = check_settings(settings)
+    check_requests(settings.groups, target)
+    make = Configured(find_sampler(settings.sampler), settings.sampler_options, settings.target_acceptance)
+    check_steered(settings.target_acceptance, settings.step_size, settings.num_warmup)
+    good = check_until(settings.until, settings.num_chains)
+    check_tune(settings.tune, make, settings.method)
+    if settings.transform is not None:
+        check_transform(settings.transform, target, settings.groups)
+    form = find_form(target, settings.groups, transform=settings.transform, dims=settings.dims, coords=settings.coords)
+    make(plain(target), settings.step_size or 0.1)  # refuses what no run could use, before warm-up
+    plan, warmup_plan = (
+        _plan(target, row, settings.window, settings.num_samples, settings.max_iterations, settings.atol, settings.rtol)
+        for row in (settings.method, settings.warmup_method)
+    )
+    plan = plan._replace(history=EVALUATION in settings.groups)
+    settings = dataclasses.replace(
+        settings, groups=tuple(settings.groups), atol=float(settings.atol), rtol=float(settings.rtol)
+    )
+    return Job(target, make, plan, settings, good, form, warmup_plan)
+
+
+def _plan(
+    target: Target,
+    method: str | methods.Method,
+    window: int | None,
+    num_samples: int,
+    max_iterations: int | None,
+    atol: float,
+    rtol: float,
+) -> Plan:
+    """Check the options of the evaluation, and fill in what depends on the device."""
+    # Segments of equal length in whole blocks of inputs: the last one may run too far, which is cheaper than compiling
+    # another program for it.
+    num_segments = -(-num_samples // SEGMENT)
+    steps = -(-num_samples // (num_segments * BLOCK)) * BLOCK
+    if window is None:
+        window = WINDOW_CPU if jax.default_backend() == "cpu" else WINDOW_ACCELERATOR
+    if max_iterations is None:
+        max_iterations = max(64, int(steps / SLOWEST_ADVANCE))
+    dtype = jnp.result_type(*jax.tree.leaves(target.position_template()))
+    chosen = methods.QuasiNewton() if isinstance(method, str) and method == "auto" else methods.find(method)
+    options.check_tolerances(atol, rtol, dtype, method=chosen)
+    checked = options.check(chosen, steps, window, max_iterations, False, 0.0, None, None, False)
+    return Plan(chosen, checked.window, steps, checked.max_iterations, atol, rtol)

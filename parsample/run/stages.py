@@ -1,0 +1,113 @@
+"""The stages of a run, whatever begins it: warm-up, then the chains; to its end or to an interrupt."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from parsample.run.checks import fingerprint
+from parsample.run.counts import Tally
+from parsample.run.interrupts import Interrupted, ignoring_interrupts, one_interrupt
+from parsample.run.progress import Event, reporting
+from parsample.run.result import Outcome
+from parsample.run.segments import Job, Run
+from parsample.run.sink import Sink, hand_over
+from parsample.warmup.adapt import Adaptation, adapt
+from parsample.warmup.coordinates import starts
+from parsample.warmup.starts import begin_at
+from parsample.warmup.tuning import tune_for_rounds
+
+
+@one_interrupt()
+def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> Any:
+    """Warm up and sample, from where what is kept ends.
+
+    Args:
+        job: what to do.
+        kept: where the draws go.
+        progress: as for `sample`.
+
+    Returns:
+        The trace; None if what is kept wants no draws.
+    """
+    target, plan, settings = job.target, job.plan, job.settings
+    num_warmup, num_chains = settings.num_warmup, settings.num_chains
+    key_start, key_warmup, key_chain = jax.random.split(jax.random.key(settings.seed), 3)
+    tally = kept.tally or Tally.begin(plan, num_chains)
+    found = kept.adaptation(target)
+    draws_left = max(0, settings.num_samples - tally.done) if kept.wants_draws else 0
+    totals = (0 if found else num_warmup, draws_left)
+    try:
+        # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
+        with jax.default_matmul_precision("highest"), reporting(progress, *totals) as report:
+            began = time.perf_counter()
+            kept.identify(lambda: fingerprint(target, starts(target, _keys(key_start, num_chains))))
+            if found:
+                adaptation, warmup_seconds = found
+            else:
+                report_steps = lambda steps: report("warm-up", steps)  # noqa: E731
+                adaptation = _warm_up(job, _keys(key_start, num_chains), key_warmup, report_steps)
+                warmup_seconds = time.perf_counter() - began
+            job = job._replace(make=job.make.chosen(adaptation.sampler_options))
+            if not kept.wants_draws:
+                kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
+                return None
+            run = Run(job.make, adaptation, _keys(key_chain, num_chains))
+            run.compile_seconds = tally.compile_seconds
+            if kept.tally is not None:
+                plan = tally.plan(plan)
+            elif isinstance(settings.method, str) and settings.method == "auto":
+                plan = run.choose(plan)
+                tally = Tally.begin(plan, num_chains)
+            kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
+            tally = run.all_segments(plan, tally, job, report, kept)
+        return kept.finish(tally)
+    except KeyboardInterrupt:
+        with ignoring_interrupts():
+            stop = _interrupted(kept)
+        raise stop from None
+    except Exception as error:
+        hand_over(error, kept)
+        raise
+
+
+def _interrupted(kept: Sink) -> Interrupted:
+    """Return the interrupt with the draws; an error on that way takes them along as well."""
+    try:
+        return kept.interrupted()
+    except Exception as error:
+        hand_over(error, kept)
+        raise
+
+
+def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callable[[int], None]) -> Adaptation:
+    """Warm up, and tune for the parallel evaluation if that is asked for."""
+    settings = job.settings
+    vectors, density = begin_at(job.target, start_keys, settings.start, settings.mass)
+    adaptation = adapt(
+        job.target,
+        job.make,
+        vectors,
+        _keys(rng_key, settings.num_chains),
+        settings.num_warmup,
+        step_size=settings.step_size,
+        mass=settings.mass,
+        plan=job.warmup_plan,
+        density=density,
+        keep_draws=settings.keep_warmup,
+        report=report,
+    )
+    if settings.tune is None:
+        return adaptation
+    make = job.make.chosen(adaptation.sampler_options)
+    tuned = tune_for_rounds(make, adaptation, _keys(jax.random.fold_in(rng_key, 1), settings.num_chains), job.plan)
+    return adaptation._replace(step_size=tuned.step_size, sampler_options=tuned.make.sampler_options, tuning=tuned.text)
+
+
+_fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
+
+
+def _keys(rng_key: jax.Array, num_chains: int) -> jax.Array:
+    return _fold_in(rng_key, jnp.arange(num_chains))
