@@ -31,7 +31,7 @@ EXAMPLES = {
     "sampler_options": "num_integration_steps=4",
     "until": "ess=400",
     "dims": "theta=school",
-    "coords": "school=['Choate','Deerfield']",
+    "coords": "place=['here','there']",
 }
 # What only Python can say: a function.
 NO_FLAG = ("transform",)
