@@ -17,7 +17,7 @@ from parsample.run.counts import Tally
 from parsample.run.draws import map_draws
 from parsample.run.segments import STATISTICS, Job
 from parsample.samplers.chains import Plan
-from parsample.warmup.adapt import Adaptation, covariance_steps
+from parsample.warmup.adapt import Adaptation
 from parsample.warmup.tuning import setting_words
 
 
@@ -98,7 +98,7 @@ class Outcome(NamedTuple):
         settings, make = self.job.settings, self.job.make
         if not settings.keep_warmup:
             return {}
-        found: dict[str, Any] = {"warmup_changes": json.dumps(covariance_steps(settings.num_warmup))}
+        found: dict[str, Any] = {"warmup_changes": json.dumps(self.adaptation.changes)}
         if make.target_acceptance is not None and not make.warm_up_by_mala:
             found["warmup_aim"] = make.target_acceptance
         return found

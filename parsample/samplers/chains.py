@@ -149,16 +149,24 @@ def run_segment(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) ->
     )
 
 
-def evaluate_chains(sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan) -> Evaluated:
-    """Evaluate every chain over the steps of a segment, arguments as for `run_segment`; leading axis `chain`."""
+def evaluate_chains(
+    sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan, step_sizes: Float[Array, " chain"] | None = None
+) -> Evaluated:
+    """Evaluate every chain over the steps of a segment, arguments as for `run_segment`; leading axis `chain`.
+
+    With `step_sizes` each chain has its own in the place of the sampler's.
+    """
     evaluate_chain = _loop if isinstance(plan.method, methods.Sequential) else _parallel
 
-    def chain(element: tuple[PyTree, PyTree]) -> Evaluated:
-        return evaluate_chain(sampler, *element, plan)
+    def chain(element: tuple[PyTree, PyTree, Array | None]) -> Evaluated:
+        states, inputs, step_size = element
+        own = sampler if step_size is None else eqx.tree_at(lambda row: row.step_size, sampler, step_size)
+        return evaluate_chain(own, states, inputs, plan)
 
     # On a CPU the steps of one window already fill the machine; one chain after the other, none waits for a slower one.
     one_by_one = jax.default_backend() == "cpu" and evaluate_chain is _parallel
-    return jax.lax.map(chain, (states, inputs)) if one_by_one else jax.vmap(chain)((states, inputs))
+    elements = states, inputs, step_sizes
+    return jax.lax.map(chain, elements) if one_by_one else jax.vmap(chain)(elements)
 
 
 def _details(state: Any, info: Any) -> tuple[Array, Array, dict[str, Array]]:

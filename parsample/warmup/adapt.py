@@ -18,29 +18,33 @@ from parsample.samplers.configured import Configured
 from parsample.samplers.mala import MALA
 from parsample.targets.base import Target
 from parsample.warmup.coordinates import Standardised, plain, to_standardised
+from parsample.warmup.descent import descend
 from parsample.warmup.scale import check_mass, standardise, trimmed, unscaled
+from parsample.warmup.step_size import DOUBLINGS, DualAveraging
 
 # Warm-up is counted in units of this fraction of its length; every segment is a whole number of units.
 UNITS = 80
-# Units of the segments after which the covariance is estimated anew; each is followed by `TUNING` units for the step
-# size. With `FIRST` units before them and what is left after them they make up the whole.
-COVARIANCE_SEGMENTS = (4, 8, 16, 28)
-FIRST, TUNING = 8, 2
-# The step size at which a sampler first chooses the options that depend on it: about that of a normal distribution.
+# Units of the segments in which chains find in, each with a step size of its own, before they share one.
+FINDING = (1, 1, 2, 4, 8)
+# Units of the segments that follow, with fixed parameters; each is followed by `TUNING` units for the step size. After
+# every segment of either kind the coordinates are estimated anew, from it alone: what a bad one said is soon forgotten.
+SEGMENTS = (8, 12, 24)
+TUNING = 2
+# The step size at which a sampler first chooses the options that depend on it, and where the search for it begins:
+# about that of a normal distribution.
 FIRST_STEP_SIZE = 0.5
 # Units more for the step size at which it chooses them again; it is tuned anew with these.
 CHOOSING = 4
+# A chain whose step size is this many halvings below that of most has its own.
+FAR = 2.5
+# How far the logarithm of a chain's own step size moves, from unit to unit, for a difference of 1 in its acceptance.
+GAIN = 2.0
 # Units of a part that is evaluated in parallel at a time; the segments above are whole numbers of such parts.
 STRETCH = 4
 # Statistics of the steps that are kept, as the samplers name them.
 KEPT = ("acceptance_rate", "is_divergent")
-# Step sizes stay within this many doublings and halvings of 1: where every proposal is accepted, whatever its length,
-# they would grow for ever.
-DOUBLINGS = 60
 # The loop; the window, the number of steps and the tolerances have no meaning for it.
 LOOP = Plan(methods.Sequential(), 1, 1, 1, 0.0, 0.0)
-# How strongly dual averaging is drawn to its centre (gamma in its source).
-SHRINKAGE = 0.1
 
 
 class Adaptation(NamedTuple):
@@ -53,6 +57,7 @@ class Adaptation(NamedTuple):
         draws: flat positions of all warm-up steps, shape (chain, steps, dim), empty unless they were asked for.
         stats: of all warm-up steps by name, each (chain, steps), empty unless they were asked for: `lp`,
             `acceptance_rate`, `step_size`, and `is_divergent` where the sampler has it.
+        changes: the steps after which the coordinates were estimated anew.
         sampler_options: those to sample with, where a sampler or tuning chose some; None for those that were given.
         tuning: what was traded, in words.
     """
@@ -62,62 +67,26 @@ class Adaptation(NamedTuple):
     last: Float[Array, "chain dim"]
     draws: Float[np.ndarray, "chain steps dim"]
     stats: dict[str, np.ndarray]
+    changes: tuple[int, ...] = ()
     sampler_options: dict[str, Any] | None = None
     tuning: str = "none"
 
 
-def covariance_steps(num_warmup: int) -> tuple[int, ...]:
-    """Return the steps of warm-up after which it estimates the covariance anew."""
-    unit = max(1, num_warmup // UNITS)
-    begin, found = FIRST * unit, []
-    for units in COVARIANCE_SEGMENTS:
-        # A segment of one draw tells nothing.
-        if num_warmup - begin > 1:
-            found.append(min(begin + units * unit, num_warmup))
-        begin += (units + TUNING) * unit
-    return tuple(found)
-
-
-class DualAveraging:
-    """Steer the logarithm of the step size so that the mean acceptance tends to a target.
-
-    Source: Hoffman & Gelman 2014, section 3.2; here an update sees the mean over a segment, so that the shrinkage of
-    0.05 is too little: iterates would swing between far too large and far too small steps.
-    """
-
-    def __init__(self, step_size: float, target_acceptance: float):
-        """Start from a step size; the iterates are drawn towards ten times that."""
-        self.target = target_acceptance
-        self.log_step = math.log(step_size)
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the past, and go on from the current step size."""
-        self.log_average = self.log_step
-        self.center, self.error, self.count = self.log_step + math.log(2), 0.0, 0
-
-    def update(self, acceptance: float) -> None:
-        """Take the mean acceptance of a segment into account."""
-        self.count += 1
-        weight = 1 / (self.count + 10)
-        self.error = (1 - weight) * self.error + weight * (self.target - acceptance)
-        log_step = self.center - math.sqrt(self.count) / SHRINKAGE * self.error
-        self.log_step = max(-DOUBLINGS * math.log(2), min(log_step, DOUBLINGS * math.log(2)))
-        share = self.count**-0.75
-        self.log_average = share * self.log_step + (1 - share) * self.log_average
-
-
 @eqx.filter_jit
 def _run_part(
-    sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan
-) -> tuple[PyTree, Float[Array, "chain steps dim"], dict[str, Array]]:
-    """Return the unknowns at the end of some steps; flat positions after every step, and statistics of each."""
+    sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan, step_sizes: Float[Array, " chain"]
+) -> tuple[PyTree, Float[Array, "chain steps dim"], Float[Array, "chain steps dim"], dict[str, Array]]:
+    """Return the unknowns at the end of some steps; flat positions after each, gradients there, and statistics."""
     density: Any = sampler.logdensity_fn
-    found = evaluate_chains(sampler, states, inputs, plan)
+    found = evaluate_chains(sampler, states, inputs, plan, step_sizes)
     position, lp, info = found.details
     stats = {"lp": lp} | {name: info[name] for name in KEPT if name in info}
     last = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
-    return last, jax.vmap(jax.vmap(density.vector))(position), stats
+    vectors = jax.vmap(jax.vmap(density.vector))(position)
+    slope = jax.grad(lambda vector: density.target.logdensity(density.unravel(vector)))
+    # A step of all chains at a time, as the loop has it.
+    gradients = jax.lax.map(slope, vectors.reshape(-1, vectors.shape[-1]), batch_size=len(vectors))
+    return last, vectors, gradients.reshape(vectors.shape), stats
 
 
 def adapt(
@@ -136,11 +105,14 @@ def adapt(
 ) -> Adaptation:
     """Adapt step size and covariance to the posterior, and what a sampler derives from the step size.
 
-    Segments with fixed parameters follow each other: some short ones for the step size; then segments of doubling
-    length, after each of which the covariance is estimated from the draws of all chains in it and the step size tuned
-    again; the rest tunes the step size, for a sampler that chooses options by it (`Sampler.options_at`) also with
-    these. Inside a segment the kernel is fixed, so it can be evaluated in parallel like any chain, and is the same
-    chain whatever the method.
+    First chains come down from where the density is absurdly small (`descent.descend`). Then segments follow each
+    other. In the first ones every chain has a step size of its own, which follows its acceptance, and the scale of the
+    coordinates is estimated anew after one, two, four, eight and sixteen units. Three longer ones have fixed
+    parameters and one step size for all chains but those that need a far smaller one; after each the covariance is
+    estimated from its draws and gradients (`scale.standardise`), with a structure that the draws themselves bear out,
+    and the step size tuned again. An estimate rests on one segment, so that the next undoes a bad one. The rest tunes
+    the step size, for a sampler that chooses options by it (`Sampler.options_at`) also with these. Inside a segment
+    the kernel is fixed, so it can be evaluated in parallel like any chain, and is the same chain whatever the method.
 
     Args:
         target: to sample.
@@ -155,59 +127,61 @@ def adapt(
         step_size: fixed by the user, dimensionless, in the standardised coordinates; None to adapt it, and to let
             the sampler choose the options that follow from it.
         mass: the structure of the covariance, one of `scale.MASSES`: "dense", "diagonal", "low_rank" (a diagonal and
-            the directions that are far from it), or "auto": dense up to 100 dimensions, low rank above.
+            the directions that are far from it), or "auto": what the draws bear out, of the diagonal and, up to 100
+            dimensions, dense ones, above them those of low rank.
         plan: how segments are evaluated: method, window and tolerances; None for the sequential loop.
-        density: coordinates to begin in; None for the target's own.
+        density: coordinates to begin in, which are trusted; None to find them from the target's own.
         keep_draws: return the positions and the statistics of every step.
         report: called with the number of steps of each part as it ends.
 
     Raises:
         ValueError: an unknown structure.
 
-    Cost: the gradients of a step of the sampler, or of MALA's, a step, a chain, in sequence; by a parallel method what
-        that costs, a few dozen steps at a time.
+    Cost: the gradients of a step of the sampler, or of MALA's, and one, a step, a chain, in sequence; by a parallel
+        method what that costs, a few dozen steps at a time. The searches for a step size, two or three units each, come
+        to about a third more; the way down to 20 to 300 gradients.
 
-    Source: Stan's windowed adaptation (Stan reference manual, "HMC algorithm parameters"); here chains share what they
-    learn, parameters change only between segments, and the covariance is regularised without a unit. The acceptance
-    that steers the step size is the harmonic mean over the chains, as in Hoffman, Radul & Sountsov 2021 ("An adaptive
-    MCMC scheme for setting trajectory lengths in Hamiltonian Monte Carlo"), there of every step: a chain that is stuck
-    counts for more than its share, and gets the smaller steps by which it leaves.
+    Source: Stan's windowed adaptation (Stan reference manual, "HMC algorithm parameters") and nutpie's, from gradients
+    (Seyboldt, Carlson & Carpenter 2026); here chains share what they learn, and parameters change only between
+    segments. The acceptance that steers the step size is the harmonic mean over the chains, as in Hoffman, Radul &
+    Sountsov 2021 ("An adaptive MCMC scheme for setting trajectory lengths in Hamiltonian Monte Carlo"), there of every
+    step: a chain that is stuck counts for more than its share, and gets the smaller steps by which it leaves.
     """
     make = sampler if isinstance(sampler, Configured) else Configured(sampler)
     check_mass(mass)
     if num_warmup == 0:
         empty = np.empty((len(vectors), 0, vectors.shape[1]))
         return Adaptation(plain(target) if density is None else density, step_size or 0.1, vectors, empty, {})
-    density = unscaled(plain(target), mass) if density is None else density
     adjusts = make.target_acceptance is not None
     warms_itself = adjusts and not make.warm_up_by_mala
     chooses = warms_itself and step_size is None
     warmer = make if warms_itself else Configured(MALA)
     if chooses:
         warmer = make.chosen(make.options_at(FIRST_STEP_SIZE))
-    run = _Warmup(warmer, density, vectors, rng_keys, num_warmup, LOOP if plan is None else plan, report)
-    run.find_step_size()
-    run.tune(FIRST)
-    for units in COVARIANCE_SEGMENTS:
-        draws = run.segment(units)
-        if draws.shape[1] > 1:
-            run.density = standardise(density, draws.reshape(-1, draws.shape[-1]), mass)
-            run.find_step_size()
+    first = unscaled(plain(target), mass) if density is None else density
+    run = _Warmup(warmer, first, vectors, rng_keys, num_warmup, LOOP if plan is None else plan, report)
+    run.find_in(is_known=density is not None)
+    for units in SEGMENTS:
+        draws, gradients = run.segment(units)
+        run.estimate(draws[run.shares], gradients[run.shares], mass)
+        run.find_step_size()
+        run.tune(TUNING)
+        if chooses and units == SEGMENTS[-2]:
+            run.choose_options(make)
         if not keep_draws:
             run.kept.clear()
-        run.tune(TUNING)
     chosen = run.choose_options(make) if chooses else None
     if adjusts and not warms_itself:
         run.begin(make)
         run.find_step_size()
     while run.done < num_warmup:
         run.tune(1)
-    found = run.step_size
+    tuned = run.step_size
     if not adjusts:
         share, power, power_of_dim = make.beside_mala
-        found = share * found**power * vectors.shape[1] ** power_of_dim
+        tuned = share * tuned**power * vectors.shape[1] ** power_of_dim
     kept, stats = run.history() if keep_draws else (np.empty((len(vectors), 0, vectors.shape[1])), {})
-    return Adaptation(trimmed(run.density), step_size or found, run.vectors, kept, stats, chosen)
+    return Adaptation(trimmed(run.density), step_size or tuned, run.vectors, kept, stats, tuple(run.changes), chosen)
 
 
 class _Warmup:
@@ -231,7 +205,10 @@ class _Warmup:
         is_loop = isinstance(plan.method, methods.Sequential)
         self.plan, self.part = plan, self.unit if is_loop else STRETCH * self.unit
         self.kept: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
-        self.averaging = DualAveraging(1.0, 0.0)
+        self.averaging = DualAveraging(FIRST_STEP_SIZE, 0.0)
+        self.log_steps = np.full(len(vectors), math.log(FIRST_STEP_SIZE))
+        self.shares = np.ones(len(vectors), bool)
+        self.changes: list[int] = []
         self.begin(make)
 
     def begin(self, make: Configured) -> None:
@@ -242,52 +219,90 @@ class _Warmup:
         self.has_step_size = first.has_step_size
         self.inputs = draw(first, self.rng_keys, self.vectors, 0, self.num_warmup + self.unit)
 
-    def start(self, step_size: float, step: int) -> tuple[Sampler, PyTree]:
-        """Return the sampler with a step size, and its unknowns where the chains stand.
+    def start(self, step: int) -> tuple[Sampler, PyTree]:
+        """Return the sampler, and its unknowns where the chains stand.
 
         Only positions go on from segment to segment; what else is unknown is drawn anew.
         """
-        sampler = self.make(self.density, jnp.asarray(step_size, self.vectors.dtype))
+        sampler = self.make(self.density, jnp.ones((), self.vectors.dtype))
         return sampler, begin(sampler, to_standardised(self.density, self.vectors), start_keys(self.rng_keys, step))
 
     def run(
-        self, sampler: Sampler, states: PyTree, start: int, steps: int
-    ) -> tuple[PyTree, Float[np.ndarray, "chain steps dim"], dict[str, np.ndarray]]:
-        """Run `steps` steps with the inputs of those from `start` on: the unknowns at their end, draws and statistics.
+        self, sampler: Sampler, states: PyTree, log_steps: Float[np.ndarray, " chain"], start: int, steps: int
+    ) -> tuple[PyTree, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Run `steps` steps with the inputs of those from `start` on, and step sizes of which the logarithms are given.
 
-        Of the last steps, which may be cut short, the unknowns are those of what was cut: nothing goes on from there.
+        Returns the unknowns at their end, draws and gradients, each (chain, steps, dim), and statistics. Of the last
+        steps, which may be cut short, the unknowns are those of what was cut: nothing goes on from there.
         """
         # What is left at the end is the beginning of a whole unit: it needs no program of its own.
         size = max(steps, self.unit)
         inputs = jax.tree.map(lambda leaf: leaf[:, start : start + size], self.inputs)
         plan = self.plan._replace(steps=size, window=min(self.plan.window, size), max_iterations=max(64, size // 2))
-        states, *found = _run_part(sampler, states, inputs, plan)
-        draws, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], found)
-        return states, draws, stats
+        step_sizes = jnp.asarray(np.exp(log_steps), self.vectors.dtype)
+        states, *found = _run_part(sampler, states, inputs, plan, step_sizes)
+        draws, gradients, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], found)
+        return states, draws, gradients, stats
 
-    def segment(self, units: int) -> Float[np.ndarray, "chain steps dim"]:
-        """Run a segment with fixed parameters, in parts of equal length so that few programs have to be compiled.
+    def segment(self, units: int, shared: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Run a segment with fixed parameters, and return its draws and gradients, each (chain, steps, dim).
 
-        What is put together is put together on the host, where nothing has to be compiled for it.
+        It is run in parts of equal length so that few programs have to be compiled. What is put together is put
+        together on the host, where nothing has to be compiled for it.
         """
-        draws, accepted = [np.asarray(self.vectors)[:, None][:, :0]], np.zeros(len(self.vectors))
+        empty = np.asarray(self.vectors)[:, None][:, :0]
+        draws, gradients, accepted = [empty], [empty], np.zeros(len(self.vectors))
         first, end = self.done, min(self.done + units * self.unit, self.num_warmup)
-        step_size = math.exp(self.averaging.log_step)
+        log_steps = np.where(shared & self.shares, self.averaging.log_step, self.log_steps)
         if first < end:
-            sampler, states = self.start(step_size, first)
+            sampler, states = self.start(first)
         while self.done < end:
             steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
-            states, found, stats = self.run(sampler, states, self.done, steps)
-            draws.append(found)
+            states, moved, slopes, stats = self.run(sampler, states, log_steps, self.done, steps)
+            draws.append(moved)
+            gradients.append(slopes)
             accepted += stats["acceptance_rate"].mean(1) * steps
-            self.kept.append((found, stats | {"step_size": np.full_like(stats["lp"], step_size)}))
+            step_sizes = np.broadcast_to(np.exp(log_steps)[:, None], stats["lp"].shape)
+            self.kept.append((moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
             self.done += steps
             self.report(steps)
-        if draws[-1].shape[1]:
+        if first < end:
             self.vectors = jnp.asarray(draws[-1][:, -1])
-        if first < end and self.has_step_size:
-            self.averaging.update(_over_chains(accepted / (end - first)))
-        return np.concatenate(draws, 1)
+            if self.has_step_size:
+                self.learn(accepted / (end - first), shared)
+        return np.concatenate(draws, 1), np.concatenate(gradients, 1)
+
+    def learn(self, acceptance: Float[np.ndarray, " chain"], shared: bool) -> None:
+        """Take the mean acceptance of a segment into account."""
+        moved = self.log_steps + GAIN * (acceptance - self.averaging.target)
+        self.log_steps = np.clip(moved, -DOUBLINGS * math.log(2), DOUBLINGS * math.log(2))
+        if shared:
+            self.averaging.update(_over_chains(acceptance[self.shares]))
+
+    def find_in(self, is_known: bool) -> None:
+        """Run chains from where they start to where they belong, each with a step size that follows its acceptance.
+
+        Unless the coordinates are known, the scale is taken from the way down, and then from segments of doubling
+        length.
+        """
+        if not is_known:
+            found = descend(self.density, self.vectors)
+            self.vectors = found.vectors
+            self.estimate(np.asarray(found.path), np.asarray(found.gradients), "diagonal")
+        for units in FINDING:
+            self.find_step_size()
+            parts = [self.segment(1, shared=False) for _ in range(units)]
+            draws, gradients = (np.concatenate(part, 1) for part in zip(*parts, strict=True))
+            if not is_known:
+                self.estimate(draws, gradients, "diagonal")
+        self.find_step_size()
+
+    def estimate(self, draws: np.ndarray, gradients: np.ndarray, mass: str) -> None:
+        """Go on in coordinates in which the draws of a segment have unit scale."""
+        # One draw tells nothing.
+        if draws.shape[1] > 1:
+            self.density = standardise(self.density, draws, gradients, mass)
+            self.changes += [self.done] if self.done else []
 
     @property
     def step_size(self) -> float:
@@ -310,19 +325,28 @@ class _Warmup:
         return chosen
 
     def find_step_size(self) -> None:
-        """Double or halve the step size until the acceptance of a unit crosses the target; go on from there."""
+        """Double or halve the step size of each chain until its acceptance of a unit crosses the target.
+
+        They then share what most of them found, but for a chain that needs a far smaller one: it is in a place of
+        another scale, and keeps its own until it leaves.
+        """
         if not self.has_step_size:
             return
-        step_size, direction = 1.0, 0
         start = min(self.done, self.num_warmup - self.unit)
+        sampler, states = self.start(start)
+        log_steps = np.full(len(self.vectors), math.log(FIRST_STEP_SIZE))
+        direction, looking = np.zeros(len(log_steps)), np.ones(len(log_steps), bool)
         for _ in range(DOUBLINGS):
-            _, _, stats = self.run(*self.start(step_size, start), start, self.unit)
-            wanted = 1 if _over_chains(stats["acceptance_rate"].mean(1)) > self.averaging.target else -1
-            if direction not in (0, wanted):
-                break
+            acceptance = self.run(sampler, states, log_steps, start, self.unit)[3]["acceptance_rate"].mean(1)
+            wanted = np.where(acceptance > self.averaging.target, 1, -1)
+            looking &= (direction == 0) | (direction == wanted)
             direction = wanted
-            step_size *= 2.0**direction
-        self.averaging.log_step = math.log(step_size)
+            if not looking.any():
+                break
+            log_steps = log_steps + looking * wanted * math.log(2)
+        self.log_steps = log_steps
+        self.shares = log_steps >= np.median(log_steps) - FAR * math.log(2)
+        self.averaging.log_step = float(np.mean(log_steps[self.shares]))
         self.averaging.restart()
 
     def history(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -1,21 +1,19 @@
-"""The scale of a posterior, estimated from draws: the root that standardised coordinates are made with.
+"""The scale of a posterior, estimated from draws and gradients: the root that standardised coordinates are made with.
 
-Three structures: "diagonal"; "dense", which up to 100 dimensions is the default; and "low_rank", a diagonal and the
-directions along which the posterior is far from it, which is the default above.
+Three structures: "diagonal"; "dense"; and "low_rank", a diagonal and the directions along which the posterior is far
+from it. By default the draws say whether more than the diagonal is worth it.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from parsample.engine.names import unknown
-from parsample.samplers.base import BLOCK
 from parsample.warmup.coordinates import LARGEST_DENSE, Standardised, StandardNormal
+from parsample.warmup.covariance import ESTIMATES, choose, scale_of_coordinates, typical, worth_of_draws
 from parsample.warmup.low_rank import LowRank
 
 MASSES = ("auto", "diagonal", "low_rank", "dense")
@@ -23,8 +21,6 @@ MASSES = ("auto", "diagonal", "low_rank", "dense")
 CUTOFF = 2.0
 # The most directions that are stretched, and the most that are looked at.
 RANK, SUBSPACE = 256, 512
-# The most draws at which gradients are taken for them.
-ROWS = 2048
 
 
 def check_mass(mass: Any) -> None:
@@ -52,31 +48,75 @@ def unscaled(density: Standardised, mass: str) -> Standardised:
 
 
 def standardise(
-    density: Standardised, draws: Float[Array | np.ndarray, "draws dim"], mass: str = "auto"
+    density: Standardised,
+    draws: Float[np.ndarray, "chain draws dim"],
+    gradients: Float[np.ndarray, "chain draws dim"],
+    mass: str = "auto",
 ) -> Standardised:
     """Return the coordinates in which these draws have unit scale.
 
     Args:
-        density: any coordinates of the target.
-        draws: flat positions.
-        mass: the structure of the root, one of `MASSES`; "auto" is "dense" up to 100 dimensions and "low_rank" above.
+        density: the coordinates so far. The new root has the form of theirs, which `unscaled` makes; a coordinate of
+            which the draws tell nothing keeps its scale.
+        draws: flat positions of a segment.
+        gradients: of the log density there; draws at which they are not finite are left out.
+        mass: the structure of the estimate, one of `MASSES`; "auto" is a choice between the diagonal and, up to 100
+            dimensions, dense ones, above them those of low rank.
 
-    Cost: on the host, in double precision, O(draws dim^2) where it is dense; "low_rank" takes a gradient at each of at
-        most 2,048 draws, and O(min(dim, 512)^3).
-
-    Source: Stan's regularisation (Stan reference manual, "HMC algorithm parameters"), which adds 0.001 with the weight
-    of five draws, and so takes a posterior of a much smaller scale for a wide one; here it is 0.001 of each variance.
-    For "low_rank" see `_low_rank_root`.
+    Cost: on the host, in double precision, O(draws dim^2 + dim^3), where at most 512 directions are looked at; see
+        `covariance.choose`.
     """
-    chosen, dtype = _structure(mass, draws.shape[1]), draws.dtype
-    if chosen == "low_rank":
-        kept = draws[:: -(-len(draws) // ROWS)]
-        found = _low_rank_root(np.asarray(kept, float), np.asarray(_gradients(density, jnp.asarray(kept)), float))
-    else:
-        found = _root_of_draws(np.asarray(draws, float), chosen == "dense", float(jnp.finfo(dtype).eps))
-    center, *parts = (jnp.asarray(part, dtype) for part in found)
-    root: Any = LowRank(*parts) if chosen == "low_rank" else parts[0]
-    return Standardised(density.target, center, root, density.unravel, StandardNormal())
+    draws, gradients = np.asarray(draws, float), np.asarray(gradients, float)
+    known = np.isfinite(gradients).all(-1)
+    scale = scale_of_coordinates(draws, np.where(known[..., None], gradients, np.nan))
+    scale = np.where(np.isfinite(scale), scale, scale_of(density))
+    center = draws.mean((0, 1))
+    known[known] = typical((gradients * scale)[known])
+    rows, pulls = ((draws - center) / scale)[known], (gradients * scale)[known]
+    rank = density.root.stretch.size if isinstance(density.root, LowRank) else 0
+    if mass == "diagonal" or len(rows) < 2:
+        return _with_root(density, center, scale)
+    basis = _leading(rows, pulls) if rank else np.eye(draws.shape[-1])
+    is_first = np.broadcast_to(np.arange(draws.shape[1]) < draws.shape[1] // 2, known.shape)[known]
+
+    def finish(matrix: np.ndarray) -> np.ndarray:
+        if not rank:
+            return matrix
+        directions, stretch = _stretched(matrix, np.eye(len(matrix)), rank)
+        return np.eye(len(matrix)) + directions * (stretch**2 - 1) @ directions.T
+
+    names = tuple(ESTIMATES) if mass == "auto" else tuple(ESTIMATES)[1:]
+    matrix = choose(rows @ basis, pulls @ basis, is_first, worth_of_draws(draws), names, finish)[1]
+    return _with_root(density, center, scale, matrix, basis)
+
+
+def scale_of(density: Standardised) -> Float[np.ndarray, " dim"]:
+    """Return the scale of every coordinate: the standard deviation that it has where the coordinates fit."""
+    root = density.root
+    matrix = np.asarray(root.dense() if isinstance(root, LowRank) else root, float)
+    return np.abs(matrix) if matrix.ndim == 1 else np.linalg.norm(matrix, axis=1)
+
+
+def _with_root(
+    density: Standardised,
+    center: np.ndarray,
+    scale: Float[np.ndarray, " dim"],
+    matrix: Float[np.ndarray, "directions directions"] | None = None,
+    basis: Float[np.ndarray, "dim directions"] | None = None,
+) -> Standardised:
+    """Return coordinates of this center, scale, and covariance along a basis; the root has the form of `density`'s."""
+    dim, dtype = len(scale), density.center.dtype
+    root: Any = scale
+    if isinstance(density.root, LowRank):
+        rank = density.root.stretch.size
+        parts = (np.eye(dim, rank), np.ones(rank))
+        if matrix is not None and basis is not None:
+            parts = _stretched(matrix, basis, rank)
+        root = LowRank(*(jnp.asarray(part, dtype) for part in (scale, *parts)))
+    elif density.root.ndim == 2:
+        root = np.diag(scale) if matrix is None else scale[:, None] * np.linalg.cholesky(matrix)
+    root = root if isinstance(root, LowRank) else jnp.asarray(root, dtype)
+    return Standardised(density.target, jnp.asarray(center, dtype), root, density.unravel, StandardNormal())
 
 
 def with_covariance(density: Standardised, center: Float[Array, " dim"], covariance: np.ndarray) -> Standardised:
@@ -84,13 +124,8 @@ def with_covariance(density: Standardised, center: Float[Array, " dim"], covaria
 
     Of a covariance that the structure cannot hold the diagonal and the directions farthest from it are kept.
     """
-    dtype, scale = density.center.dtype, np.sqrt(np.diagonal(covariance))
-    if isinstance(density.root, LowRank):
-        parts = scale, *_stretched(covariance / np.outer(scale, scale), np.eye(len(scale)), density.root.stretch.size)
-        root: Any = LowRank(*(jnp.asarray(part, dtype) for part in parts))
-    else:
-        root = jnp.asarray(scale if density.root.ndim == 1 else np.linalg.cholesky(covariance), dtype)
-    return Standardised(density.target, jnp.asarray(center, dtype), root, density.unravel, StandardNormal())
+    scale = np.sqrt(np.diagonal(covariance))
+    return _with_root(density, np.asarray(center), scale, covariance / np.outer(scale, scale), np.eye(len(scale)))
 
 
 def trimmed(density: Standardised) -> Standardised:
@@ -113,70 +148,6 @@ def _structure(mass: str, dim: int) -> str:
     return "dense" if dim <= LARGEST_DENSE else "low_rank"
 
 
-def _root_of_draws(draws: Float[np.ndarray, "draws dim"], dense: bool, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean, and the root of the regularised covariance; `eps` is the rounding error of a position."""
-    num_draws = len(draws)
-    weight = num_draws / (num_draws + 5)
-    center = draws.mean(0)
-    centred = draws - center
-    # Chains that all stand still have no variance: then the rounding errors of a position are the scale.
-    smallest = (eps * (1 + np.abs(center))) ** 2
-    variances = centred.var(0, ddof=1) + smallest
-    floor = 1e-3 * (1 - weight) * variances
-    if not dense:
-        return center, np.sqrt(weight * variances + floor)
-    covariance = weight * (centred.T @ centred) / (num_draws - 1) + np.diag(floor + smallest)
-    try:
-        return center, np.linalg.cholesky(covariance)
-    except np.linalg.LinAlgError:
-        # Chains that have hardly moved can leave a covariance that is singular to working precision.
-        return center, np.diag(np.sqrt(np.diagonal(covariance)))
-
-
-@eqx.filter_jit
-def _gradients(density: Standardised, draws: Float[Array, "draws dim"]) -> Float[Array, "draws dim"]:
-    """Return the gradient of the log density at flat positions, a block at a time."""
-    gradient: Callable = jax.grad(lambda vector: density.target.logdensity(density.unravel(vector)))
-    return jax.lax.map(gradient, draws, batch_size=min(BLOCK, len(draws)))
-
-
-def _low_rank_root(draws: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return the mean of draws, and the parts of a root from their covariance X and that of their gradients, G.
-
-    1. The scale of a coordinate is that for which the draws and the gradients vary alike: sd(x) / sd(g), squared units.
-    2. In these coordinates the matrix M with M G M = X is the geometric mean of X and G^-1. For a normal distribution M
-       is its covariance, exactly, wherever the draws lie, as soon as they span the space: g = -C^-1 (x - m) gives
-       G = C^-1 X C^-1. So it does not wait until the chains have mixed.
-    3. Its eigenvectors of eigenvalues beyond `CUTOFF` are stretched.
-
-    X and G each have a little of the identity added, the more, the fewer draws there are for a dimension, so that M is
-    the identity where nothing is known. Above `SUBSPACE` dimensions this is done in the space of the leading
-    eigenvectors of X and of G.
-
-    Source: nutpie's low-rank adaptation (Seyboldt, Carlson & Carpenter 2026, "Preconditioning Hamiltonian Monte Carlo
-    by minimizing Fisher divergence"). Here draws and gradients come from all chains and only between segments, what is
-    added depends on the number of draws, and the rank has a bound.
-    """
-    known = np.isfinite(gradients).all(1)
-    center = draws.mean(0)
-    draws, gradients = draws - center, (gradients - gradients[known].mean(0) if known.any() else gradients)[known]
-    dim = draws.shape[1]
-    eps = float(np.finfo(np.float32).eps)
-    spread = draws.std(0) + eps * (1 + np.abs(center))
-    slope = gradients.std(0) if len(gradients) > 1 else np.zeros(dim)
-    scale = np.where(slope > 0, np.sqrt(spread / np.where(slope > 0, slope, 1)), spread)
-    rank = min(dim, RANK)
-    directions, stretch = np.eye(dim, rank), np.ones(rank)
-    if len(gradients) > 1:
-        rows, pulls = draws[known] / scale, gradients * scale
-        basis = _leading(rows, pulls)
-        added = max(0.1 * min(1.0, dim / len(rows)) ** 4, 1e-6) * np.eye(basis.shape[1])
-        spans = [part @ basis for part in (rows, pulls)]
-        of_draws, of_gradients = (part.T @ part / (len(part) - 1) + added for part in spans)
-        directions, stretch = _stretched(_geometric_mean(of_draws, of_gradients), basis, rank)
-    return center, scale, directions, stretch
-
-
 def _leading(rows: np.ndarray, pulls: np.ndarray) -> np.ndarray:
     """Return orthonormal columns that span what is looked at: everything, or the leading eigenvectors of both."""
     dim = rows.shape[1]
@@ -184,18 +155,6 @@ def _leading(rows: np.ndarray, pulls: np.ndarray) -> np.ndarray:
         return np.eye(dim)
     leading = [np.linalg.svd(part, full_matrices=False)[2][: SUBSPACE // 2] for part in (rows, pulls)]
     return np.linalg.qr(np.concatenate(leading).T)[0]
-
-
-def _geometric_mean(of_draws: np.ndarray, of_gradients: np.ndarray) -> np.ndarray:
-    """Return the positive definite M with M G M = X."""
-
-    def power(matrix: np.ndarray, exponent: float) -> np.ndarray:
-        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-        return vectors * np.maximum(values, np.finfo(float).tiny) ** exponent @ vectors.T
-
-    root, inverse = power(of_gradients, 0.5), power(of_gradients, -0.5)
-    found = inverse @ power(root @ of_draws @ root, 0.5) @ inverse
-    return (found + found.T) / 2
 
 
 def _stretched(matrix: np.ndarray, basis: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:

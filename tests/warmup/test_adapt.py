@@ -4,23 +4,24 @@ import functools
 import math
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from parsample.engine import methods
-from parsample.results.trace import build_trace, import_arviz, posterior_dataset
 from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, ULA, Sampler
 from parsample.samplers.chains import Plan, draw, run_segment
 from parsample.targets import EightSchools, MultivariateNormal, Target
 from parsample.targets.density import LogDensity
 from parsample.warmup import adapt as warmup
 from parsample.warmup import scale
-from parsample.warmup.adapt import Adaptation, DualAveraging, adapt
-from parsample.warmup.coordinates import LARGEST_DENSE, plain, starts, to_standardised
+from parsample.warmup.adapt import Adaptation, adapt
+from parsample.warmup.coordinates import LARGEST_DENSE, starts, to_standardised
 from parsample.warmup.low_rank import LowRank
-from tests.tolerances import CONVERGED, MIN_EFFECTIVE_SAMPLES, SAME_COMPUTATION, STATISTICAL
+from parsample.warmup.step_size import DualAveraging
+from tests.tolerances import CONVERGED
 from tests.warmup.test_coordinates import matrix_of
 
 DIM = 10
@@ -72,29 +73,8 @@ def test_the_coordinates_have_unit_scale(name: str) -> None:
     root = np.asarray(matrix_of(found.density.root), np.float64)
     assert np.array_equal(root, np.tril(root))
     inside = np.linalg.solve(root, np.linalg.solve(root, COVARIANCES[name]).T)
-    unit = 4000 // warmup.UNITS
-    start = sum(warmup.COVARIANCE_SEGMENTS[:-1]) + warmup.FIRST + 3 * warmup.TUNING
-    last = found.draws[:, start * unit : (start + warmup.COVARIANCE_SEGMENTS[-1]) * unit]
-    center = last.reshape(-1, DIM).mean(0)
-    SAME_COMPUTATION.check(np.asarray(found.density.center) / math.sqrt(30), center / math.sqrt(30))
-    whitened = np.linalg.solve(root, (last - center).reshape(-1, DIM).T).T.reshape(last.shape)
-    squares = build_trace({"posterior": {"squares": whitened**2}})
-    effective = float(import_arviz().ess(posterior_dataset(squares))["squares"].min())
-    assert effective > MIN_EFFECTIVE_SAMPLES
-    np.testing.assert_allclose(np.diag(inside), 1, atol=STATISTICAL * math.sqrt(2 / effective))
-    np.testing.assert_allclose(inside - np.diag(np.diag(inside)), 0, atol=STATISTICAL / math.sqrt(effective))
-
-
-def test_the_root_is_that_of_the_regularised_covariance_of_the_draws() -> None:
-    _, found = adapted("ill-conditioned")
-    unit = 4000 // warmup.UNITS
-    start = (8 + 4 + 2 + 8 + 2 + 16 + 2) * unit
-    draws = found.draws[:, start : start + 28 * unit].reshape(-1, DIM).astype(np.float64)
-    n = len(draws)
-    covariance = np.cov(draws.T)
-    expected = n / (n + 5) * covariance + 1e-3 * 5 / (n + 5) * np.diag(np.diag(covariance))
-    root = np.asarray(matrix_of(found.density.root), np.float64)
-    np.testing.assert_allclose(root @ root.T, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    values = np.linalg.eigvalsh((inside + inside.T) / 2)
+    assert 0.7 < values[0] < values[-1] < 1.4
 
 
 @pytest.mark.parametrize("num_warmup", [1, 7, 100, 1003])
@@ -211,23 +191,6 @@ def test_above_a_hundred_dimensions_a_target_without_correlation_has_a_diagonal_
     assert np.median(sd[1::2]) > 0.5
 
 
-@pytest.mark.parametrize("num_draws", [5, 400])
-def test_the_unit_of_a_coordinate_does_not_matter(num_draws: int) -> None:
-    draws = np.random.default_rng(0).normal(size=(num_draws, DIM)) @ np.tril(np.ones((DIM, DIM)))
-    units = 10.0 ** np.arange(-4, DIM - 4)
-    own = plain(MultivariateNormal(covariance=np.eye(DIM)))
-    root, other = (matrix_of(scale.standardise(own, jnp.asarray(x, jnp.float32)).root) for x in (draws, draws * units))
-    np.testing.assert_allclose(other, units[:, None] * root, rtol=2e-3, atol=2e-4 * units.min())
-
-
-def test_chains_that_never_move_leave_a_root_that_can_be_inverted() -> None:
-    draws = jnp.ones((40, 3))
-    density = scale.standardise(plain(MultivariateNormal(covariance=np.eye(3))), draws)
-    # The scale of rounding: one unit in the last place of 1 + |position|.
-    np.testing.assert_allclose(matrix_of(density.root), 2 * np.finfo(np.float32).eps * np.eye(3), rtol=0.01)
-    np.testing.assert_array_equal(density.center, np.ones(3))
-
-
 def test_without_a_gradient_mala_finds_the_scale_and_the_sampler_its_own_step_size() -> None:
     target = MultivariateNormal(covariance=COVARIANCES["ill-conditioned"])
     found = run(target, 4000, RWM, keep_draws=True)
@@ -245,16 +208,6 @@ def test_without_a_gradient_mala_finds_the_scale_and_the_sampler_its_own_step_si
 def test_where_every_proposal_is_accepted_the_step_size_stays_a_number(num_warmup: int) -> None:
     found = run(MultivariateNormal(covariance=np.eye(2)), num_warmup, PCN)
     assert np.float32(1e-3) < np.float32(found.step_size) < np.float32(np.inf)
-
-
-def test_draws_on_a_line_leave_a_root_that_can_be_inverted() -> None:
-    along = np.linspace(-300, 300, 40)[:, None] * np.array([1.0, -2.0, 0.5])
-    own = plain(MultivariateNormal(covariance=np.eye(3)))
-    root = matrix_of(scale.standardise(own, jnp.asarray(along, jnp.float32)).root).astype(np.float64)
-    covariance = np.cov(along.T)
-    expected = 40 / 45 * covariance + 1e-3 * 5 / 45 * np.diag(np.diag(covariance))
-    np.testing.assert_allclose(root @ root.T, expected, rtol=1e-4)
-    assert np.diag(root).min() > 0.1
 
 
 def test_dual_averaging_finds_the_step_size_of_the_target() -> None:
@@ -277,5 +230,51 @@ def test_dual_averaging_moves_the_right_way_and_can_start_anew(acceptance: float
 
 
 def test_the_segments_of_warm_up_fit_into_it() -> None:
-    used = warmup.FIRST + sum(warmup.COVARIANCE_SEGMENTS) + len(warmup.COVARIANCE_SEGMENTS) * warmup.TUNING
+    used = sum(warmup.FINDING) + sum(warmup.SEGMENTS) + len(warmup.SEGMENTS) * warmup.TUNING + 2 * warmup.CHOOSING
     assert warmup.UNITS - used > 0, "the step size is tuned to the last covariance"
+
+
+# A covariance of few draws, or of chains on their way in, that no later one undoes ruins each of these.
+LONG_WAY = [(100, 1000, 1), (50, 500, 1), (30, 300, 1), (100, 500, 4), (40, 80, 1)]
+
+
+@pytest.mark.parametrize(("dim", "num_warmup", "chains"), LONG_WAY)
+def test_many_dimensions_and_few_draws_leave_the_scale_of_a_normal_distribution(
+    dim: int, num_warmup: int, chains: int
+) -> None:
+    found = run(LogDensity(lambda x: -0.5 * jnp.sum(x**2), jnp.zeros(dim)), num_warmup, HMC, chains)
+    values = np.linalg.svd(matrix_of(found.density.root))[1]
+    assert 0.8 < values[-1] < values[0] < 1.25
+    assert 0.3 < found.step_size < 1.5
+
+
+def test_a_chain_in_a_place_of_another_scale_does_not_hold_the_others_back() -> None:
+    """One begins in a narrow well, ten thousand times narrower than the wide one, and cannot leave."""
+
+    def logdensity(x: Any) -> Any:
+        wide, narrow = -0.5 * x[0] ** 2, 12.0 - 0.5 * ((x[0] - 50) / 1e-3) ** 2
+        return jnp.logaddexp(wide, narrow)
+
+    vectors = jnp.array([[50.0], [0.1], [-0.2], [0.3]])
+    found = adapt(LogDensity(logdensity, jnp.zeros(1)), HMC, vectors, keys(2, 4), 800)
+    assert float(matrix_of(found.density.root)[0, 0]) == pytest.approx(1, rel=0.2)
+    assert found.step_size > 0.3
+
+
+def test_an_estimate_rests_on_one_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the first ones said, the last says what it would have said."""
+    calls = []
+
+    def wrong(density: Any, draws: Any, gradients: Any, mass: str) -> Any:
+        calls.append(draws.shape[1])
+        found = scale.standardise(density, draws, gradients, mass)
+        spoilt = 100 * matrix_of(found.root) if len(calls) == 6 else found.root
+        return eqx.tree_at(lambda row: row.root, found, jnp.asarray(spoilt, jnp.float32))
+
+    monkeypatch.setattr(warmup, "standardise", wrong)
+    target = MultivariateNormal(covariance=COVARIANCES["ill-conditioned"])
+    root = np.asarray(matrix_of(run(target, 1600, HMC).density.root), np.float64)
+    inside = np.linalg.solve(root, np.linalg.solve(root, COVARIANCES["ill-conditioned"]).T)
+    values = np.linalg.eigvalsh((inside + inside.T) / 2)
+    assert len(calls) > 7
+    assert 0.7 < values[0] < values[-1] < 1.4

@@ -11,7 +11,6 @@ from parsample.report.html import render
 from parsample.report.plots.canvas import axes_or_new
 from parsample.report.plots.warmup import WarmupSteps, draw_warmup_acceptance, draw_warmup_step_size, read_warmup
 from parsample.results.trace import build_trace
-from parsample.warmup.adapt import covariance_steps
 from tests.report.plots.test_evaluation import levels
 
 
@@ -23,26 +22,23 @@ def trace() -> Any:
 
 def test_the_marks_are_where_the_coordinates_change(trace: Any) -> None:
     sizes = trace.warmup_sample_stats["step_size"].values[0]
-    changes = covariance_steps(240)
-    assert changes == (36, 66, 120, 210)
-    for units, step in zip((4, 8, 16, 28), changes, strict=True):
+    changes = read_warmup(trace).changes
+    assert changes[:5] == (3, 6, 12, 24, 48)
+    for units, step in zip((8, 12, 24), changes[5:], strict=True):
         # One step size as long as the segment lasts, and others before and after.
         first = step - 3 * units
         assert len(np.unique(sizes[first:step])) == 1
         assert sizes[first - 1] != sizes[first]
         assert sizes[step - 1] != sizes[step]
-    assert read_warmup(trace).changes == changes
-    assert covariance_steps(20) == (12, 20)
-    assert covariance_steps(1) == ()
 
 
 def test_the_lines_are_those_of_the_group(trace: Any) -> None:
     group = trace.warmup_sample_stats
     ax = plots.plot_warmup_step_size(trace)
-    # The chains share it.
-    np.testing.assert_array_equal(levels(ax), group["step_size"].values[:1])
+    # Each chain has its own while it finds in.
+    np.testing.assert_array_equal(levels(ax), group["step_size"].values)
     marks = [float(np.asarray(line.get_xdata())[0]) for line in ax.lines]
-    assert marks == [36, 66, 120, 210]
+    assert marks == list(read_warmup(trace).changes)
     assert ax.get_yscale() == "log"
     acceptance = plots.plot_warmup_acceptance(trace)
     expected = group["acceptance_rate"].values.astype(float).reshape(3, 40, 6).mean(2)

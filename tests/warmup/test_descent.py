@@ -1,0 +1,63 @@
+"""The way down: chains come from absurd places to usual ones, and stay where they were if that is usual."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parsample.targets.density import LogDensity
+from parsample.warmup.coordinates import plain
+from parsample.warmup.descent import descend
+
+X = np.random.default_rng(0).normal(size=(100, 6)) * np.logspace(-1, 1.3, 6)
+Y = np.random.default_rng(1).poisson(1.0, 100)
+
+
+def poisson(beta: Any) -> Any:
+    rate = jnp.asarray(X, jnp.float32) @ beta
+    return jnp.sum(jnp.asarray(Y, jnp.float32) * rate - jnp.exp(rate)) - 0.5 * jnp.sum(beta**2)
+
+
+def start(dim: int, chains: int = 4) -> jax.Array:
+    return jax.random.uniform(jax.random.key(0), (chains, dim), minval=-2.0, maxval=2.0)
+
+
+def density_of(logdensity: Any, dim: int) -> Any:
+    return plain(LogDensity(logdensity, jnp.zeros(dim)))
+
+
+def test_a_rate_that_is_too_large_for_a_number_is_left() -> None:
+    vectors = start(6)
+    before, after = (jax.vmap(poisson)(rows) for rows in (vectors, descend(density_of(poisson, 6), vectors).vectors))
+    assert float(before.min()) == -np.inf
+    assert float(after.min()) > -300
+    assert bool(jnp.all(after >= before))
+
+
+def test_coordinates_of_any_scale_come_down_together() -> None:
+    sd = jnp.array([1e-3, 1.0, 30.0])
+    found = descend(density_of(lambda x: -0.5 * jnp.sum((x / sd) ** 2), 3), start(3))
+    assert float(jnp.abs(found.vectors[:, 0]).max()) < 0.1
+    assert found.path.shape == found.gradients.shape == (4, 10, 3)
+    np.testing.assert_allclose(found.gradients, -found.path / sd**2, rtol=1e-5)
+
+
+def funnel(x: Any) -> Any:
+    return -0.5 * (x[0] / 3) ** 2 - 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) - 0.5 * (x.size - 1) * x[0]
+
+
+@pytest.mark.parametrize("logdensity", [lambda x: -0.5 * jnp.sum(x**2), funnel], ids=["normal", "funnel"])
+def test_chains_in_usual_places_stay_there(logdensity: Any) -> None:
+    """The highest place of a funnel is its bottom, where no draw is."""
+    vectors = start(20)
+    found = descend(density_of(logdensity, 20), vectors)
+    np.testing.assert_array_equal(found.vectors, vectors)
+
+
+def test_a_place_without_a_density_ends_the_way() -> None:
+    """Above 1 there is none; the climb goes there, and comes back with the best it saw."""
+    found = descend(density_of(lambda x: 1e4 * jnp.sum(jnp.where(x < 1, x, jnp.nan)), 2), start(2) / 4)
+    assert bool(jnp.isfinite(found.vectors).all())
+    assert bool(jnp.all(found.vectors < 1))
