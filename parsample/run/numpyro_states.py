@@ -66,7 +66,7 @@ class AdaptState(eqx.Module):
         """Return what warm-up found, for a target and chains that stand at these flat positions."""
         density = Standardised(target, self.center, self.root, plain(target).unravel, self.surrogate)
         nothing = np.empty((len(vectors), 0, vectors.shape[1]))
-        return Adaptation(density, float(self.step_size), vectors, nothing, {}, self.sampler_options)
+        return Adaptation(density, float(self.step_size), vectors, nothing, {}, sampler_options=self.sampler_options)
 
     def _replace(self, **changes: Any) -> "AdaptState":
         """Return the state with other fields, as NumPyro's, a named tuple, does."""

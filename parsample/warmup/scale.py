@@ -59,7 +59,7 @@ def standardise(
         density: the coordinates so far. The new root has the form of theirs, which `unscaled` makes; a coordinate of
             which the draws tell nothing keeps its scale.
         draws: flat positions of a segment.
-        gradients: of the log density there; draws at which they are not finite are left out.
+        gradients: of the log density there; draws that are not finite, or at which they are not, are left out.
         mass: the structure of the estimate, one of `MASSES`; "auto" is a choice between the diagonal and, up to 100
             dimensions, dense ones, above them those of low rank.
 
@@ -67,10 +67,12 @@ def standardise(
         `covariance.choose`.
     """
     draws, gradients = np.asarray(draws, float), np.asarray(gradients, float)
-    known = np.isfinite(gradients).all(-1)
+    known = np.isfinite(gradients).all(-1) & np.isfinite(draws).all(-1)
+    if not known.any():
+        return density
     scale = scale_of_coordinates(draws, np.where(known[..., None], gradients, np.nan))
     scale = np.where(np.isfinite(scale), scale, scale_of(density))
-    center = draws.mean((0, 1))
+    center = draws[known].mean(0)
     known[known] = typical((gradients * scale)[known])
     rows, pulls = ((draws - center) / scale)[known], (gradients * scale)[known]
     rank = density.root.stretch.size if isinstance(density.root, LowRank) else 0

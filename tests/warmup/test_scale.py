@@ -91,10 +91,13 @@ def test_a_few_directions_are_found_in_more_dimensions_than_are_looked_at(monkey
 def test_a_gradient_that_is_not_finite_is_left_out() -> None:
     own = normal(np.eye(DIM))
     draws, gradients = seen(own, np.random.default_rng(2).normal(size=(600, DIM)))
-    gradients = gradients.copy()
+    draws, gradients = draws.copy(), gradients.copy()
     gradients[:, ::7, 0] = np.nan
+    draws[:, 3::7, 1], gradients[:, 3::7] = np.inf, np.nan
     matrix = matrix_of(scale.standardise(scale.unscaled(own, "auto"), draws, gradients).root)
     np.testing.assert_allclose(matrix, np.eye(DIM), atol=0.2)
+    nothing = scale.standardise(own, draws, np.full_like(gradients, np.nan))
+    assert nothing is own
 
 
 @pytest.mark.parametrize("rows", [8, 20])
