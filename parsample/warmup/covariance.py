@@ -153,15 +153,15 @@ def scale_of_coordinates(
     """Return the scale of every coordinate for which draws and gradients vary alike: sqrt(sd(x) / sd(g)).
 
     Each chain tells it from its own draws, and the median of what they tell is taken: so it does not matter how far
-    apart the chains still are, nor what one says that is in a place of another scale. NaN where none tells anything.
+    apart the chains still are, nor what one says that is in a place of another scale. What is NaN is left out; NaN
+    where none tells anything.
     """
-    spread, slope = draws.std(1), np.nanstd(gradients, 1)
-    # A chain that stands still has the spread of rounding.
-    still = spread <= 1e-6 * np.abs(draws).max(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.where(still | ~(slope > 0) | ~np.isfinite(slope), np.nan, np.log(spread) - np.log(slope)) / 2
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        warnings.filterwarnings("ignore", "All-NaN|Degrees of freedom", RuntimeWarning)
+        spread, slope = (np.nanstd(part, 1) for part in (draws, gradients))
+        # A chain that stands still has the spread of rounding.
+        moves = spread > 1e-6 * np.nanmax(np.abs(draws), 1)
+        logs = np.where(moves & (slope > 0) & np.isfinite(slope), np.log(spread) - np.log(slope), np.nan) / 2
         return np.exp(np.nanmedian(logs, 0))
 
 

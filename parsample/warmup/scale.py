@@ -70,9 +70,9 @@ def standardise(
     known = np.isfinite(gradients).all(-1) & np.isfinite(draws).all(-1)
     if not known.any():
         return density
-    scale = scale_of_coordinates(draws, np.where(known[..., None], gradients, np.nan))
-    scale = np.where(np.isfinite(scale), scale, scale_of(density))
     center = draws[known].mean(0)
+    scale = scale_of_coordinates(*(np.where(known[..., None], part, np.nan) for part in (draws, gradients)))
+    scale = np.where(np.isfinite(scale), scale, scale_of(density))
     known[known] = typical((gradients * scale)[known])
     rows, pulls = ((draws - center) / scale)[known], (gradients * scale)[known]
     rank = density.root.stretch.size if isinstance(density.root, LowRank) else 0
@@ -88,7 +88,8 @@ def standardise(
         return np.eye(len(matrix)) + directions * (stretch**2 - 1) @ directions.T
 
     names = tuple(ESTIMATES) if mass == "auto" else tuple(ESTIMATES)[1:]
-    matrix = choose(rows @ basis, pulls @ basis, is_first, worth_of_draws(draws), names, finish)[1]
+    worth = worth_of_draws(np.where(known[..., None], draws, center))
+    _, matrix = choose(rows @ basis, pulls @ basis, is_first, worth, names, finish)
     return _with_root(density, center, scale, matrix, basis)
 
 
