@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Bool, Float
 
@@ -17,6 +18,10 @@ STRETCH, LOOKS = 10, 30
 FIRST, LONGEST = 0.05, 1.0
 # A stretch is gone that gains more than so much a dimension, and a unit of distance.
 GAIN = 3.0
+# The shares of a start that are looked at first: where a random one is absurd, 0 seldom is.
+NEARER = 2.0 ** -np.arange(10.0)
+# The share of the first length below which nobody tries again who went over an edge.
+SHORTEST = 1e-4
 
 
 class Descent(NamedTuple):
@@ -34,7 +39,7 @@ class Descent(NamedTuple):
 
 
 class _Walk(NamedTuple):
-    """Where one chain stands, the best place it saw, its last stretch, and whether it goes on."""
+    """Where one chain stands, the best place it saw, its last stretch, the share of `FIRST` that it began with."""
 
     vector: Float[Array, " dim"]
     optimiser: Any
@@ -42,6 +47,7 @@ class _Walk(NamedTuple):
     place: Float[Array, " dim"]
     path: Float[Array, "steps dim"]
     gradients: Float[Array, "steps dim"]
+    length: Float[Array, ""]
     goes_on: Bool[Array, ""]
 
 
@@ -55,8 +61,9 @@ def descend(density: Standardised, vectors: Float[Array, "chain dim"]) -> Descen
     dimension for every unit of distance. So it is three a unit of distance, too, that count as much.
 
     The signs of the gradient alone say where a step goes, and how its length changes: so neither the scale of a
-    coordinate matters nor a gradient of 1e30, or an infinite one. It ends where there is none; the best place so far is
-    what counts.
+    coordinate matters nor a gradient of 1e30, or an infinite one. Where there is none a chain goes back to the best
+    place so far, and tries shorter steps. First of all a start is moved towards 0, by halves, if that alone gains as
+    much: a rate that overflows at 2 does not near 0.
 
     Args:
         density: any coordinates of the target; only its own are used.
@@ -84,18 +91,32 @@ def descend(density: Standardised, vectors: Float[Array, "chain dim"]) -> Descen
         top = jnp.argmax(jnp.where(is_finite, values, -jnp.inf))
         before = jnp.where(jnp.isfinite(walk.best), walk.best, values[0])
         distance = jnp.max(jnp.abs(path[top] - walk.place))
-        goes_on = is_finite[top] & (values[top] - before > GAIN * walk.place.size * jnp.maximum(distance, 1))
-        best, place = jax.tree.map(
-            lambda new, old: jnp.where(goes_on, new, old), (values[top], path[top]), (before, walk.place)
-        )
-        goes_on = goes_on & jnp.isfinite(vector).all()
-        found = _Walk(vector, state, best, place, path, gradients, goes_on)
-        return jax.tree.map(lambda new, old: jnp.where(walk.goes_on, new, old), found, walk)
+        is_gone = is_finite[top] & (values[top] - before > GAIN * walk.place.size * jnp.maximum(distance, 1))
+        best, place = _where(is_gone, (values[top], path[top]), (before, walk.place))
+        # Over the edge: back to the best place, with shorter steps.
+        is_lost = jnp.isnan(values[-1]) | jnp.isnan(gradients[-1]).any() | ~jnp.isfinite(vector).all()
+        length = jnp.where(is_lost, walk.length / 4, walk.length)
+        anew = place, jax.tree.map(lambda leaf: leaf * length, optimiser.init(place))
+        vector, state = _where(is_lost, anew, (vector, state))
+        goes_on = jnp.where(is_lost, length > SHORTEST, is_gone)
+        found = _Walk(vector, state, best, place, path, gradients, length, goes_on)
+        return _where(walk.goes_on, found, walk)
+
+    def nearer(vector: Array) -> Array:
+        """Return the start, or the farthest of some places between it and 0 that is about as good as the best."""
+        places = vector * NEARER[:, None]
+        values = jax.lax.map(lambda place: ascent(place)[0], places)
+        values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
+        distances = jnp.max(jnp.abs(vector - places), -1)
+        enough = values >= values.max() - GAIN * vector.size * jnp.maximum(distances, 1)
+        return places[jnp.argmax(enough & jnp.isfinite(values))]
 
     def begin(vector: Array) -> _Walk:
+        vector = nearer(vector)
         nothing = jnp.zeros((STRETCH, vector.size), vector.dtype)
         lowest = jnp.full((), -jnp.inf, jax.eval_shape(ascent, vector)[0].dtype)
-        return _Walk(vector, optimiser.init(vector), lowest, vector, nothing, nothing, jnp.asarray(True))
+        one = jnp.ones((), vector.dtype)
+        return _Walk(vector, optimiser.init(vector), lowest, vector, nothing, nothing, one, jnp.asarray(True))
 
     def look(carry: tuple[Array, _Walk]) -> tuple[Array, _Walk]:
         return carry[0] + 1, jax.vmap(stretch)(carry[1])
@@ -105,3 +126,7 @@ def descend(density: Standardised, vectors: Float[Array, "chain dim"]) -> Descen
 
     _, found = jax.lax.while_loop(goes_on_anywhere, look, (jnp.asarray(0), jax.vmap(begin)(vectors)))
     return Descent(found.place, found.path, found.gradients)
+
+
+def _where(condition: Array, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)

@@ -56,8 +56,22 @@ def test_chains_in_usual_places_stay_there(logdensity: Any) -> None:
     np.testing.assert_array_equal(found.vectors, vectors)
 
 
-def test_a_place_without_a_density_ends_the_way() -> None:
-    """Above 1 there is none; the climb goes there, and comes back with the best it saw."""
+def test_a_chain_that_goes_over_an_edge_comes_back() -> None:
+    """Above 1 there is no density; the climb goes there, and comes back to try shorter steps."""
     found = descend(density_of(lambda x: 1e4 * jnp.sum(jnp.where(x < 1, x, jnp.nan)), 2), start(2) / 4)
     assert bool(jnp.isfinite(found.vectors).all())
     assert bool(jnp.all(found.vectors < 1))
+    assert bool(jnp.all(found.vectors.max(-1) > 0.9))
+
+
+def test_a_start_that_is_absurd_is_moved_towards_zero() -> None:
+    """A rate of raw covariates overflows and underflows within a step of each other: no way leads down from there."""
+    rows = jnp.asarray(np.random.default_rng(2).uniform(18, 120, (100, 4)), jnp.float32)
+
+    def logdensity(beta: Any) -> Any:
+        return jnp.sum(2.0 * jnp.log(jnp.exp(rows @ beta)) - jnp.exp(rows @ beta)) - 0.5 * jnp.sum(beta**2)
+
+    vectors = start(4)
+    assert not bool(jnp.isfinite(jax.vmap(logdensity)(vectors)).all())
+    found = descend(density_of(logdensity, 4), vectors)
+    assert float(jax.vmap(logdensity)(found.vectors).min()) > -1e4
