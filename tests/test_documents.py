@@ -3,6 +3,7 @@
 import re
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,45 @@ def test_the_recipe_for_pymc_runs() -> None:
             exec(compile(block, "docs/pymc.md", "exec"), namespace)
     # The scale of eight schools, 3.6, is a known one: posteriordb's eight_schools_noncentered.
     assert abs(float(namespace["posterior"]["tau"].mean()) - 3.6) < 0.4
+
+
+# What is not installed here, and so not run.
+NOT_RUN = ("nutpie",)
+
+
+def tables(document: str) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield of every row of a document's tables the heads of two columns, and the code of each cell in order."""
+    head: list[str] = []
+    for line in (ROOT / document).read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            head = []
+        elif not head:
+            head = cells
+        elif not set(cells[0]) <= set("- "):
+            for name, cell in zip(head, cells, strict=True):
+                yield head[0], name, re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.mark.filterwarnings("ignore:NumPyro's NUTS", "ignore::FutureWarning")
+def test_every_cell_for_those_who_come_from_elsewhere_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer draws than the document has, and by the loop; each column of a table in a namespace of its own."""
+    cheap: dict[str, Any] = {"method": "sequential", "compare": False, "num_warmup": 20, "num_samples": 20}
+    sample = ps.sample
+    monkeypatch.setattr(ps, "sample", lambda *args, **given: sample(*args, **{**given, **cheap, "progress": False}))
+    (preamble,) = code_blocks("docs/coming-from.md")
+    columns: dict[tuple[str, str], dict[str, Any]] = {}
+    for table, column, lines in tables("docs/coming-from.md"):
+        if column in NOT_RUN:
+            continue
+        if (table, column) not in columns:
+            namespace = columns[table, column] = {}
+            exec(compile(preamble, "docs/coming-from.md", "exec"), namespace)
+        for line in lines:
+            exec(compile(line.replace("1000", "20"), f"docs/coming-from.md: {line}", "exec"), columns[table, column])
+    assert set(columns) == {(table, "parsample") for table in ("NumPyro", "nutpie", "BlackJAX")} | {
+        ("NumPyro", "NumPyro"),
+        ("BlackJAX", "BlackJAX"),
+    }
+    theirs, ours = columns["NumPyro", "NumPyro"]["mcmc"], columns["NumPyro", "parsample"]["mcmc"]
+    assert theirs.get_samples()["slope"].shape == ours.get_samples()["slope"].shape
