@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpyro import handlers
 
 import parsample as ps
+from parsample.results.dims import plain_names
 from parsample.results.form import Form, find_form
 from parsample.results.trace import as_datatree, load_trace, save_trace
 from parsample.results.variables import RESERVED, Variables, storable_name
@@ -343,7 +344,7 @@ def test_dims_and_coords_that_are_asked_for() -> None:
         ({"dims": {"theta": ["mu"]}}, r"dims\['theta'\] names 'mu', which is a variable; give the dim another name"),
         ({"dims": {"theta": ["a", "a"]}}, r"dims\['theta'\] is \['a', 'a'\], expected names that differ"),
         (
-            {"dims": {"theta": "place"}, "coords": {"place": ["one"]}},
+            {"dims": {"theta": ["place"]}, "coords": {"place": ["one"]}},
             r"dims\['theta'\] names 'place' an axis of length 8 in 'posterior', but coords\['place'\] has 1 labels",
         ),
         ({"coords": {"scool": SCHOOLS}}, "a name in coords is 'scool', expected one of .*Did you mean 'school'"),
@@ -352,6 +353,16 @@ def test_dims_and_coords_that_are_asked_for() -> None:
 def test_dims_and_coords_that_do_not_fit(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         quiet(ps.targets.EightSchools(), **options)
+
+
+def test_dims_and_coords_as_settings_hold_them() -> None:
+    assert plain_names("dims", {"theta": "school", "w": ("a", "b")}) == {"theta": ["school"], "w": ["a", "b"]}
+    found = plain_names("coords", {"year": np.arange(2), "day": np.array(["2024-01-01"], "datetime64[D]")})
+    assert found == {"year": [0, 1], "day": ["2024-01-01"]}
+    assert plain_names("coords", None) is None
+    for argument, given_names in (("dims", ["school"]), ("coords", {"school": "Choate"}), ("dims", {"": ["a"]})):
+        with pytest.raises(ValueError, match=rf"{argument} is .*, expected names, each with a list, such as {{"):
+            plain_names(argument, given_names)
 
 
 def test_a_transform_that_makes_another_shape_loses_the_dims() -> None:
