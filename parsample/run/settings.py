@@ -33,8 +33,8 @@ class Warmup:
         start: where chains start: "random", or "laplace" for draws from the normal distribution at the mode, in whose
             coordinates warm-up begins. Or positions in unconstrained numbers, with a leading axis for the chains.
         mass: what warm-up learns of the posterior's covariance: "diagonal", "dense", "low_rank" or "auto". Low rank is
-            a diagonal and the directions that are far from it, from draws and gradients; "auto" is dense up to 100
-            dimensions, and low rank above.
+            a diagonal and the directions that are far from it; "auto" is what the draws bear out: the diagonal, or up
+            to 100 dimensions a dense one, and above them one of low rank.
         warmup_method: how warm-up is evaluated: a name in `METHODS`, but not "auto". Or an instance. Its segments are
             short, so the loop is seldom slower. Not the `method` of the run: so that this one makes no difference to
             the chain.

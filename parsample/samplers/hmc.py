@@ -19,6 +19,9 @@ from parsample.samplers.mass import Mass
 # What warm-up chooses the leapfrog steps of a trajectory from: few, as each needs a program of its own. One step would
 # be MALA.
 LENGTHS = (2, 4, 8, 16, 32, 64)
+# A trajectory lasts at least this share of what it should: one that is too long by half costs half as much again, one
+# that is too short by half several times as much.
+SHORT = 0.8
 # What it chooses them from where the length of a trajectory is given, which may be short or long.
 ALL_LENGTHS = (1, *LENGTHS, 128, 256, 512, 1024)
 
@@ -156,9 +159,11 @@ class HMC(PositionSampler):
             return None
         kept = {name: value for name, value in options.items() if name != "trajectory_length"}
         wanted = options.get("trajectory_length")
-        time = cls.trajectory_time if wanted is None else float(wanted)
-        distance = lambda length: abs(math.log(length * step_size / time))  # noqa: E731
-        length = min(LENGTHS if wanted is None else ALL_LENGTHS, key=distance)
+        if wanted is None:
+            enough = (length for length in LENGTHS if length * step_size >= SHORT * cls.trajectory_time)
+            length = next(enough, LENGTHS[-1])
+        else:
+            length = min(ALL_LENGTHS, key=lambda length: abs(math.log(length * step_size / float(wanted))))
         return {**kept, "num_integration_steps": max(length, options.get("min_integration_steps") or 1)}
 
     def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> LangevinState:

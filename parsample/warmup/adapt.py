@@ -344,7 +344,8 @@ class _Warmup:
             if not looking.any():
                 break
             log_steps = log_steps + looking * wanted * math.log(2)
-        self.log_steps = log_steps
+        # Between the last step size on this side and the first on the other.
+        self.log_steps = log_steps = log_steps + direction * math.log(2) / 2
         self.shares = log_steps >= np.median(log_steps) - FAR * math.log(2)
         self.averaging.log_step = float(np.mean(log_steps[self.shares]))
         self.averaging.restart()

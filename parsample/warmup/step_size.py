@@ -17,7 +17,7 @@ class DualAveraging:
     """
 
     def __init__(self, step_size: float, target_acceptance: float):
-        """Start from a step size; the iterates are drawn towards ten times that."""
+        """Start from a step size, which the iterates are drawn towards."""
         self.target = target_acceptance
         self.log_step = math.log(step_size)
         self.restart()
@@ -25,7 +25,7 @@ class DualAveraging:
     def restart(self) -> None:
         """Forget the past, and go on from the current step size."""
         self.log_average = self.log_step
-        self.center, self.error, self.count = self.log_step + math.log(2), 0.0, 0
+        self.center, self.error, self.count = self.log_step, 0.0, 0
 
     def update(self, acceptance: float) -> None:
         """Take the mean acceptance of a segment into account."""
