@@ -182,6 +182,11 @@ class Built:
             ) from error
         self.potential, self.postprocess = found.potential_fn, found.postprocess_fn
         self.start = dict(found.param_info.z)
+        if not sum(jnp.size(leaf) for leaf in self.start.values()):
+            raise ValueError(
+                f"the latent sites of the model {_name(model)} have no number that can vary: {', '.join(self.start)}; "
+                "there is nothing to sample, as in a simplex of one number, or with no data."
+            )
         self.sites = {name: _description(site) for name, site in sites.items() if site["type"] in KEPT}
 
     # Compiled programs: a long run calls each many times, with some of its draws.

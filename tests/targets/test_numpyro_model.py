@@ -154,6 +154,10 @@ def subsampled(data: Any) -> None:
         numpyro.sample("data", dist.Normal(mean, 1), obs=data[rows])
 
 
+def without_freedom(data: Any) -> None:
+    numpyro.sample("share", dist.Dirichlet(jnp.ones(1)))
+
+
 def without_latents(data: Any) -> None:
     numpyro.sample("data", dist.Normal(), obs=data)
 
@@ -171,6 +175,11 @@ HOLES = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 1.0)
     [
         (discrete, (1.0,), "model discrete has discrete latent sites: kind; sum them out of the model"),
         (subsampled, (np.zeros(10),), "model subsampled subsamples in rows: each step would have another density"),
+        (
+            without_freedom,
+            (1.0,),
+            "latent sites of the model without_freedom have no number that can vary: share; there",
+        ),
         (without_latents, (1.0,), "target without_latents has no latent sample sites, expected a NumPyro model"),
         (discrete, (), r"target discrete cannot be run as a NumPyro model with the arguments given \(.*missing 1"),
         (
