@@ -48,22 +48,22 @@ def normal(x: Any) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def schools() -> Tree:
-    """Eight schools with every default, and the warm-up kept."""
-    return as_datatree(ps.sample("eight_schools", keep_warmup=True, progress=False))
+    """Eight schools with every default, over a whole segment, and the warm-up kept."""
+    return as_datatree(ps.sample("eight_schools", num_samples=1024, keep_warmup=True, progress=False))
 
 
 def test_groups_variables_and_dims(schools: Tree) -> None:
     assert set(schools.children) == {"posterior", "sample_stats", "warmup_posterior", "warmup_sample_stats"}
     statistics = schools["warmup_sample_stats"].data_vars
     assert {name: value.shape for name, value in statistics.items()} == {
-        name: (4, 2000) for name in ("lp", "acceptance_rate", "step_size", "diverging")
+        name: (4, 1000) for name in ("lp", "acceptance_rate", "step_size", "diverging")
     }
-    shapes = {"mu": (4, 5000), "tau": (4, 5000), "theta": (4, 5000, 8), "theta_trans": (4, 5000, 8)}
+    shapes = {"mu": (4, 1024), "tau": (4, 1024), "theta": (4, 1024, 8), "theta_trans": (4, 1024, 8)}
     assert {name: value.shape for name, value in schools["posterior"].data_vars.items()} == shapes
     assert schools["posterior"]["theta"].dims == ("chain", "draw", "school")
     assert list(schools["posterior"]["school"].values[:2]) == ["Choate", "Deerfield"]
     warmup = schools["warmup_posterior"]
-    assert warmup["theta"].shape == (4, 2000, 8)
+    assert warmup["theta"].shape == (4, 1000, 8)
     assert np.all(np.isfinite(warmup["theta"]))
     assert np.all(warmup["tau"] > 0)
 
@@ -94,7 +94,7 @@ def test_the_attributes(schools: Tree) -> None:
         "target": "eight_schools",
         "sampler": "hmc",
         "seed": 0,
-        "num_warmup": 2000,
+        "num_warmup": 1000,
         "dtype": "float32",
         "jax_version": jax.__version__,
         "evaluation_method": "quasi_newton",
@@ -102,7 +102,7 @@ def test_the_attributes(schools: Tree) -> None:
         "evaluation_atol": 1e-6,
         "evaluation_rtol": 1e-6,
         "evaluation_chains": 4,
-        "evaluation_steps": 5000,
+        "evaluation_steps": 1024,
     }
     assert {name: schools.attrs[name] for name in expected} == expected
     assert schools.attrs["device"].startswith("cpu")
