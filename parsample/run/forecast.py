@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from parsample.engine import options
 from parsample.engine.diagnose import Diagnosis, diagnose
+from parsample.run.arguments import check_left, serves_models
 from parsample.run.keywords import documents_options
 from parsample.run.settings import Settings, Warmup
 from parsample.samplers import find
@@ -21,27 +23,36 @@ from parsample.warmup.coordinates import starts, to_standardised
 CHAINS = 2
 
 
+@serves_models(0)
 @documents_options
 def forecast(  # noqa: D417  # the decorator puts the docs of the options in their place
     target: Any,
+    *args: Any,
     sampler: str | type[Sampler] = Settings.sampler,
-    *,
     sampler_options: Mapping[str, Any] | None = Settings.sampler_options,
     num_warmup: int = Warmup.num_warmup,
     num_steps: int = 512,
     step_size: float | None = Warmup.step_size,
     target_acceptance: float | None = Warmup.target_acceptance,
     seed: int = Settings.seed,
+    initial_position: PyTree | None = None,
+    bijectors: Mapping[str, Any] | None = None,
+    **kwargs: Any,
 ) -> Diagnosis:
     """Foresee the iterations that each method would need on a chain of a posterior.
 
     Args:
-        target: a name in `TARGETS`, or a target.
+        target: as for `parsample.sample`: a name in `TARGETS`, a target, a NumPyro model, a distribution or a log
+            density.
+        *args: of a NumPyro model; with any other target the only one is the sampler.
         sampler, sampler_options: see `Settings`.
         num_warmup: warm-up steps of each of two chains.
         num_steps: of the chain that is looked at, solved at once.
         step_size, target_acceptance: see `Warmup`.
         seed: a whole number.
+        initial_position: for a plain log density.
+        bijectors: for a plain log density.
+        **kwargs: of a NumPyro model; and `model_kwargs`, as for `parsample.sample`.
 
     Returns:
         What `parsample.diagnose` says of the chain, in coordinates where the posterior has about unit scale.
@@ -52,8 +63,9 @@ def forecast(  # noqa: D417  # the decorator puts the docs of the options in the
 
     Cost: warm-up, and that of `parsample.diagnose`.
     """
-    target, _, _ = as_target(target, (), {}, None, None)
-    make = Configured(find(sampler), sampler_options, target_acceptance)
+    target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)
+    check_left(args, kwargs)
+    make = Configured(find(args[0] if args else sampler), sampler_options, target_acceptance)
     num_warmup = options.whole("num_warmup", num_warmup, "the posterior's scale comes from it")
     num_steps = options.whole("num_steps", num_steps, "there must be something to look at")
     if step_size is not None:

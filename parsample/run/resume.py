@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from parsample.engine import methods, options
 from parsample.engine.names import unknown
 from parsample.results.trace import load_trace
+from parsample.run.arguments import serves_models
 from parsample.run.disk import open_store
 from parsample.run.plan import check_job
 from parsample.run.progress import Event
@@ -23,6 +24,7 @@ from parsample.targets.given import as_target
 from parsample.targets.model_file import make_target
 
 
+@serves_models(1)
 def resume(
     store: str | os.PathLike[str],
     target: Any = None,
@@ -68,7 +70,7 @@ def resume(
         trust: run the Python file that the store names as its target. Only for stores that nobody else can have
             changed; else pass the target.
         progress: as for `parsample.sample`.
-        **kwargs: of a NumPyro model.
+        **kwargs: of a NumPyro model; and `model_kwargs`, as for `parsample.sample`.
 
     Returns:
         The trace, opened from the store.

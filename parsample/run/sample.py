@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from parsample.engine import methods
 from parsample.engine.names import unknown
 from parsample.results.trace import load_trace
+from parsample.run.arguments import serves_models
 from parsample.run.background import Running
 from parsample.run.checks import check_memory
 from parsample.run.disk import open_store, refuse_existing
@@ -26,6 +27,7 @@ from parsample.samplers.base import Sampler
 from parsample.targets.given import as_target
 
 
+@serves_models(0)
 @takes_groups
 def sample(  # noqa: D417  # the decorator puts the docs of the options in their place
     target: Any,
@@ -104,8 +106,8 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
             is called with every `parsample.run.progress.Event`, for other programs.
         blocking: False to return at once, with a `parsample.Running`: the run goes on in the background, where it can
             be paused, looked at and stopped.
-        **kwargs: of a NumPyro model. (Where one has the name of an argument above, `parsample.targets.NumPyroModel`
-            takes it.)
+        **kwargs: of a NumPyro model; and `model_kwargs`, more of them in a dict, for those that have the name of an
+            option above. Such a name by itself is refused, where it may be meant for either.
 
     Returns:
         The ArviZ object of the installed ArviZ (0.x: InferenceData, 1.x: xarray.DataTree) with the groups `posterior`

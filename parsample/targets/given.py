@@ -10,6 +10,7 @@ from parsample.engine.names import unknown
 from parsample.targets import TARGETS
 from parsample.targets.base import Target
 from parsample.targets.density import LogDensity, check_scalar
+from parsample.targets.distribution import Distribution
 from parsample.targets.numpyro_model import NumPyroModel
 
 
@@ -34,8 +35,7 @@ def as_target(
     """
     if not isinstance(given, Target | str | type):
         if _is_distribution(given):
-            start = given.sample(seed=jax.random.key(0)) if initial_position is None else initial_position
-            return LogDensity(given.log_prob, start, bijectors), args, kwargs
+            return Distribution(given, initial_position, bijectors), args, kwargs
         if callable(given) and initial_position is not None:
             return LogDensity(given, initial_position, bijectors), args, kwargs
         if callable(given):
@@ -63,6 +63,11 @@ def _ready_made(given: Any) -> Target:
             "distribution or a log density."
         )
     return given
+
+
+def is_model(given: Any) -> bool:
+    """Say whether something that is given without an initial position is taken for a NumPyro model."""
+    return callable(given) and not isinstance(given, Target | str | type) and not _is_distribution(given)
 
 
 def _is_distribution(given: Any) -> bool:

@@ -38,7 +38,7 @@ class NumPyroModel(Target):
 
     built: "Built" = eqx.field(static=True)
 
-    def __init__(self, model: Callable, *args: Any, **kwargs: Any):
+    def __init__(self, model: Callable, /, *args: Any, **kwargs: Any):
         """Run the model once, look at its sites, and find its log density."""
         self.built = Built(model, args, kwargs)
 

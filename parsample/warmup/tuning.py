@@ -107,7 +107,7 @@ def check_tune(tune: Any, make: Configured, method: str | methods.Method) -> Non
     if tune is None:
         return
     if tune != "rounds":
-        raise ValueError(f"tune is {tune!r}, expected None or 'rounds'.")
+        raise ValueError(f"tune is {tune!r}, expected None or 'rounds' (the number of warm-up steps is num_warmup).")
     if make.target_acceptance is None:
         name = make.sampler_class.__name__
         raise ValueError(

@@ -1,0 +1,103 @@
+"""Whose argument it is: nothing that a model may mean is taken by an option, and the other way round."""
+
+import functools
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import parsample as ps
+from parsample.run.arguments import ELSEWHERE, serves_models
+from parsample.run.sample import sample
+from parsample.targets.numpyro_model import NumPyroModel
+
+OPTIONS = [name for name, row in inspect.signature(sample).parameters.items() if row.kind is row.KEYWORD_ONLY]
+Y = np.zeros(3)
+
+
+@serves_models(0)
+def door(target: Any, *args: Any, window: int = 1, seed: int = 0, **kwargs: Any) -> Any:
+    """Say what arrived."""
+    made = target if isinstance(target, NumPyroModel) else NumPyroModel(target, *args, **kwargs)
+    return {**made.built.kwargs, "args": made.built.args}, window
+
+
+def model(y: Any, window: int = 5, scale: float = 1.0) -> None:
+    x = numpyro.sample("x", dist.Normal(0, window * scale))
+    numpyro.sample("y", dist.Normal(x, 1), obs=y)
+
+
+def with_parameter(name: str) -> Any:
+    """A model with one parameter, of that name."""
+    scope: dict[str, Any] = {"numpyro": numpyro, "dist": dist}
+    exec(f"def made({name}=1.0):\n    numpyro.sample('x', dist.Normal(0, {name}))", scope)
+    return scope["made"]
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, "target"])
+def test_every_option_that_a_model_has_too_is_refused_or_served(name: str) -> None:
+    """Both ways out that the sentence names lead there."""
+    made = with_parameter(name)
+    if name != "target":
+        with pytest.raises(
+            ValueError, match=rf"{name}=.* the option of parsample.sample or the parameter of the model"
+        ):
+            ps.sample(made, **{name: 3.0})
+    served = serves_models(0)(lambda target, *, seed=0, **options: (target.built.kwargs, options))
+    assert served(made, model_kwargs={name: 3.0}) == ({name: 3.0}, {})
+
+
+def test_the_option_and_the_models_parameter_side_by_side() -> None:
+    assert door(model, Y, window=7, model_kwargs={"window": 2})[1] == 7
+    assert door(model, Y, window=7, model_kwargs={"window": 2})[0]["window"] == 2
+    assert door(model, Y, 2, window=7)[1] == 7, "bound by its place"
+    assert door(functools.partial(model, window=2), Y, window=7)[1] == 7, "bound beforehand"
+    assert door(model, Y, seed=3)[1] == 1, "no other option is concerned"
+    handled = numpyro.handlers.reparam(model, config={})
+    with pytest.raises(ValueError, match=r"window=7 may be the option of parsample.door or the parameter of the model"):
+        door(handled, Y, window=7)
+
+
+def test_a_parameter_called_target_goes_to_the_model() -> None:
+    found, _ = door(with_parameter("target"), target=2.0)
+    assert found == {"target": 2.0, "args": ()}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model_kwargs": 7}, r"model_kwargs is a int, expected the model's arguments by name"),
+        ({"scale": 1.0, "model_kwargs": {"scale": 2.0}}, r"scale is given twice, by itself and in model_kwargs"),
+        ({"scael": 1.0}, r"an argument beside the model model is 'scael', expected one of window, scale, .* 'scale'\?"),
+        ({"sead": 1}, r"an argument beside the model model is 'sead', .* Did you mean 'seed'\?"),
+        ({"cores": 4}, r"cores is what other libraries call it; here it is num_chains says how many"),
+    ],
+)
+def test_what_is_refused_beside_a_model(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        door(model, Y, **given)
+
+
+@pytest.mark.parametrize("word", ELSEWHERE)
+def test_words_of_other_libraries(word: str) -> None:
+    with pytest.raises(ValueError, match=rf"{word} is what other libraries call it; here it is "):
+        ps.sample("eight_schools", **{word: 4})
+
+
+def test_a_word_that_the_model_has_is_the_models() -> None:
+    assert door(with_parameter("cores"), cores=4.0)[0]["cores"] == 4.0
+
+
+def test_the_other_doors(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"seed=3 may be the option of parsample.forecast or the parameter of the model"
+    ):
+        ps.forecast(with_parameter("seed"), seed=3)
+    with pytest.raises(ValueError, match=r"seed=3 may be the option of parsample.resume or the parameter of"):
+        ps.resume(tmp_path / "run.zarr", with_parameter("seed"), seed=3)
+    with pytest.raises(ValueError, match=r"model_kwargs is given, but parsample.sample has no NumPyro model here"):
+        ps.sample("eight_schools", model_kwargs={"window": 7})
