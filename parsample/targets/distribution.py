@@ -1,5 +1,6 @@
 """A distribution of distrax, TensorFlow Probability or NumPyro as a target, in unconstrained numbers."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -58,7 +59,8 @@ class Distribution(Target):
             check_scalar(jax.eval_shape(given.log_prob, event))
         except (NotImplementedError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{supports.title(given)} has no log density ({error}); give one as a function."
+                f"{supports.title(given)} has no log density that JAX can trace ({str(error).splitlines()[0]}); "
+                "give one as a function."
             ) from error
         if given_bijectors is None:
             self.bijector = supports.find(given, event)
@@ -135,10 +137,12 @@ def _draws(given: Any, library: str) -> PyTree:
     """Return draws with a leading axis, as floating-point numbers."""
     key = jax.random.key(0)
     try:
-        if library == "numpyro":
-            drawn = given.sample(key, (DRAWS,))
-        else:
-            drawn = given.sample(seed=key, sample_shape=(DRAWS,))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Explicitly requested dtype")  # TensorFlow Probability tries double
+            if library == "numpyro":
+                drawn = given.sample(key, (DRAWS,))
+            else:
+                drawn = given.sample(seed=key, sample_shape=(DRAWS,))
     except NotImplementedError as error:
         raise ValueError(
             f"{supports.title(given)} cannot be drawn from, so that it may be no distribution at all (an improper one "

@@ -139,7 +139,8 @@ def _constrained(constraint: Any) -> Bijector | None:
         value = transform(free)
         return value, jnp.sum(transform.log_abs_det_jacobian(free, value))
 
-    return Bijector(forward, transform.inv)
+    # A transform is a pytree of its parameters, which has no place among what is known at compile time; a function has.
+    return Bijector(forward, lambda value: transform.inv(value))
 
 
 def _tfp(given: Any, event: PyTree) -> Bijector | None:
