@@ -52,7 +52,7 @@ def serves_models(place: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
             given: dict[str, Any] = dict(kwargs)
             own = given.pop("model_kwargs", None)
-            target = args[place] if len(args) > place else given.get(named[place])
+            target: Any = args[place] if len(args) > place else given.get(named[place])
             door = f"parsample.{function.__name__}"
             if not is_model(target) or _is_density(target, given):
                 if own is not None:
@@ -69,7 +69,8 @@ def serves_models(place: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
             of_model = {name: value for name, value in given.items() if name not in options}
             first = [*args[:place], *(of_model.pop(name) for name in named[len(args) : place] if name in of_model)]
             ready = NumPyroModel(target, *args[place + 1 :], **{**of_model, **(own or {})})
-            return function(*first, ready, **of_door)
+            call: Callable[..., T] = function
+            return call(*first, ready, **of_door)
 
         return wrapper
 

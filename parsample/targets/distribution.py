@@ -15,7 +15,8 @@ from parsample.engine.names import unknown
 from parsample.targets import bijectors, supports
 from parsample.targets.base import Target
 from parsample.targets.bijectors import Bijector
-from parsample.targets.density import check_scalar, path_name
+from parsample.targets.density import check_scalar
+from parsample.targets.names import leaf_names
 
 # Draws by which a bijector is checked against its distribution, and how near it must come back to them.
 DRAWS, RETURN = 64, 1e-2
@@ -109,7 +110,7 @@ class Distribution(Target):
     def constrain(self, position: PyTree) -> dict[str, Array]:
         """Name the arrays of the event."""
         event, _ = self.bijector.forward(position)
-        return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(event)}
+        return dict(zip(leaf_names(event), jax.tree.leaves(event), strict=True))
 
 
 class _Found(NamedTuple):
@@ -161,7 +162,7 @@ def _draws(given: Any, library: str) -> PyTree:
 def _leaf_by_leaf(event: PyTree, given: Mapping[str, Any]) -> Bijector:
     """Return the bijectors of the arrays of an event as one."""
     tree = jax.tree.structure(event)
-    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(event)]
+    names = leaf_names(event)
     for variable in given:
         if variable not in names:
             raise unknown("a name in bijectors", variable, names)
@@ -169,7 +170,7 @@ def _leaf_by_leaf(event: PyTree, given: Mapping[str, Any]) -> Bijector:
 
     def forward(free: PyTree) -> tuple[PyTree, Float[Array, ""]]:
         pairs = [row.forward(leaf) for row, leaf in zip(rows, jax.tree.leaves(free), strict=True)]
-        return jax.tree.unflatten(tree, [value for value, _ in pairs]), sum(term for _, term in pairs)
+        return jax.tree.unflatten(tree, [value for value, _ in pairs]), sum((term for _, term in pairs), jnp.zeros(()))
 
     def inverse(value: PyTree) -> PyTree:
         return jax.tree.unflatten(

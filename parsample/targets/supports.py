@@ -196,7 +196,8 @@ def _transformed(given: Any, event: PyTree) -> Bijector | None:
 
 def _together(given: PyTree, event: PyTree) -> Bijector:
     """Return the bijectors of independent distributions as one."""
-    rows, tree = jax.tree.flatten(given, is_leaf=_is_distribution)
+    rows, structure = jax.tree.flatten(given, is_leaf=_is_distribution)
+    tree: Any = structure
     found = [find(row, leaf) for row, leaf in zip(rows, tree.flatten_up_to(event), strict=True)]
 
     def forward(free: PyTree) -> tuple[PyTree, Float[Array, ""]]:

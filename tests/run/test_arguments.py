@@ -38,6 +38,10 @@ def with_parameter(name: str) -> Any:
     return scope["made"]
 
 
+def keywords(name: str, value: Any) -> dict[str, Any]:
+    return {name: value}
+
+
 @pytest.mark.parametrize("name", [*OPTIONS, "target"])
 def test_every_option_that_a_model_has_too_is_refused_or_served(name: str) -> None:
     """Both ways out that the sentence names lead there."""
@@ -46,7 +50,7 @@ def test_every_option_that_a_model_has_too_is_refused_or_served(name: str) -> No
         with pytest.raises(
             ValueError, match=rf"{name}=.* the option of parsample.sample or the parameter of the model"
         ):
-            ps.sample(made, **{name: 3.0})
+            ps.sample(made, **keywords(name, 3.0))
     served = serves_models(0)(lambda target, *, seed=0, **options: (target.built.kwargs, options))
     assert served(made, model_kwargs={name: 3.0}) == ({name: 3.0}, {})
 
@@ -63,7 +67,7 @@ def test_the_option_and_the_models_parameter_side_by_side() -> None:
 
 
 def test_a_parameter_called_target_goes_to_the_model() -> None:
-    found, _ = door(with_parameter("target"), target=2.0)
+    found, _ = door(with_parameter("target"), **keywords("target", 2.0))
     assert found == {"target": 2.0, "args": ()}
 
 
@@ -85,7 +89,7 @@ def test_what_is_refused_beside_a_model(given: dict[str, Any], message: str) -> 
 @pytest.mark.parametrize("word", ELSEWHERE)
 def test_words_of_other_libraries(word: str) -> None:
     with pytest.raises(ValueError, match=rf"{word} is what other libraries call it; here it is "):
-        ps.sample("eight_schools", **{word: 4})
+        ps.sample("eight_schools", **keywords(word, 4))
 
 
 def test_a_word_that_the_model_has_is_the_models() -> None:
