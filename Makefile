@@ -28,8 +28,8 @@ test: lint ## Lint, check types, run all tests but the slow ones
 test-all: $(STAMP) ## The slow tests too, with coverage
 	COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest -n $(WORKERS) -m 'not grid' --cov --cov-report=term $(PYTEST_ARGS)
 
-test-grid: $(STAMP) ## Every method on every sampler on every target; test-all takes a third of them
-	$(BIN)/python -m pytest -n $(WORKERS) -m 'grid or not grid' tests/contract/test_parallel.py $(PYTEST_ARGS)
+test-grid: $(STAMP) ## The rest of the large tables: methods, distributions, models, options; test-all takes a part
+	$(BIN)/python -m pytest -n $(WORKERS) -m grid $(PYTEST_ARGS)
 
 lint: $(STAMP) ## Check the style, and the types of package and tests
 	$(BIN)/python -m ruff check .

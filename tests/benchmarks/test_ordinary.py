@@ -29,7 +29,7 @@ def test_data_are_finite_and_the_same_every_time(name: str) -> None:
     jax.tree.map(np.testing.assert_array_equal, (args, kwargs), MODELS[name]()[1:])
 
 
-@pytest.mark.parametrize("name", [n if n in FIRST else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
+@pytest.mark.parametrize("name", [n if n in FIRST else pytest.param(n, marks=pytest.mark.grid) for n in MODELS])
 def test_log_density_and_gradient_are_finite_where_numpyro_starts(name: str) -> None:
     model, args, kwargs = MODELS[name]()
     target = NumPyroModel(model, *args, **kwargs)

@@ -16,7 +16,7 @@ def test_a_random_model(seed: int, tmp_path: Path) -> None:
     check(seed, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 @pytest.mark.parametrize("seed", MORE)
 def test_more_random_models(seed: int, tmp_path: Path) -> None:
     check(seed, tmp_path)

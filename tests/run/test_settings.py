@@ -161,7 +161,7 @@ def test_all_options_at_once_are_all() -> None:
     assert set.intersection(*APART) == {*NO_FLAG, "tune"}
 
 
-@pytest.mark.slow
+@pytest.mark.grid
 @pytest.mark.parametrize(("name", "value"), CASES, ids=NAMES)
 def test_a_run_repeats_itself_with_an_option(name: str, value: Any, tmp_path: Path) -> None:
     repeat({**FEW, **BESIDE.get(name, {}), name: value}, tmp_path)

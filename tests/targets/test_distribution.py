@@ -20,7 +20,7 @@ from tests.targets.distributions import DENSITIES, REFUSED
 from tests.tolerances import STATISTICAL
 
 DRAWS, PROPOSALS = 1000, 8000
-# One of each way to a bijector; all others are slow, for each compiles programs of its own.
+# One of each way to a bijector; all others are of the grid, for each compiles programs of its own.
 QUICK = (
     *("distrax.Gamma", "distrax.Joint", "distrax.Transformed", "distrax.Uniform", "distrax.MixtureSameFamily"),
     *("tfd.JointDistributionNamed", "tfd.VonMises", "numpyro.LKJCholesky", "numpyro.Independent"),
@@ -40,7 +40,7 @@ pytestmark = [
 
 def rows(table: Any, quick: tuple[str, ...]) -> list[Any]:
     assert not set(quick) - set(table)
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in table]
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.grid) for name in table]
 
 
 def unconstrained(target: Distribution, given: Any, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
