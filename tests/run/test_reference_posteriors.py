@@ -61,7 +61,7 @@ def run_elsewhere(name: str, path: Path, folder: Path) -> Any:
     """The same in a process that compiles with care, which the tests do not: for posteriors that take long to run."""
     script = (
         "import sys, pathlib, parsample\n"
-        "from tests import test_reference_posteriors as here\n"
+        "from tests.run import test_reference_posteriors as here\n"
         "name, path, trace = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]\n"
         "parsample.save_trace(here.run(name, path), trace)\n"
     )
