@@ -205,8 +205,8 @@ class _Warmup:
         is_loop = isinstance(plan.method, methods.Sequential)
         self.plan, self.part = plan, self.unit if is_loop else STRETCH * self.unit
         self.kept: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
-        self.averaging = DualAveraging(FIRST_STEP_SIZE, 0.0)
-        self.log_steps = np.full(len(vectors), math.log(FIRST_STEP_SIZE))
+        self.averaging = DualAveraging(1.0, 0.0)
+        self.log_steps = np.zeros(len(vectors))
         self.shares = np.ones(len(vectors), bool)
         self.changes: list[int] = []
         self.begin(make)

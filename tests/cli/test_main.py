@@ -283,15 +283,15 @@ def test_an_interrupt_saves_the_draws_so_far(
 
 
 def test_an_interrupt_of_saving_waits_for_its_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from parsample.results import trace as trace_module
+    from parsample.results import rescue
 
-    usual = trace_module.save_trace
+    usual = rescue.save_trace
 
     def save(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
         return usual(*arguments)
 
-    monkeypatch.setattr(trace_module, "save_trace", save)
+    monkeypatch.setattr(rescue, "save_trace", save)
     found = invoke("sample", "multivariate_normal", *SHORT, "--output", str(tmp_path / "runs"))
     assert found.exit_code == 130
     assert "interrupted; the trace is saved in" in found.stderr
