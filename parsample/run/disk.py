@@ -149,7 +149,8 @@ class Store:
             return None
         with reading(self.path), np.load(file) as arrays:
             if "state" in self.run:  # which a run that has begun must not find unreadable
-                np.load(self.folder / PRIVATE / self.run["state"])["leaf_0"]
+                with np.load(self.folder / PRIVATE / self.run["state"]) as state:
+                    state["leaf_0"]
             return thaw(json.loads(str(arrays["structure"])), arrays, target), self.run["warmup_seconds"]
 
     def warmed_up(self, outcome: Outcome) -> None:

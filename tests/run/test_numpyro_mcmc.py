@@ -98,7 +98,7 @@ def test_the_last_state_is_where_the_chains_stand(run: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # ArviZ speaks of Pareto k and of its own future
 def test_what_people_do_after_a_run(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    tree = as_datatree(arviz.from_numpyro(run))
+    tree = as_datatree(arviz.from_numpyro(run, log_likelihood=True))
     assert tree["posterior"]["fit"].dims == ("chain", "draw", "row")
     np.testing.assert_array_equal(tree["posterior"]["fit"], run.get_samples(group_by_chain=True)["fit"])
     np.testing.assert_array_equal(tree["observed_data"]["y"], Y)
