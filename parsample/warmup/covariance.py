@@ -104,7 +104,7 @@ def choose(
     """
     whole = moments(rows, pulls, worth)
     if len(names) == 1 or min(is_first.sum(), (~is_first).sum()) < FEWEST:
-        return names[0], finish(ESTIMATES[names[0]](whole))
+        return _usable(names[0], finish(ESTIMATES[names[0]](whole)), whole)
     halves = [moments(rows[which], pulls[which], worth) for which in (is_first, ~is_first)]
     costs = {}
     for name in names:
@@ -112,7 +112,12 @@ def choose(
         costs[name] = cost(made[0], halves[1]) * cost(made[1], halves[0])
     best = min(costs.values())
     chosen = next(name for name in names if costs[name] <= WORTH**2 * best)
-    return chosen, finish(ESTIMATES[chosen](whole))
+    return _usable(chosen, finish(ESTIMATES[chosen](whole)), whole)
+
+
+def _usable(name: str, matrix: np.ndarray, whole: Moments) -> tuple[str, np.ndarray]:
+    """Return an estimate with its name, or the diagonal where rounding left it without a root."""
+    return (name, matrix) if np.isfinite(cost(matrix, whole)) else ("diagonal", np.eye(len(matrix)))
 
 
 def cost(matrix: Float[np.ndarray, "dim dim"], found: Moments) -> float:

@@ -92,3 +92,12 @@ def test_the_worth_of_draws_is_that_of_an_autoregression() -> None:
         draws[:, step] = correlation * draws[:, step - 1] + rng.normal(size=(4, 3))
     assert covariance.worth_of_draws(draws) == pytest.approx((1 - correlation) / (1 + correlation), rel=0.2)
     assert covariance.worth_of_draws(np.ones((2, 50, 3))) == 1 / 50
+
+
+@pytest.mark.parametrize("rows", [10, 100])
+def test_an_estimate_without_a_root_is_the_diagonal(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ESTIMATES, "draws, shrunk", lambda found: -np.eye(len(found.draws)))
+    draws, pulls = normal_draws(np.eye(3), rows)
+    name, matrix = choose(draws, pulls, np.arange(rows) < rows // 2, 1.0, ("draws, shrunk",))
+    assert name == "diagonal"
+    np.testing.assert_array_equal(matrix, np.eye(3))
