@@ -186,7 +186,7 @@ class Kernel:
 class _ForwardModel(NumPyroModel):
     """A NumPyro model whose gradient is taken in forward mode."""
 
-    def __init__(self, model: Callable, *args: Any, **kwargs: Any):
+    def __init__(self, model: Callable, /, *args: Any, **kwargs: Any):
         super().__init__(model, *args, **kwargs)
 
     def logdensity(self, position: Any) -> Float[Array, ""]:

@@ -196,7 +196,7 @@ class Built:
         """Latent sites, leading axes (chain, draw) -> the log likelihood of each observation."""
         from numpyro.infer import log_likelihood
 
-        return jax.jit(lambda latent: log_likelihood(self.model, latent, *self.args, batch_ndims=2, **self.kwargs))
+        return jax.jit(lambda latent: log_likelihood(self._bound(self.model), latent, batch_ndims=2))
 
     @functools.cached_property
     def predictive(self) -> Callable[[Key[Array, ""], dict[str, Array]], dict[str, Array]]:
@@ -205,9 +205,7 @@ class Built:
         from numpyro.infer import Predictive
 
         free = handlers.uncondition(self.model)
-        return jax.jit(
-            lambda key, latent: Predictive(free, dict(latent), batch_ndims=2)(key, *self.args, **self.kwargs)
-        )
+        return jax.jit(lambda key, latent: Predictive(self._bound(free), dict(latent), batch_ndims=2)(key))
 
     @functools.cached_property
     def prior(self) -> Callable[[Key[Array, ""], int], dict[str, Array]]:
@@ -216,9 +214,11 @@ class Built:
         from numpyro.infer import Predictive
 
         free = handlers.uncondition(self.model)
-        return jax.jit(
-            lambda key, number: Predictive(free, num_samples=number)(key, *self.args, **self.kwargs), static_argnums=1
-        )
+        return jax.jit(lambda key, number: Predictive(self._bound(free), num_samples=number)(key), static_argnums=1)
+
+    def _bound(self, model: Callable) -> Callable:
+        """Return a model with its arguments: those of NumPyro's functions cannot be taken for the model's."""
+        return lambda: model(*self.args, **self.kwargs)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that are numbers or arrays of numbers, by the names of the model's parameters."""

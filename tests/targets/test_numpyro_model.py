@@ -241,3 +241,24 @@ def test_it_is_numpyros_own_density() -> None:
     target = NumPyroModel(regression, FEATURES, RESPONSES)
     position = target.initial_position(jax.random.key(3))
     SAME_COMPUTATION.check(target.logdensity(position), -known.potential_fn(position))
+
+
+# What NumPyro calls arguments of its own: of `log_likelihood`, of `Predictive` and what it returns, of its handlers.
+NUMPYROS = ("parallel", "batch_ndims", "rng_key", "params", "num_samples", "model", "posterior_samples", "fn", "key")
+
+
+@pytest.mark.parametrize("name", NUMPYROS)
+def test_a_parameter_of_the_name_of_one_of_numpyros(name: str) -> None:
+    """Given by keyword, which NumPyro's own functions would take for theirs: in all groups."""
+    scope: dict[str, Any] = {"numpyro": numpyro, "dist": dist, "RESPONSES": RESPONSES}
+    body = f"numpyro.sample('y', dist.Normal(numpyro.sample('x', dist.Normal({name}, 1)), 1), obs=RESPONSES)"
+    exec(f"def made({name}):\n    {body}", scope)
+    target = NumPyroModel(scope["made"], **{name: 1000.0})
+    draws = {"x": jnp.full((2, 3), 1000.0)}
+    found = target.log_likelihood(draws)["y"]
+    np.testing.assert_allclose(found[1, 2], stats.norm(1000, 1).logpdf(RESPONSES), rtol=1e-5)
+    assert abs(float(target.posterior_predictive(jax.random.key(0), draws)["y"].mean()) - 1000) < 10
+    assert abs(float(target.prior(jax.random.key(0), 4)[0]["x"].mean()) - 1000) < 10
+    for kernel in (ps.Kernel(scope["made"]), ps.Kernel(scope["made"], forward_mode_differentiation=True)):
+        value = kernel.target((), {name: 1000.0}).logdensity({"x": jnp.float32(1000.0)})
+        assert float(value) == float(target.logdensity({"x": jnp.float32(1000.0)}))
