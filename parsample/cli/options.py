@@ -3,7 +3,9 @@
 import ast
 import collections.abc
 import inspect
+import json
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Callable
@@ -133,7 +135,22 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
 def _read(name: str, given: Any) -> Any:
     if name in EXAMPLES:
         return parse_options(flag(name), given, EXAMPLES[name])
+    if name == "start" and given.endswith(".json"):
+        return _values(Path(given))
     return tuple(given) if isinstance(given, list) else given
+
+
+def _values(path: Path) -> Any:
+    """Read the values of a start from a file."""
+    expected = 'expected a JSON object of values, such as {"scale": 1.5}, or a list of such, one a chain'
+    try:
+        found = json.loads(path.expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--start cannot be read from '{path}': {error}; {expected}.") from None
+    rows = found if isinstance(found, list) else [found]
+    if not (rows and all(isinstance(row, dict) for row in rows)):
+        raise ValueError(f"--start, read from '{path}', is {reprlib.repr(found)}, {expected}.")
+    return found
 
 
 def parse_options(flag: str, given: list[str] | None, example: str) -> dict[str, Any] | None:

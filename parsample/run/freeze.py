@@ -1,6 +1,7 @@
 """Values as JSON and arrays, and back again, where only known classes are made: no pickle, which runs what it finds."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -137,6 +138,7 @@ def described(value: Any) -> str:
     """Say in words what a value is that cannot be written down."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    value = value.func if isinstance(value, functools.partial) else value
     if hasattr(value, "__qualname__"):
         return f"the function {value.__qualname__}"
     return f"a {type(value).__name__} with more than plain values"

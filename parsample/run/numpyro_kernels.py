@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpyro.infer
 from jaxtyping import Array, Float, PyTree
 from numpyro.infer.mcmc import MCMCKernel
@@ -129,6 +128,8 @@ class Kernel:
         self.settings: dict[str, Any] = {} if fixed is None else {"step_size": fixed}
         if target_accept_prob is not None:
             self.settings["target_acceptance"] = target_accept_prob
+        if init_strategy is not None:
+            self.settings["start"] = init_strategy
         if dense_mass is not None:
             self.settings["mass"] = "dense" if dense_mass else "diagonal"
 
@@ -160,27 +161,6 @@ class Kernel:
         energy: Any = self.potential_fn
         density = lambda z: -energy(z)  # noqa: E731
         return LogDensity(forward_mode(density) if self.forward_mode else density, position)
-
-    def starts(self, rng_key: Array, num_chains: int, args: tuple, kwargs: dict[str, Any]) -> PyTree | None:
-        """Return where the chains start by the initial strategy, leading axis `chain`; None without one.
-
-        Raises:
-            ValueError: the strategy finds no start with a finite log density.
-        """
-        if self.init_strategy is None:
-            return None
-        from numpyro.infer import initialize_model
-
-        given: dict[str, Any] = {"model_args": args, "model_kwargs": kwargs, "init_strategy": self.init_strategy}
-        keys = jax.random.split(rng_key, num_chains)
-        try:
-            found = initialize_model(keys, self.model, forward_mode_differentiation=self.forward_mode, **given)
-        except RuntimeError as error:
-            raise ValueError(
-                f"init_strategy is {_name(self.init_strategy)}, which finds no start with a finite log density; take "
-                "another, or start chains where you know one, by run(..., init_params=...)."
-            ) from error
-        return found.param_info.z
 
 
 class _ForwardModel(NumPyroModel):
@@ -312,7 +292,3 @@ def _trajectory(
     if step_size is not None:
         return step_size, {"num_integration_steps": max(1, round(trajectory_length / step_size))}
     return None, {"trajectory_length": float(trajectory_length)}
-
-
-def _name(function: Any) -> str:
-    return getattr(getattr(function, "func", function), "__name__", type(function).__name__)

@@ -26,7 +26,7 @@ from parsample.targets.base import Target
 from parsample.targets.numpyro_model import NumPyroModel
 from parsample.warmup.adapt import Adaptation
 from parsample.warmup.coordinates import plain
-from parsample.warmup.starts import given_positions
+from parsample.warmup.given_starts import given_positions
 
 CHAIN_METHODS = ("parallel", "sequential", "vectorized")
 # Arguments of `parsample.sample` that go by another name here, or are set by what stands there.
@@ -148,7 +148,7 @@ class MCMC(numpyro.infer.MCMC):
         target, fields = self._prepare(rng_key, args, kwargs, init_params, extra_fields)
         memory = Memory(wants_draws=False)
         settings = {"store": memory, "keep_warmup": collect_warmup}
-        self._sample(target, rng_key, {**self._start(target, rng_key, init_params, args, kwargs), **settings})
+        self._sample(target, rng_key, {**self._start(target, init_params), **settings})
         assert memory.outcome is not None
         found = memory.outcome.adaptation
         self._args, self._kwargs = args, kwargs
@@ -197,7 +197,7 @@ class MCMC(numpyro.infer.MCMC):
             memory = Memory(self._known(target, state))
             settings: dict[str, Any] = {"start": self._batched(state.z), "num_warmup": 0, "keep_warmup": False}
         else:
-            settings = self._start(target, rng_key, init_params, args, kwargs)
+            settings = self._start(target, init_params)
         self.trace = self._sample(target, rng_key, settings if memory is None else {**settings, "store": memory})
         self._args, self._kwargs = args, kwargs
         tree = as_datatree(self.trace)
@@ -217,10 +217,15 @@ class MCMC(numpyro.infer.MCMC):
     ) -> tuple[Target, Fields]:
         """Return the target and the fields to keep; all that can be refused is refused here."""
         _check_key(rng_key, self.num_chains)
-        kernel = self.sampler
-        position = (
-            init_params if init_params is None else jax.tree.map(lambda leaf: leaf[0], self._batched(init_params))
-        )
+        kernel, position = self.sampler, None
+        if kernel.model is None and init_params is not None:
+            rows = self._batched(init_params)
+            if any(np.shape(leaf)[:1] != (self.num_chains,) for leaf in jax.tree.leaves(rows)):
+                raise ValueError(
+                    f"init_params has the shapes {jax.tree.map(np.shape, init_params)}, expected a leading axis for "
+                    f"the {self.num_chains} chains."
+                )
+            position = jax.tree.map(lambda leaf: leaf[0], rows)
         target = kernel.target(args, kwargs, position)
         if self.postprocess_fn is not None:
             try:
@@ -232,17 +237,15 @@ class MCMC(numpyro.infer.MCMC):
                 ) from error
         return target, Fields(extra_fields, Configured(find(kernel.sampler), kernel.sampler_options), target)
 
-    def _start(
-        self, target: Target, rng_key: Array, init_params: PyTree | None, args: tuple, kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Return where the chains start, as a setting; nothing where that is the default."""
+    def _start(self, target: Target, init_params: PyTree | None) -> dict[str, Any]:
+        """Return where the chains start, as a setting; nothing where `run` was not told."""
         if init_params is None:
-            key = jax.random.fold_in(jax.random.key(_seed(rng_key)), 1)
-            found = self.sampler.starts(key, self.num_chains, args, kwargs)
-            return {} if found is None else {"start": found}
+            return {}
         template = target.position_template()
-        one = self.num_chains == 1 and jax.tree.map(jnp.shape, init_params) == jax.tree.map(jnp.shape, template)
-        return {"start": self._batched(init_params) if one else init_params}
+        if self.num_chains == 1 and jax.tree.map(jnp.shape, init_params) == jax.tree.map(jnp.shape, template):
+            init_params = self._batched(init_params)
+        vectors = given_positions(target, init_params, self.num_chains, "init_params")
+        return {"start": jax.vmap(plain(target).unravel)(vectors)}
 
     def _batched(self, position: PyTree) -> PyTree:
         """Return a position with a leading axis of chains, which it has where there are several."""

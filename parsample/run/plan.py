@@ -4,11 +4,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from parsample.engine import methods, options
 from parsample.results.form import find_form
 from parsample.results.groups import EVALUATION, check_requests
 from parsample.run.checks import check_settings, check_transform
+from parsample.run.keys import of_chains, run_keys
 from parsample.run.segments import Job
 from parsample.run.settings import Settings
 from parsample.run.until import check_until
@@ -18,6 +21,7 @@ from parsample.samplers.chains import Plan
 from parsample.samplers.configured import Configured, check_steered
 from parsample.targets.base import Target
 from parsample.warmup.coordinates import plain
+from parsample.warmup.given_starts import given_starts
 from parsample.warmup.tuning import check_tune
 
 # Steps of a segment: what is on the device at a time, and how often the progress bar moves.
@@ -53,7 +57,17 @@ def check_job(target: Target, settings: Settings) -> Job:
     settings = dataclasses.replace(
         settings, groups=tuple(settings.groups), atol=float(settings.atol), rtol=float(settings.rtol)
     )
-    return Job(target, make, plan, settings, good, form, warmup_plan)
+    starts = given_starts(target, settings.start, of_chains(run_keys(settings.seed).start, settings.num_chains))
+    return Job(target, make, plan, _kept(settings, target, starts), good, form, warmup_plan, starts)
+
+
+def _kept(settings: Settings, target: Target, starts: Float[Array, "chain dim"] | None) -> Settings:
+    """Return the settings with the positions that a function led to in its place, which a file can hold."""
+    if starts is None or "start" not in settings.plain()["unkept"]:
+        return settings
+    positions = jax.tree.map(np.asarray, jax.vmap(plain(target).unravel)(starts))
+    led_to = dataclasses.replace(settings, start=positions)
+    return settings if "start" in led_to.plain()["unkept"] else led_to
 
 
 def _plan(

@@ -65,7 +65,7 @@ def resume(
         transform: the same function as before.
         seed: to be sure that it is the one of the store.
         initial_position: as it was passed.
-        start: the positions, if it was begun with more of them than settings hold, which is 1,000 numbers.
+        start: as it was passed, if it has more numbers than settings hold, which is 1,000, or led to more.
         bijectors: as they were passed.
         trust: run the Python file that the store names as its target. Only for stores that nobody else can have
             changed; else pass the target.

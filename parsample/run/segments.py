@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
 from parsample.engine import methods, planner
 from parsample.engine.solution import Status
@@ -41,6 +41,7 @@ class Job(NamedTuple):
         good: when to end early.
         form: what the trace is made of.
         warmup_plan: how warm-up is evaluated.
+        starts: where the caller has the chains start, flat positions; None where that is left to warm-up.
     """
 
     target: Target
@@ -50,6 +51,7 @@ class Job(NamedTuple):
     good: Until
     form: Form
     warmup_plan: Plan
+    starts: Float[Array, "chain dim"] | None = None
 
 
 @runtime_checkable

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from parsample.run.checks import fingerprint
 from parsample.run.counts import Tally
 from parsample.run.interrupts import Interrupted, ignoring_interrupts, one_interrupt
+from parsample.run.keys import of_chains, run_keys
 from parsample.run.progress import Event, reporting
 from parsample.run.result import Outcome
 from parsample.run.segments import Job, Run
@@ -34,7 +34,8 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
     """
     target, plan, settings = job.target, job.plan, job.settings
     num_warmup, num_chains = settings.num_warmup, settings.num_chains
-    key_start, key_warmup, key_chain = jax.random.split(jax.random.key(settings.seed), 3)
+    keys = run_keys(settings.seed)
+    start_keys = of_chains(keys.start, num_chains)
     tally = kept.tally or Tally.begin(plan, num_chains)
     found = kept.adaptation(target)
     draws_left = max(0, settings.num_samples - tally.done) if kept.wants_draws else 0
@@ -43,18 +44,18 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
         # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
         with jax.default_matmul_precision("highest"), reporting(progress, *totals) as report:
             began = time.perf_counter()
-            kept.identify(lambda: fingerprint(target, starts(target, _keys(key_start, num_chains))))
+            kept.identify(lambda: fingerprint(target, starts(target, start_keys) if job.starts is None else job.starts))
             if found:
                 adaptation, warmup_seconds = found
             else:
                 report_steps = lambda steps: report("warm-up", steps)  # noqa: E731
-                adaptation = _warm_up(job, _keys(key_start, num_chains), key_warmup, report_steps)
+                adaptation = _warm_up(job, start_keys, keys.warmup, report_steps)
                 warmup_seconds = time.perf_counter() - began
             job = job._replace(make=job.make.chosen(adaptation.sampler_options))
             if not kept.wants_draws:
                 kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
                 return None
-            run = Run(job.make, adaptation, _keys(key_chain, num_chains))
+            run = Run(job.make, adaptation, of_chains(keys.chain, num_chains))
             run.compile_seconds = tally.compile_seconds
             if kept.tally is not None:
                 plan = tally.plan(plan)
@@ -85,12 +86,15 @@ def _interrupted(kept: Sink) -> Interrupted:
 def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callable[[int], None]) -> Adaptation:
     """Warm up, and tune for the parallel evaluation if that is asked for."""
     settings = job.settings
-    vectors, density = begin_at(job.target, start_keys, settings.start, settings.mass)
+    if job.starts is None:
+        vectors, density = begin_at(job.target, start_keys, settings.start, settings.mass)
+    else:
+        vectors, density = job.starts, None
     adaptation = adapt(
         job.target,
         job.make,
         vectors,
-        _keys(rng_key, settings.num_chains),
+        of_chains(rng_key, settings.num_chains),
         settings.num_warmup,
         step_size=settings.step_size,
         mass=settings.mass,
@@ -102,12 +106,5 @@ def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callab
     if settings.tune is None:
         return adaptation
     make = job.make.chosen(adaptation.sampler_options)
-    tuned = tune_for_rounds(make, adaptation, _keys(jax.random.fold_in(rng_key, 1), settings.num_chains), job.plan)
+    tuned = tune_for_rounds(make, adaptation, of_chains(jax.random.fold_in(rng_key, 1), settings.num_chains), job.plan)
     return adaptation._replace(step_size=tuned.step_size, sampler_options=tuned.make.sampler_options, tuning=tuned.text)
-
-
-_fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
-
-
-def _keys(rng_key: jax.Array, num_chains: int) -> jax.Array:
-    return _fold_in(rng_key, jnp.arange(num_chains))

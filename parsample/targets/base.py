@@ -1,7 +1,7 @@
 """What a target is: a log density in unconstrained coordinates, and the names under which draws go into the trace."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +11,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 Position = dict[str, Array]
+
+# What an entry of a position is of the variable that its name goes on with: `log_scale` of `scale`.
+INVERSES: dict[str, Callable[[Array], Array]] = {"log": jnp.log, "logit": jax.scipy.special.logit}
 
 
 class Target(eqx.Module):
@@ -48,6 +51,38 @@ class Target(eqx.Module):
     def constrain(self, position: Position) -> dict[str, Array]:
         """Return the named values of one draw that go into the trace, derived ones included."""
         return position
+
+    def start_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Name the values that `unconstrain` takes: the variables of the trace that a position is made of.
+
+        Here: the entries of the position; but where one is called `log_` or `logit_` and a variable, that variable.
+        """
+        template = jax.eval_shape(self.position_template)
+        return {name: template[entry] for name, (entry, _) in self._entries().items()}
+
+    def unconstrain(self, values: Mapping[str, Array], rng_key: Key[Array, ""]) -> Position:
+        """Return a position with given values; the inverse of `constrain`.
+
+        Args:
+            values: by the names of `start_shapes`, all or some, in the variables' own coordinates.
+            rng_key: for what is not among them, which is where `initial_position` puts it.
+
+        Returns:
+            The position, not finite where a value is outside of the variable's support.
+        """
+        position = self.initial_position(rng_key)
+        entries = {name: row for name, row in self._entries().items() if name in values}
+        return {**position, **{entry: inverse(values[name]) for name, (entry, inverse) in entries.items()}}
+
+    def _entries(self) -> dict[str, tuple[str, Callable[[Array], Array]]]:
+        """Return variable -> entry of the position, and the function from one to the other."""
+        variables = jax.eval_shape(lambda: self.constrain(self.position_template()))
+        found: dict[str, tuple[str, Callable[[Array], Array]]] = {}
+        for entry in jax.eval_shape(self.position_template):
+            prefix, _, name = entry.partition("_")
+            inverse = INVERSES.get(prefix) if entry not in variables and name in variables else None
+            found |= {entry: (entry, lambda value: value)} if inverse is None else {name: (entry, inverse)}
+        return found
 
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:

@@ -106,6 +106,18 @@ class LogDensity(Target):
         constrained, _ = self._forward(position)
         return dict(zip(leaf_names(constrained), jax.tree.leaves(constrained), strict=True))
 
+    def start_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Name all variables: the leaves of a position, in their own coordinates."""
+        return jax.eval_shape(lambda: self.constrain(self.center))
+
+    def unconstrain(self, values: Mapping[str, Array], rng_key: Key[Array, ""]) -> PyTree:
+        """Return a position with given values, where they are not given that of `initial_position`."""
+        leaves, tree = jax.tree.flatten(self.initial_position(rng_key))
+        for place, (name, bijector) in enumerate(zip(self.start_shapes(), self.bijectors, strict=True)):
+            if name in values:
+                leaves[place] = values[name] if bijector is None else bijector.inverse(values[name])
+        return jax.tree.unflatten(tree, leaves)
+
 
 def check_scalar(output: Any) -> None:
     """Raise ValueError unless a log density returned the shape and dtype of one real number.

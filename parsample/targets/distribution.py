@@ -112,6 +112,16 @@ class Distribution(Target):
         event, _ = self.bijector.forward(position)
         return dict(zip(leaf_names(event), jax.tree.leaves(event), strict=True))
 
+    def start_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Name the arrays of an event."""
+        return jax.eval_shape(lambda: self.constrain(self.center))
+
+    def unconstrain(self, values: Mapping[str, Array], rng_key: Key[Array, ""]) -> PyTree:
+        """Return the unconstrained numbers of an event, of which arrays that are not given are those of a start."""
+        event, _ = self.bijector.forward(self.initial_position(rng_key))
+        leaves = [values.get(name, leaf) for name, leaf in zip(leaf_names(event), jax.tree.leaves(event), strict=True)]
+        return self.bijector.inverse(jax.tree.unflatten(jax.tree.structure(event), leaves))
+
 
 class _Found(NamedTuple):
     """Of each draw: whether the bijector misses it, and whether there is density near it."""

@@ -1,11 +1,12 @@
 """A time series whose variance follows its own past."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from parsample.targets import checks, json_data
 from parsample.targets.base import Position, Target
@@ -73,6 +74,14 @@ class GARCH(Target):
             "alpha1": jax.nn.sigmoid(position["logit_alpha1"]),
             "beta1": jax.nn.sigmoid(-position["logit_alpha1"]) * jax.nn.sigmoid(position["logit_beta1"]),
         }
+
+    def unconstrain(self, values: Mapping[str, Array], rng_key: Key[Array, ""]) -> Position:
+        """Return a position with given values; beta1 is a share of what alpha1 leaves of 1."""
+        position = super().unconstrain(values, rng_key)
+        if "beta1" in values:
+            share = values["beta1"] / jax.nn.sigmoid(-position["logit_alpha1"])
+            position["logit_beta1"] = jax.scipy.special.logit(share)
+        return position
 
     def position_template(self) -> Position:
         """Return zeros: mu, log_alpha0, logit_alpha1 and logit_beta1, scalars."""

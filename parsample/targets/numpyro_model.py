@@ -54,6 +54,31 @@ class NumPyroModel(Target):
         """Return the latent sites in their own coordinates, and the deterministic ones."""
         return self.built.postprocess(position)
 
+    def start_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Name the latent sites."""
+        shapes = jax.eval_shape(lambda: self.constrain(self.position_template()))
+        return {name: shapes[name] for name in self.position_template()}
+
+    def unconstrain(self, values: Mapping[str, Array], rng_key: Key[Array, ""]) -> Position:
+        """Return a position with given values of latent sites, where they are not given that of `initial_position`."""
+        position = self.initial_position(rng_key)
+        found = self.start_by(functools.partial(_value_of, values=values, position=position), rng_key)
+        return {name: found[name] if name in values else leaf for name, leaf in position.items()}
+
+    def start_by(self, strategy: Callable, rng_key: Key[Array, ""]) -> Position:
+        """Return the position that one of NumPyro's initial strategies leads to, such as `init_to_median`."""
+        from numpyro import handlers
+        from numpyro.distributions import biject_to
+
+        template = self.position_template()
+        seeded = handlers.seed(self.built.model, rng_key)
+        started = handlers.substitute(
+            seeded, substitute_fn=lambda site: strategy(site) if site["name"] in template else None
+        )
+        sites = handlers.trace(started).get_trace(*self.built.args, **self.built.kwargs)
+        found = {name: biject_to(sites[name]["fn"].support).inv(sites[name]["value"]) for name in template}
+        return {name: jnp.asarray(found[name], leaf.dtype) for name, leaf in template.items()}
+
     @property
     def dims(self) -> dict[str, tuple[str, ...]]:
         """The plates around each site, and the dims of its events that have names."""
@@ -268,6 +293,14 @@ class Built:
                 columns: Any = np.unique(np.argwhere(np.isnan(value))[:, -1]) if value.ndim > 1 else []
                 found.append(name + (f" (column {', '.join(map(str, columns))})" if len(columns) else ""))
         return f", and there is NaN in {', '.join(found)}" if found else ""
+
+
+def _value_of(site: Mapping[str, Any], values: Mapping[str, Array], position: Position) -> Array:
+    """Return the value of a latent site: the given one, or else that of an unconstrained position."""
+    from numpyro.distributions import biject_to
+
+    name = site["name"]
+    return values[name] if name in values else biject_to(site["fn"].support)(position[name])
 
 
 def _name(model: Callable) -> str:

@@ -99,6 +99,24 @@ def test_every_option_reaches_the_front_door(asked: dict[str, Any], tmp_path: Pa
     }
 
 
+def test_a_start_is_read_from_a_file(asked: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "start.json"
+    for text in ('{"x": [0.5, 1]}', '[{"x": [0.5, 1]}, {"x": [1, 2]}]'):
+        file.write_text(text)
+        invoke("sample", "banana", "--start", str(file), "--output", str(tmp_path))
+        assert asked["start"] == json.loads(text)
+    for text, sentence in (
+        ("[0.5, 1]", "is [0.5, 1], expected a JSON object of values, such as"),
+        ("{", "cannot be read from"),
+        ("", "No such file"),
+    ):
+        file.write_text(text) if text else file.unlink()
+        found = invoke("sample", "banana", "--start", str(file), "--output", str(tmp_path))
+        assert found.exit_code == 2
+        assert found.stderr.startswith("parsample: --start")
+        assert sentence in found.stderr
+
+
 def test_the_defaults_are_those_of_the_front_door(asked: dict[str, Any], tmp_path: Path) -> None:
     """What nobody gives is not passed, but for the pictures of the evaluation."""
     invoke("sample", "banana", "--output", str(tmp_path))

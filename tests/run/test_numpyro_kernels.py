@@ -6,12 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import numpyro.infer
 import pytest
-from numpyro.infer import HMC, NUTS, BarkerMH, init_to_median, init_to_value
+from numpyro.infer import HMC, NUTS, BarkerMH, init_to_median
 from numpyro.infer.mcmc import MCMCKernel
 
 import parsample as ps
@@ -172,13 +171,6 @@ def test_potential_functions_need_a_position_and_nothing_else() -> None:
     with pytest.raises(ValueError, match="run got arguments for a model, but the kernel has a potential_fn"):
         kernel.target((1,), {}, jnp.zeros(2))
     assert float(kernel.target((), {}, jnp.zeros(2)).logdensity(jnp.array([1.0, 2.0]))) == -2.5  # type: ignore[arg-type]
-
-
-def test_chains_start_by_the_initial_strategy() -> None:
-    key = jax.random.key(0)
-    assert ps.Kernel(model).starts(key, 3, (), {}) is None
-    found: Any = ps.Kernel(model, init_strategy=init_to_value(values={"x": 4.0})).starts(key, 3, (), {})
-    np.testing.assert_array_equal(found["x"], [4.0, 4.0, 4.0])
 
 
 def test_a_trajectory_of_a_given_length() -> None:

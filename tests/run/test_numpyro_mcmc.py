@@ -12,7 +12,7 @@ import numpyro.diagnostics
 import numpyro.distributions as dist
 import numpyro.infer
 import pytest
-from numpyro.infer import NUTS, Predictive, init_to_value, log_likelihood
+from numpyro.infer import NUTS, Predictive, init_to_median, init_to_value, log_likelihood
 
 import parsample as ps
 from parsample.results.trace import as_datatree, posterior_dataset
@@ -215,6 +215,21 @@ def test_one_chain_has_no_axis_for_chains_and_starts_where_it_is_told() -> None:
     np.testing.assert_allclose(one.last_state.z["slope"], 3.0, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:NumPyro's NUTS")
+def test_chains_start_by_the_strategy_of_a_kernel_each_elsewhere() -> None:
+    """That of one of NumPyro's kernels, too; and values by `start=`."""
+    stay: dict[str, Any] = {"num_warmup": 0, "num_samples": 1, "step_size": 1e-10}
+    found = made(NUTS(line, init_strategy=init_to_median(num_samples=3)), **stay)
+    found.run(KEY, X, Y)
+    slopes = found.get_samples()["slope"]
+    assert slopes[0] != slopes[1]
+    told = made(ps.Kernel(line, "mala"), start=[{"noise": 0.5}, {"noise": 2.0}], **stay)
+    told.run(KEY, X, Y)
+    np.testing.assert_allclose(told.get_samples()["noise"], [0.5, 2.0], rtol=1e-3)
+    with pytest.raises(ValueError, match=r"a name in start is 'slop', expected one of .* Did you mean 'slope'"):
+        made(NUTS(line, init_strategy=init_to_value(values={"slop": 1.0}))).run(KEY, X, Y)
+
+
 def bowl(position: Any) -> Any:
     """Half the sum of squares, by a loop that only forward mode can differentiate."""
     both = jnp.concatenate([position["a"], position["b"][0][None]])
@@ -266,6 +281,10 @@ CONSTRUCTION: list[tuple[dict[str, Any], str]] = [
     ({"thin": 2}, r"thin is set elsewhere in parsample\.MCMC: write thinning="),
     ({"seed": 2}, r"seed is set elsewhere in parsample\.MCMC: give the key to run"),
     ({"metod": "picard"}, "an argument is 'metod', expected one of .* Did you mean 'method'"),
+    (
+        {"kernel": ps.Kernel(line, init_strategy=init_to_median), "start": "laplace"},
+        "start is given, and the kernel says",
+    ),
     ({"kernel": ps.Kernel(line, dense_mass=True), "mass": "dense"}, "mass is given, and the kernel says 'dense' of it"),
 ]
 
@@ -290,8 +309,10 @@ CALLS: list[tuple[Any, dict[str, Any], str]] = [
     (
         KEY,
         {"init_params": {"slope": jnp.zeros(2)}},
-        "start has the shapes .* expected .* with a leading axis of chains",
+        "init_params has the shapes .* expected .* with a leading axis of chains",
     ),
+    # Values, which `start` would take.
+    (KEY, {"init_params": {"slope": 0.0, "noise": 1.0}}, "init_params has the shapes .* with a leading axis of chains"),
 ]
 
 
@@ -303,6 +324,10 @@ def test_bad_calls_are_refused_before_anything_is_drawn(key: Any, given: dict[st
 
 @pytest.mark.filterwarnings("ignore:NumPyro's NUTS")
 def test_what_cannot_be_traced_or_applied_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"init_params has the shapes \(3,\), expected a leading axis for the 2 chains"
+    ):
+        made(ps.Kernel(potential_fn=lambda z: z @ z)).run(KEY, init_params=jnp.zeros(3))
     with pytest.raises(ValueError, match=r"rng_key is traced, but parsample\.MCMC decides on the host and cannot run"):
         jax.jit(lambda key: made(NUTS(line)).run(key, X, Y))(KEY)
     broken = made(postprocess_fn=lambda z: z["intercept"])

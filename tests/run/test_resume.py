@@ -4,13 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
+from numpyro.infer import init_to_median
 
 import parsample as ps
+from parsample.results.trace import as_datatree
+from parsample.run import freeze
 from parsample.store.layout import RUN
 from tests.command_line import invoke
-from tests.stores import SETTINGS, TARGET, check_same, interrupted, shorten_segments
+from tests.stores import SETTINGS, TARGET, check_same, interrupted, shorten_segments, stop_at
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +60,44 @@ def test_what_warm_up_found_is_kept(options: dict[str, Any], tmp_path: Path) -> 
     stages: list[str] = []
     ps.resume(path, progress=lambda event: stages.append(event.stage))
     assert set(stages) == {"sampling"}
+
+
+def model() -> None:
+    numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.HalfNormal(2.0)), 1.0), obs=0.5)
+
+
+@pytest.mark.parametrize("is_large", [False, True], ids=["small", "large"])
+def test_a_start_that_is_a_function_is_kept_as_the_positions_that_it_led_to(
+    is_large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless there are more of them than settings hold; the function is then passed again."""
+    path, again = tmp_path / "run.zarr", {}
+    settings: dict[str, Any] = {**SETTINGS, "num_samples": 256, "method": "sequential", "compare": False}
+    settings |= {"num_warmup": 20, "start": init_to_median(num_samples=3)}
+    if is_large:
+        monkeypatch.setattr(freeze, "MOST_NUMBERS", 1)
+    expected = ps.sample(model, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        ps.sample(model, **{**settings, "progress": stop_at("warm-up", 1)}, store=path)
+    if is_large:
+        with pytest.raises(ValueError, match=r"start is not given, but .* was begun with the function init_to_median,"):
+            ps.resume(path, model)
+        again = {"start": settings["start"]}
+    else:
+        assert {name: row.shape for name, row in ps.read_settings(path).start.items()} == {"x": (2,)}
+        found = ps.read_settings(expected).arguments(progress=False)
+        check_same(ps.sample(model, **found), expected)
+    check_same(ps.resume(path, model, progress=False, **again), expected)
+
+
+def test_a_store_begins_where_it_is_told_though_random_starts_have_no_density(tmp_path: Path) -> None:
+    """A density that is above 0 between 5 and 6 alone, where no random start is."""
+    density = lambda x: jnp.where((x > 5) & (x < 6), jnp.log(x - 5) + jnp.log(6 - x), -jnp.inf)  # noqa: E731
+    options: dict[str, Any] = {**SETTINGS, "num_warmup": 20, "num_samples": 128, "method": "sequential"}
+    trace = ps.sample(density, initial_position=0.0, start=5.5, store=tmp_path / "run.zarr", **options)
+    assert 5 < float(as_datatree(trace)["posterior"]["x"].min())
+    with pytest.raises(ValueError, match="found no start with a finite log density"):
+        ps.sample(density, initial_position=0.0, **options)
 
 
 def change(path: Path, part: str = "settings", **fields: Any) -> None:

@@ -44,7 +44,12 @@ VALUES: dict[str, list[Any]] = {
     "num_warmup": [160, 0],
     "step_size": [0.3],
     "target_acceptance": [0.9],
-    "start": ["laplace", {"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)}],
+    "start": [
+        "laplace",
+        {"x": np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)},
+        {"x": [0.5, -0.5]},
+        [{"x": np.array([place, 0.1], np.float32)} for place in (-1, 0, 1)],
+    ],
     "mass": ["diagonal"],
     "warmup_method": ["picard", ps.methods.QuasiNewton(estimator="hutchinson", num_probes=2)],
     "tune": ["rounds"],
@@ -64,7 +69,7 @@ VALUES: dict[str, list[Any]] = {
 # What an option only matters beside.
 BESIDE = {
     name: {"method": "quasi_newton"} for name in ("window", "atol", "rtol", "max_iterations", "compare", "groups")
-}
+} | {"start": {"num_chains": 3}}
 CASES = [(name, value) for name, values in VALUES.items() for value in values]
 NAMES = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
 

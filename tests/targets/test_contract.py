@@ -102,6 +102,29 @@ def test_log_density_is_a_finite_scalar_in_the_dtype_of_the_position(case, dtype
         assert np.all(np.isfinite(leaf))
 
 
+def test_values_lead_back_to_the_position_that_they_came_from(case, dtype, rng_key):
+    """All of them, and with one of them left out, whose entry is then that of a random start."""
+    target, position = case.target, {key: 0.4 * leaf for key, leaf in case.position.items()}
+    shapes, variables = target.start_shapes(), target.constrain(position)
+    values = {name: variables[name] for name in shapes}
+    assert {name: (row.shape, row.dtype) for name, row in shapes.items()} == {
+        name: (value.shape, value.dtype) for name, value in values.items()
+    }
+    tolerance = 1e-4 if dtype == "float32" else 1e-10
+    found = target.unconstrain(values, rng_key)
+    assert set(found) == set(position)
+    for key, leaf in found.items():
+        assert leaf.dtype == dtype
+        np.testing.assert_allclose(leaf, position[key], rtol=tolerance, atol=tolerance)
+    for left_out in values:
+        rest = {name: value for name, value in values.items() if name != left_out}
+        back = target.constrain(target.unconstrain(rest, rng_key))
+        if target.name != "garch" or left_out != "alpha1":  # of which beta1 takes a share
+            for name, value in rest.items():
+                np.testing.assert_allclose(back[name], value, rtol=tolerance, atol=tolerance)
+        assert not np.allclose(back[left_out], values[left_out], atol=1e-3)
+
+
 def test_single_precision_positions_give_single_precision_under_x64(name, folder, x64):
     target, position, _ = make_case(name, "float64", folder)
     single = {key: jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for key, leaf in position.items()}

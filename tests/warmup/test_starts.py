@@ -55,24 +55,6 @@ def test_without_a_mode_the_sentence_says_so() -> None:
         begin_at(LogDensity(lambda x: jnp.sum(x), jnp.zeros(2)), keys(2), "laplace")
 
 
-def test_what_start_may_be() -> None:
-    target = MultivariateNormal()
-    vectors, density = begin_at(target, keys(2), {"x": np.ones((2, 2))})
-    np.testing.assert_array_equal(vectors, np.ones((2, 2)))
-    assert density is None
-    for wrong, words in (
-        ("mode", "start is 'mode', expected 'random', 'laplace' or positions"),
-        ({"x": np.ones((3, 2))}, "start has the shapes"),
-        ({"x": np.full((2, 2), np.nan)}, "start has log density nan in chain 0"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            begin_at(target, keys(2), wrong)
-    pointed = LogDensity(lambda x: -jnp.sqrt(jnp.abs(x[0])), jnp.zeros(1))
-    words = "start has log density -0 and a gradient that is not finite in chain 1, expected finite ones"
-    with pytest.raises(ValueError, match=words):
-        begin_at(pointed, keys(2), np.array([[1.0], [0.0]]))
-
-
 def test_at_the_mode_no_warm_up_is_needed_and_the_surrogate_is_the_target() -> None:
     """The method that takes its matrices from the surrogate alone, out of the box: the chain of the loop, soon."""
     trace = ps.sample(

@@ -1,0 +1,28 @@
+"""The random keys of a run: all that is drawn follows from its seed."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+
+class Keys(NamedTuple):
+    """Keys by what they are for, each to be made one a chain by `of_chains`."""
+
+    start: Key[Array, ""]
+    warmup: Key[Array, ""]
+    chain: Key[Array, ""]
+
+
+def run_keys(seed: int) -> Keys:
+    """Return the keys of a run."""
+    return Keys(*jax.random.split(jax.random.key(seed), 3))
+
+
+def of_chains(rng_key: Key[Array, ""], num_chains: int) -> Key[Array, " chain"]:
+    """Return a key for each chain, which the number of chains makes no difference to."""
+    return _fold_in(rng_key, jnp.arange(num_chains))
+
+
+_fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(None, 0)))
