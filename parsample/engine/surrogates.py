@@ -90,6 +90,9 @@ def laplace(logdensity_fn: Callable[[PyTree], Array], position: PyTree, max_step
         mode = jax.scipy.optimize.minimize(negative, vector, method="BFGS", options={"maxiter": max_steps}).x
         gradient, hessian = jax.jit(jax.grad(negative)), jax.jit(jax.hessian(negative))
         value = jax.jit(negative)
+        # BFGS may step to where there is no density, and stay there; Newton's steps are looked at first.
+        if not (bool(value(mode) < value(vector)) and bool(jnp.isfinite(gradient(mode)).all())):
+            mode = vector
         for _ in range(max_steps):
             better = _newton_step(value, gradient, hessian, mode)
             if better is None:
@@ -126,6 +129,7 @@ def _newton_step(value: Callable, gradient: Callable, hessian: Callable, positio
     measure = (lambda x: jnp.linalg.norm(gradient(x))) if is_convex else value
     for halvings in range(20):
         found = position + step / 2**halvings
-        if bool(measure(found) < measure(position)):
+        # Beyond the edge of a support there may be a gradient of 0, and no density.
+        if bool(measure(found) < measure(position)) and bool(jnp.isfinite(value(found))):
             return found
     return None

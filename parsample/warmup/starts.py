@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from parsample.engine.surrogates import laplace
 from parsample.targets.base import Target
 from parsample.warmup.coordinates import Standardised, plain, starts
+from parsample.warmup.descent import descend
 from parsample.warmup.given_starts import given_starts
 from parsample.warmup.scale import unscaled, with_covariance
 
@@ -29,7 +30,8 @@ def begin_at(
     Raises:
         ValueError: `start` is none of these or does not fit; the search for the mode ends elsewhere.
 
-    Cost: "laplace" searches for the mode from one random start, and takes dim gradients there for the Hessian.
+    Cost: "laplace" comes down from one random start, as warm-up does, searches for the mode from there, and takes dim
+        gradients there for the Hessian.
     """
     given = given_starts(target, start, rng_keys)
     if given is not None:
@@ -38,7 +40,8 @@ def begin_at(
         return starts(target, rng_keys), None
     density = plain(target)
     logdensity = lambda vector: target.logdensity(density.unravel(vector))  # noqa: E731
-    first = starts(target, rng_keys[:1])[0]
+    # At a random start a density may be absurd, or its Hessian infinite: no place to search from.
+    first = descend(density, starts(target, rng_keys[:1])).vectors[0]
     try:
         found = laplace(logdensity, first)
     except ValueError as error:

@@ -97,3 +97,10 @@ def test_a_density_without_a_maximum_is_refused(logdensity_fn: Any) -> None:
         ValueError, match=r"logdensity_fn has no maximum near where the search ended: gradient .*; start"
     ):
         laplace(logdensity_fn, jnp.asarray([1.0, 2.0]))
+
+
+def test_a_search_that_steps_over_the_edge_goes_on_from_where_it_began() -> None:
+    """A gamma distribution, whose density below 0 is NaN, with a gradient of 0: from far above BFGS ends there."""
+    found = laplace(lambda x: jnp.sum(jnp.where(x > 0, 5 * jnp.log(x) - x, jnp.nan)), jnp.full(3, 50.0))
+    np.testing.assert_allclose(found.mean, 5.0, rtol=1e-3)
+    np.testing.assert_allclose(found.precision, np.eye(3) / 5, atol=1e-3)

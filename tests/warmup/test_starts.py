@@ -1,9 +1,12 @@
 """Where warm-up begins: draws from the normal distribution at the mode, in its coordinates, or given positions."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 import parsample as ps
 from parsample.results.trace import as_datatree
@@ -39,6 +42,43 @@ def test_starts_and_coordinates_are_those_of_the_normal_distribution_at_the_mode
         np.testing.assert_allclose(matrix @ matrix.T, expected, rtol=2e-3, atol=1e-3)
     spread = np.linalg.solve(matrix, (np.asarray(vectors, np.float64) - mean).T)
     np.testing.assert_allclose(np.cov(spread), np.eye(3), atol=4 * np.sqrt(2 / 2000))
+
+
+def overflowing(kind: str) -> tuple[LogDensity, np.ndarray]:
+    """A regression on covariates that nobody scaled, and its mode by SciPy in double precision.
+
+    Rates are exponentials of exponents up to 160 at a random start: the log density is -1e30, or has no finite Hessian.
+    """
+    rng = np.random.default_rng(0)
+    x = np.column_stack([np.ones(60), rng.uniform(18, 80, 60), rng.random(60) < 0.4])
+    eta = x @ [1.0, -0.02, 0.5]
+    y = rng.poisson(np.exp(eta)) if kind == "poisson" else rng.gamma(2.0, np.exp(eta) / 2)
+
+    def energy(beta: Any, numpy: Any) -> Any:
+        eta = x @ beta
+        loss = numpy.exp(eta) - y * eta if kind == "poisson" else 2 * eta + 2 * y * numpy.exp(-eta)
+        return numpy.sum(loss) + 0.5 * numpy.sum(beta**2)
+
+    mode = minimize(energy, np.zeros(3), args=(np,), method="BFGS", options={"gtol": 1e-8}).x
+    return LogDensity(lambda beta: -energy(beta, jnp), jnp.zeros(3)), mode
+
+
+class Wide(LogDensity):
+    """Random starts as NumPyro has them."""
+
+    def initial_position(self, rng_key: Any) -> Any:
+        return 2 * super().initial_position(rng_key)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "gamma"])
+def test_the_mode_is_found_from_a_start_where_the_density_overflows(kind: str) -> None:
+    density, mode = overflowing(kind)
+    make: Any = Wide
+    target = make(density.logdensity_fn, density.center)
+    for seed in range(6):
+        found = begin_at(target, jax.random.split(jax.random.key(seed), 1), "laplace")[1]
+        assert found is not None
+        np.testing.assert_allclose(found.center, mode, rtol=1e-2, atol=1e-3)
 
 
 def test_a_draw_without_a_density_is_the_mode_instead() -> None:
