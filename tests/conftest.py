@@ -1,5 +1,6 @@
 """What every test shares: JAX's settings, run-time type checks, seeds, and the data that is not in the repository."""
 
+import importlib.metadata
 import os
 import signal
 from collections.abc import Iterator
@@ -18,7 +19,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 # Four host devices, for the tests that spread chains over devices; the others run on the first, at the same speed. And
 # quick compilation: the tests compile thousands of programs, most of which run for milliseconds.
-XLA_FLAGS = ("--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0")
+XLA_FLAGS = [
+    "--xla_force_host_platform_device_count=4",
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
+# Generating fusions through MLIR takes more than half of the time that a program takes to compile. The flag that leaves
+# it out has been removed since, and XLA ends a process that names a flag it does not know.
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+    XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in XLA_FLAGS if flag.split("=")[0] not in given)]).strip()
 os.environ.setdefault("MPLBACKEND", "Agg")
