@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
+# Tests of a file share what they compile, so they run in one process.
+PARALLEL = -n $(WORKERS) --dist loadfile
 PYTEST_ARGS ?=
 # From Python 3.12 on "sysmon" counts lines at nearly no cost; before, counting costs a third of the time.
 COVERAGE_CORE ?= ctrace
@@ -23,13 +25,13 @@ sample: $(STAMP) ## Sample the breast-cancer posterior; the trace and the plots 
 	$(BIN)/parsample sample breast_cancer $(SAMPLE_ARGS)
 
 test: lint ## Lint, check types, run all tests but the slow ones
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## The slow tests too, with coverage
-	COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest -n $(WORKERS) -m 'not grid' --cov --cov-report=term $(PYTEST_ARGS)
+	COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest $(PARALLEL) -m 'not grid' --cov --cov-report=term $(PYTEST_ARGS)
 
 test-grid: $(STAMP) ## The rest of the large tables: methods, distributions, models, options; test-all takes a part
-	$(BIN)/python -m pytest -n $(WORKERS) -m grid $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m grid $(PYTEST_ARGS)
 
 lint: $(STAMP) ## Check the style, and the types of package and tests
 	$(BIN)/python -m ruff check .

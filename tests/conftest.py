@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED = 0
@@ -61,11 +62,31 @@ def pytest_report_header() -> str:
     return f"seed {SEED}, hypothesis derandomized, jax {jax.__version__} on {jax.default_backend()}"
 
 
+class Compiled:
+    """How many programs this process holds; modules share those that are of the same function, shapes and options."""
+
+    # Some two GB with all that JAX keeps beside them; the whole suite compiles several times as many.
+    most: ClassVar[int] = 2000
+    count: ClassVar[int] = 0
+
+    @classmethod
+    def see(cls, event: str, duration_secs: float, **kwargs: Any) -> None:
+        cls.count += event == "/jax/core/compile/backend_compile_duration"
+
+    @classmethod
+    def forget_if_many(cls) -> None:
+        if cls.count > cls.most:
+            jax.clear_caches()
+            cls.count = 0
+
+
+jax.monitoring.register_event_duration_secs_listener(Compiled.see)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def forget_compiled_programs() -> Iterator[None]:
-    """Keep the memory of a test process to what one module compiles; without it the whole suite takes several GB."""
+def bound_compiled_programs() -> Iterator[None]:
     yield
-    jax.clear_caches()
+    Compiled.forget_if_many()
 
 
 @pytest.fixture

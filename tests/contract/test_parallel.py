@@ -1,11 +1,11 @@
 """Every method on every sampler on every target that `problems` enrols: the parallel chain is the chain of the loop.
 
-A ninth of the rows are always run, a third with `make test-all`, and all with `make test-grid`. With as many iterations
-as the chain has steps this holds for every row. A row that needs more than half as many gains fewer than two steps an
-iteration, and stands in `KNOWN_NOT_CONVERGING`.
+Every method, sampler and target is in the rows that are always run; every two of them that meet do so with `make
+test-all`, and every three with `make test-grid`. With as many iterations as the chain has steps this holds for every
+row. A row that needs more than half as many gains fewer than two steps an iteration, and stands in
+`KNOWN_NOT_CONVERGING`.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -14,7 +14,9 @@ import pytest
 
 from parsample.engine.methods import METHODS
 from parsample.engine.solution import Solution
+from parsample.samplers import SAMPLERS
 from parsample.targets import TARGETS
+from tests.conftest import Compiled
 from tests.contract import problems
 from tests.contract.known import KNOWN_NOT_CONVERGING, KNOWN_OVERCLAIMING, NEAR_THE_LINE
 from tests.contract.problems import STEPS, Problem
@@ -27,7 +29,8 @@ MARGIN = 8
 
 ROWS = problems.rows()
 PARAMETERS = [
-    pytest.param(row, marks=getattr(pytest.mark, marker) if (marker := problems.marker(*row)) else ()) for row in ROWS
+    pytest.param(row, marks=getattr(pytest.mark, marker) if marker else ())
+    for row, marker in problems.markers().items()
 ]
 
 
@@ -40,20 +43,11 @@ class Evaluated(NamedTuple):
     is_accepted: np.ndarray
 
 
-@functools.lru_cache(maxsize=1)
-def forget_programs_of_another(sampler: str) -> None:
-    """Drop compiled programs when rows of another sampler begin.
-
-    A program takes some hundred memory mappings, of which Linux grants a process 65,530: one too many ends it.
-    """
-    jax.clear_caches()
-
-
 # Of the module, so that the tests of a row follow each other and the row is solved once.
 @pytest.fixture(scope="module", params=PARAMETERS, ids="-".join)
 def evaluated(request):
     method, sampler, target = request.param
-    forget_programs_of_another(sampler)
+    Compiled.forget_if_many()
     data = request.getfixturevalue("shared_data") if target in problems.ARGUMENTS else None
     with jax.enable_x64(True):
         problem = problems.problem(sampler, target, data)
@@ -90,6 +84,17 @@ def test_the_known_rows_exist():
     assert set(problems.NOT_ENROLLED) < set(TARGETS)
     assert set(KNOWN_NOT_CONVERGING) <= set(ROWS)
     assert set(KNOWN_OVERCLAIMING) <= set(ROWS)
+
+
+def test_every_name_is_always_run_and_every_two_that_meet_with_the_slow_tests():
+    always = [row for row, marker in problems.markers().items() if marker is None]
+    part = [row for row, marker in problems.markers().items() if marker != "grid"]
+    assert {method for method, _, _ in always} == set(METHODS)
+    assert {sampler for _, sampler, _ in always} == set(SAMPLERS)
+    assert {target for _, _, target in always} == set(problems.ENROLLED)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert {(row[one], row[other]) for row in part} == {(row[one], row[other]) for row in ROWS}
+    assert len(always) < len(part) < len(ROWS)
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "sequential"])
