@@ -59,8 +59,8 @@ def serves_models(place: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
                     raise ValueError(f"model_kwargs is given, but {door} has no NumPyro model here; leave it out.")
                 _check_words([name for name in given if name not in options])
                 return function(*args, **given)
-            _check(own, target, args[place + 1 :], given, options, door)
-            if own is None and len(args) > place and not any(name in given for name in named):
+            own = _checked(own, target, args[place + 1 :], given, options, named, door)
+            if not own and len(args) > place and not any(name in given for name in named):
                 return function(*args, **given)
             # What has the name of a parameter of the door, such as `target`, can only be the model's by now.
             of_door = {name: value for name, value in given.items() if name in options}
@@ -68,13 +68,43 @@ def serves_models(place: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 given.pop(named[place])
             of_model = {name: value for name, value in given.items() if name not in options}
             first = [*args[:place], *(of_model.pop(name) for name in named[len(args) : place] if name in of_model)]
-            ready = NumPyroModel(target, *args[place + 1 :], **{**of_model, **(own or {})})
+            ready = NumPyroModel(target, *args[place + 1 :], **{**of_model, **own})
             call: Callable[..., T] = function
             return call(*first, ready, **of_door)
 
         return wrapper
 
     return decorate
+
+
+def serves_own_model(method: Callable[P, T]) -> Callable[P, T]:
+    """Let a method of a `parsample.MCMC` take `model_kwargs`, and refuse what may be its own or its model's, likewise.
+
+    The model is that of the kernel, and the first argument of the method is a key. All that is the model's by name
+    reaches the method as `model_kwargs`.
+    """
+    parameters = list(inspect.signature(method).parameters.values())
+    options = [row.name for row in parameters if row.kind is row.KEYWORD_ONLY and row.name != "model_kwargs"]
+    first = parameters[1].name
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        given: dict[str, Any] = dict(kwargs)
+        mcmc: Any = args[0]
+        own, model, door = given.pop("model_kwargs", None), mcmc.sampler.model, f"parsample.MCMC.{method.__name__}"
+        call: Callable[..., T] = method
+        if model is None:
+            if own is not None:
+                raise ValueError(f"model_kwargs is given, but the kernel of {door} has no model; leave it out.")
+            return call(*args, **given)
+        has_key = len(args) > 1
+        own = _checked(own, model, args[2:], given, options if has_key else [first, *options], [], door)
+        of_method = {name: given.pop(name) for name in options if name in given}
+        if not has_key and first in given:
+            of_method[first] = given.pop(first)
+        return call(*args, **of_method, model_kwargs={**given, **own})
+
+    return wrapper
 
 
 def check_left(args: tuple, kwargs: Mapping[str, Any]) -> None:
@@ -99,7 +129,7 @@ def check_meeting(model: Any, args: tuple, own: Mapping[str, Any], given: Mappin
     for name in given:
         if name in parameters and name not in own:
             raise ValueError(
-                f"{name}={reprlib.repr(given[name])} may be the option of {door} or the parameter of the model "
+                f"{name}={' '.join(reprlib.repr(given[name]).split())} may be the option of {door} or the parameter of the model "
                 f"{_title(model)}; write model_kwargs={{{name!r}: ...}} for the model's, and for the option give both, "
                 "the model's value in model_kwargs."
             )
@@ -110,20 +140,36 @@ def _is_density(target: Any, given: Mapping[str, Any]) -> bool:
     return given.get("initial_position") is not None and "initial_position" not in _parameters(target, ())[0]
 
 
-def _check(own: Any, model: Any, args: tuple, given: Mapping[str, Any], options: list[str], door: str) -> None:
+def _checked(
+    own: Any, model: Any, args: tuple, given: Mapping[str, Any], options: list[str], named: list[str], door: str
+) -> Mapping[str, Any]:
+    """Return what can only be the model's, once nothing is left that may be an option or the model's.
+
+    Args:
+        own: `model_kwargs`, or None.
+        model: a NumPyro model.
+        args: its positional arguments.
+        given: all that is given by name.
+        options: of the door.
+        named: other parameters of the door, which may be given by name.
+        door: for the sentences.
+    """
     if own is not None and not isinstance(own, Mapping):
         raise ValueError(f"model_kwargs is a {type(own).__name__}, expected the model's arguments by name, as a dict.")
+    meeting = {name: value for name, value in given.items() if name in options}
+    meeting |= {} if own is None else {"model_kwargs": own}
     own = own or {}
     twice = [name for name in own if name in given and name not in options]
     if twice:
         raise ValueError(f"{twice[0]} is given twice, by itself and in model_kwargs; leave one out.")
-    check_meeting(model, args, own, {name: value for name, value in given.items() if name in options}, door)
+    check_meeting(model, args, own, meeting, door)
     parameters, is_open = _parameters(model, args)
     if not is_open:
-        strangers = [name for name in given if name not in options and name not in (*parameters, "target", "store")]
+        strangers = [name for name in given if name not in options and name not in (*parameters, *named)]
         _check_words(strangers)
         if strangers:
             raise unknown(f"an argument beside the model {_title(model)}", strangers[0], [*parameters, *options])
+    return own
 
 
 def _check_words(names: list[str]) -> None:

@@ -13,9 +13,11 @@ from parsample.results.dims import plain_names
 from parsample.results.form import find_form
 from parsample.results.groups import OF_TARGET, check_requests, data_groups, joined, requested_groups
 from parsample.results.trace import Trace, as_datatree, merged, posterior_dataset
+from parsample.run.arguments import serves_models
 from parsample.targets.given import as_target
 
 
+@serves_models(1)
 def extend(
     trace: Trace,
     target: Any,
@@ -44,7 +46,7 @@ def extend(
         coords: dim -> labels.
         initial_position: as it was passed to `parsample.sample`.
         bijectors: as they were passed.
-        **kwargs: of a NumPyro model.
+        **kwargs: of a NumPyro model; and `model_kwargs`, as for `parsample.sample`.
 
     Returns:
         A trace with the groups of the one that was given, and those that were made.

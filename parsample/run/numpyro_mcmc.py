@@ -16,6 +16,7 @@ from parsample.engine.names import unknown
 from parsample.results.trace import as_datatree
 from parsample.results.variables import Variables
 from parsample.results.verdict import Verdict, read_verdict
+from parsample.run.arguments import serves_own_model
 from parsample.run.numpyro_kernels import read_kernel
 from parsample.run.numpyro_states import AdaptState, Fields, State
 from parsample.run.sample import ARGUMENTS, sample
@@ -119,6 +120,7 @@ class MCMC(numpyro.infer.MCMC):
         self.chain_method = chain_method
         self.trace: Any = None
 
+    @serves_own_model
     def warmup(
         self,
         rng_key: Any,
@@ -126,6 +128,7 @@ class MCMC(numpyro.infer.MCMC):
         extra_fields: Any = (),
         collect_warmup: bool = False,
         init_params: PyTree | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Warm up, and set `post_warmup_state`, so that `run` does not.
@@ -139,11 +142,14 @@ class MCMC(numpyro.infer.MCMC):
                 `accept_prob`, `mean_accept_prob` and `adapt_state.step_size`.
             collect_warmup: let `get_samples` and `get_extra_fields` return the warm-up steps.
             init_params: where chains start, as for `run`.
+            model_kwargs: arguments of the model by name, for those that have the name of one of these; such a name by
+                itself is refused, where it may be meant for either.
             **kwargs: of the model.
 
         Raises:
             ValueError: an argument is not what it should be.
         """
+        kwargs |= model_kwargs or {}
         self._warmup_state = None
         target, fields = self._prepare(rng_key, args, kwargs, init_params, extra_fields)
         memory = Memory(wants_draws=False)
@@ -163,12 +169,14 @@ class MCMC(numpyro.infer.MCMC):
         free = jax.vmap(plain(target).unravel)(found.last)
         self._warmup_state = self._last_state = self._state(target, free, rng_key, found)
 
+    @serves_own_model
     def run(
         self,
         rng_key: Any,
         *args: Any,
         extra_fields: Any = (),
         init_params: PyTree | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Warm up, unless `post_warmup_state` is set, and sample.
@@ -183,11 +191,14 @@ class MCMC(numpyro.infer.MCMC):
             init_params: where chains start, in unconstrained coordinates, such as `last_state.z`; with a leading axis
                 for the chains where there are several. None for random starts. Of no effect, as in NumPyro, where
                 `post_warmup_state` is set.
+            model_kwargs: arguments of the model by name, for those that have the name of one of these; such a name by
+                itself is refused, where it may be meant for either.
             **kwargs: of the model.
 
         Raises:
             ValueError: an argument is not what it should be, or there is no such field.
         """
+        kwargs |= model_kwargs or {}
         state = self._warmup_state
         if state is not None and self.sampler.model is None and isinstance(state, State):
             init_params = state.z

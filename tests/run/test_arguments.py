@@ -5,12 +5,15 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
 
 import parsample as ps
+from parsample.results.trace import as_datatree
 from parsample.run.arguments import ELSEWHERE, serves_models
 from parsample.run.sample import sample
 from parsample.targets.numpyro_model import NumPyroModel
@@ -105,3 +108,67 @@ def test_the_other_doors(tmp_path: Path) -> None:
         ps.resume(tmp_path / "run.zarr", with_parameter("seed"), seed=3)
     with pytest.raises(ValueError, match=r"model_kwargs is given, but parsample.sample has no NumPyro model here"):
         ps.sample("eight_schools", model_kwargs={"window": 7})
+
+
+# Every door that hands arguments on to a model, with what it needs before them.
+SHORT: dict[str, Any] = {"num_warmup": 0, "num_samples": 20, "num_chains": 1}
+QUICK: dict[str, Any] = {"step_size": 0.1, "method": "sequential", "compare": False}
+
+
+def runs(name: str, method: str = "run") -> Any:
+    """What calls a method of an MCMC of the model with that parameter, and returns the model's arguments."""
+    mcmc: Any = ps.MCMC(ps.Kernel(with_parameter(name), "rwm"), **SHORT, **QUICK, progress_bar=False)
+
+    def call(**given: Any) -> Any:
+        getattr(mcmc, method)(jax.random.key(0), **given)
+        return mcmc._kwargs
+
+    return call
+
+
+def extends(name: str) -> Any:
+    made = with_parameter(name)
+    trace = ps.sample(made, sampler="rwm", **SHORT, **QUICK, progress=False)
+
+    def call(**given: Any) -> Any:
+        found = ps.extend(trace, made, **{"groups": ["prior"], **given})
+        # The scale of the prior is the argument, 3 in place of 1.
+        return {name: pytest.approx(np.std(np.asarray(as_datatree(found)["prior"]["x"])), rel=0.5)}
+
+    return call
+
+
+DOORS: list[tuple[str, Any, str]] = [
+    *(("MCMC.run", runs, name) for name in ("extra_fields", "init_params", "rng_key", "model_kwargs")),
+    *(("MCMC.warmup", functools.partial(runs, method="warmup"), name) for name in ("collect_warmup", "rng_key")),
+    *(("extend", extends, name) for name in ("seed", "coords", "initial_position", "trace", "target", "model_kwargs")),
+]
+
+
+@pytest.mark.parametrize(("door", "make", "name"), DOORS)
+def test_every_door_refuses_or_serves_what_its_model_has_too(door: str, make: Any, name: str) -> None:
+    call = make(name)
+    if name in ("rng_key", "trace", "target"):  # which stand before the arguments, so the name is the model's
+        assert call(**{name: 3.0}) == {name: 3.0}
+    else:
+        with pytest.raises(ValueError, match=rf"{name}=.* may be the option of parsample\.{door} or the parameter of"):
+            call(**{name: {"seed": 1} if name == "model_kwargs" else 3.0})
+    assert call(model_kwargs={name: 3.0}) == {name: 3.0}
+
+
+def test_keys_by_name_and_strangers_of_an_mcmc() -> None:
+    mcmc: Any = ps.MCMC(ps.Kernel(model, "rwm"), **SHORT, **QUICK, progress_bar=False)
+    mcmc.run(rng_key=jax.random.key(0), y=Y, extra_fields=("potential_energy",))
+    assert set(mcmc._kwargs) == {"y"}
+    assert "potential_energy" in mcmc.get_extra_fields()
+    with pytest.raises(ValueError, match=r"rng_key=.* may be the option of parsample\.MCMC\.run or the parameter of"):
+        ps.MCMC(ps.Kernel(with_parameter("rng_key")), **SHORT).run(rng_key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"an argument beside the model model is 'wndow', .* Did you mean 'window'"):
+        mcmc.run(jax.random.key(0), Y, wndow=3)
+    with pytest.raises(ValueError, match=r"y is given twice, by itself and in model_kwargs; leave one out"):
+        mcmc.run(jax.random.key(0), y=Y, model_kwargs={"y": Y})
+    with pytest.raises(ValueError, match=r"model_kwargs is a int, expected the model's arguments by name, as a dict"):
+        mcmc.run(jax.random.key(0), Y, model_kwargs=3)
+    bowl = ps.MCMC(ps.Kernel(potential_fn=lambda z: z @ z), **SHORT)
+    with pytest.raises(ValueError, match=r"model_kwargs is given, but the kernel of parsample\.MCMC\.run has no model"):
+        bowl.run(jax.random.key(0), init_params=jnp.zeros(2), model_kwargs={})
