@@ -128,9 +128,10 @@ def check_meeting(model: Any, args: tuple, own: Mapping[str, Any], given: Mappin
     parameters, _ = _parameters(model, args)
     for name in given:
         if name in parameters and name not in own:
+            value = " ".join(reprlib.repr(given[name]).split())
             raise ValueError(
-                f"{name}={' '.join(reprlib.repr(given[name]).split())} may be the option of {door} or the parameter of the model "
-                f"{_title(model)}; write model_kwargs={{{name!r}: ...}} for the model's, and for the option give both, "
+                f"{name}={value} may be the option of {door} or the parameter of the model {_title(model)}; write "
+                f"model_kwargs={{{name!r}: ...}} for the model's, and for the option give both, "
                 "the model's value in model_kwargs."
             )
 
