@@ -308,7 +308,7 @@ def check(seed: int, folder: Path, sampler: str = "rwm") -> tuple[str, ...]:
         warnings.simplefilter("ignore")
         target = ps.targets.NumPyroModel(case.model, *case.args, **case.kwargs)
         # Where NumPyro would start, so that nothing has to be compiled to find a start.
-        start = jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * chains), target.built.start)
+        start = jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * chains), target.position_template())
         trace = ps.sample(
             target,
             sampler=sampler,

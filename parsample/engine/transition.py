@@ -12,6 +12,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from parsample.engine.reads import pinned
+
 GATES = ("frozen", "straight_through")
 
 # How far a guess of an integer may be from it: below a half, so that rounding gives the integer.
@@ -95,16 +97,18 @@ class FunctionTransition(Transition):
 def as_transition(transition: Callable) -> Transition:
     """Return `transition` as a `Transition`, wrapping a plain function.
 
+    What is compiled of it serves until something changes that it reads, a global number say (`reads.pinned`).
+
     Raises:
         ValueError: it cannot be called.
     """
     if isinstance(transition, Transition):
-        return transition
+        return pinned(transition)
     if not callable(transition):
         raise ValueError(
             f"transition is a {type(transition).__name__}, expected a function `transition(state, input) -> state`."
         )
-    return FunctionTransition(transition)
+    return pinned(FunctionTransition(transition))
 
 
 class FlatTransition(eqx.Module):

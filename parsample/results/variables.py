@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from parsample.engine.reads import Pinned
 from parsample.results.trace import SAMPLE_DIMS
 from parsample.targets.base import Target
 from parsample.targets.names import distinct, leaf_names
@@ -39,9 +40,10 @@ class Variables:
 
     def __init__(self, target: Target, transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None):
         """Trace the shapes, and find the names."""
-        self.target, self.transform = target, transform
+        self.target = target
+        self.transform = None if transform is None else Pinned(transform)
         self.parts: dict[str, tuple[str, ...]] = {}
-        draw: dict[str, Any] = jax.eval_shape(lambda: self._values(target.position_template()))
+        draw: dict[str, Any] = jax.eval_shape(lambda: _values(target, self.transform, target.position_template()))
         known = [_leaves(values) for values in (draw, target.observed_data, target.constant_data)]
         self._add({text: leaf for values in known for text, leaf in values.items()})
         left_out = (text for values in known for text, leaf in values.items() if not _is_held(leaf))
@@ -50,7 +52,12 @@ class Variables:
 
     def of_draw(self, position: PyTree) -> dict[str, jax.Array]:
         """Return the variables of one draw. It can be compiled."""
-        return self.named(self._values(position))
+        return self.naming(self.target, position)
+
+    @property
+    def naming(self) -> "Naming":
+        """The names alone, for what is compiled for one target and serves another."""
+        return Naming(tuple(self.parts.items()), self.transform)
 
     def named(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return values under their names in the trace.
@@ -58,12 +65,8 @@ class Variables:
         Args:
             values: of one draw, of many, or data.
         """
-        leaves = {text: leaf for text, leaf in _leaves(values).items() if _is_held(leaf)}
-        self._add(leaves)
-        found: dict[str, Any] = {}
-        for text, leaf in leaves.items():
-            found |= dict(zip(self.parts[text], _stored(leaf), strict=True))
-        return found
+        self._add(_leaves(values))
+        return _named(values, self.parts)
 
     def given(self, draws: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return variables of a trace under the names that they were given, each read when it is asked for."""
@@ -73,10 +76,6 @@ class Variables:
     def renamed(self) -> dict[str, list[str]]:
         """The names that are others in the trace, as given -> in the trace, two of a complex value."""
         return {given: list(names) for given, names in self.parts.items() if names != (given,)}
-
-    def _values(self, position: PyTree) -> dict[str, Any]:
-        draw = self.target.constrain(position)
-        return draw if self.transform is None else self.transform(draw)
 
     def _add(self, leaves: Mapping[str, Any]) -> None:
         """Find names for those that have none. Those that can stay as they are come first."""
@@ -89,6 +88,35 @@ class Variables:
             found = (text,) if text in stay else tuple(distinct(map(storable_name, names), taken))
             taken |= set(found)
             self.parts[text] = found
+
+
+class Naming(NamedTuple):
+    """How the values of a draw are named.
+
+    Attributes:
+        parts: names as given, each with those in the trace.
+        transform: what to keep of a draw; None for what the target's `constrain` returns.
+    """
+
+    parts: tuple[tuple[str, tuple[str, ...]], ...]
+    transform: Callable[[dict[str, Any]], dict[str, Any]] | None
+
+    def __call__(self, target: Target, position: PyTree) -> dict[str, jax.Array]:
+        """Return the variables of one draw of a target."""
+        return _named(_values(target, self.transform, position), dict(self.parts))
+
+
+def _values(target: Target, transform: Callable | None, position: PyTree) -> dict[str, Any]:
+    draw = target.constrain(position)
+    return draw if transform is None else transform(draw)
+
+
+def _named(values: Mapping[str, Any], parts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text, leaf in _leaves(values).items():
+        if _is_held(leaf):
+            found |= dict(zip(parts[text], _stored(leaf), strict=True))
+    return found
 
 
 class _Given(Mapping[str, Any]):

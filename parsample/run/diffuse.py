@@ -16,6 +16,7 @@ from parsample.engine.finish import finish_sequentially
 from parsample.engine.memory import evaluation_bytes, largest_within
 from parsample.engine.methods.base import innermost
 from parsample.engine.options import check_seed, is_number, whole
+from parsample.engine.reads import pinned
 from parsample.engine.solution import ConvergenceError, Solution, raise_unless_converged
 from parsample.samplers.diffusion.base import Process
 from parsample.samplers.diffusion.denoisers import HeldDenoiser, NormalDenoiser
@@ -145,7 +146,7 @@ def diffuse(
     if guess == "coarse":
         coarse_steps = _check_coarse(process, coarse_steps)
     rounds_of_guess = coarse_steps if guess == "coarse" else 0
-    solution, finished = _run(process, shape, dtype, keys, guesses, states, rounds_of_guess, options)
+    solution, finished = _run(pinned(process), shape, dtype, keys, guesses, states, rounds_of_guess, options)
     if throw:
         _raise_if_not_finite(process, solution)
     dim = sum(leaf[0, 0].size for leaf in jax.tree.leaves(solution.states))

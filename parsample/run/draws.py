@@ -8,39 +8,23 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from parsample.results.variables import Variables
+from parsample.results.variables import Naming
 from parsample.warmup.coordinates import Standardised
 
 # Bytes of what is worked out between the position of a draw and its variables, of all draws at a time.
 BUDGET = 64 * 2**20
 
 
-class Draws:
-    """The variables of draws, by a program that is compiled once for each shape.
+@eqx.filter_jit
+def variables_of(naming: Naming, density: Standardised, z: Float[Array, "chain draw dim"]) -> dict[str, Array]:
+    """Return the variables of draws, leading axes (chain, draw).
 
     Args:
-        variables: what the trace holds of a draw.
+        naming: what the trace holds of a draw.
+        density: whose coordinates these are.
+        z: standardised positions.
     """
-
-    def __init__(self, variables: Variables):
-        """Take note; nothing is compiled."""
-        self.variables = variables
-        self.program = eqx.filter_jit(self._of)
-
-    def __call__(self, density: Standardised, z: Float[Array, "chain draw dim"]) -> dict[str, Array]:
-        """Return the variables of draws, leading axes (chain, draw).
-
-        Args:
-            density: whose coordinates these are.
-            z: standardised positions.
-        """
-        return self.program(density, z)
-
-    def _of(self, density: Standardised, z: Float[Array, "chain draw dim"]) -> dict[str, Array]:
-        def one(row: Float[Array, " dim"]) -> dict[str, Array]:
-            return self.variables.of_draw(density.position(row))
-
-        return map_draws(one, z)
+    return map_draws(lambda row: naming(density.target, density.position(row)), z)
 
 
 def map_draws(function: Callable[[Array], PyTree], rows: Array) -> PyTree:

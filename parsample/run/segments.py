@@ -17,7 +17,7 @@ from parsample.results.form import Form
 from parsample.results.groups import Groups, evaluation_group
 from parsample.results.judgement import tells_energy
 from parsample.run.counts import NOT_COMPARED, Comparison, Tally
-from parsample.run.draws import Draws
+from parsample.run.draws import variables_of
 from parsample.run.settings import Settings
 from parsample.run.until import Until, is_due
 from parsample.samplers.chains import Plan, Segment, begin, draw, run_segment, start_keys
@@ -121,13 +121,13 @@ class Run:
         """
         num_samples = job.settings.num_samples
         states, began = kept.states(self.first), time.perf_counter() - tally.seconds
-        draws_at = Draws(job.form.variables)
+        naming = job.form.variables.naming
         # Asked at the start of a turn: a run that was killed between a segment and the question asks again.
         while not (is_good := _is_good(job, tally, kept)) and tally.done < num_samples:
             start, length = tally.done, min(plan.steps, num_samples - tally.done)
             found, seconds = self.segment(plan, states, start)
             states = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
-            draws = jax.device_get(draws_at(self.density, found.position))
+            draws = jax.device_get(variables_of(naming, self.density, found.position))
             # The history of the first segment alone is of use.
             segment = jax.device_get(found if start == 0 else found._replace(history=None))
             if start == 0:

@@ -8,6 +8,7 @@ import equinox as eqx
 
 from parsample.engine import options
 from parsample.engine.names import unknown
+from parsample.engine.reads import pinned_class
 from parsample.samplers.base import Sampler
 
 # What a run decides itself.
@@ -41,7 +42,7 @@ class Configured(eqx.Module):
         target_acceptance: Any = None,
     ):
         """Check the names of the options."""
-        self.sampler_class, self.sampler_options = sampler_class, dict(sampler_options or {})
+        self.sampler_class, self.sampler_options = pinned_class(sampler_class), dict(sampler_options or {})
         self.target_acceptance = _acceptance(sampler_class, target_acceptance)
         known = [name for name in inspect.signature(sampler_class).parameters if name not in OF_THE_RUN]
         for name in self.sampler_options:

@@ -113,6 +113,10 @@ class Target(eqx.Module):
         """Return mean and standard deviation of each variable of the trace, or None where no closed form is known."""
         return None
 
+    def suspects(self) -> str:
+        """Say what in the data may keep chains from starting, after a comma; nothing where nothing is known."""
+        return ""
+
     def check_position(self, position: Position) -> None:
         """Compare a position with the template. It costs nothing at run time: only names, shapes and dtypes are read.
 

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import PyTree
 
 from parsample.engine.names import unknown
+from parsample.engine.reads import pinned
 from parsample.targets import TARGETS
 from parsample.targets.base import Target
 from parsample.targets.density import LogDensity, check_scalar
@@ -37,7 +38,7 @@ def as_target(
         if _is_distribution(given):
             return Distribution(given, initial_position, bijectors), args, kwargs
         if callable(given) and initial_position is not None:
-            return LogDensity(given, initial_position, bijectors), args, kwargs
+            return pinned(LogDensity(given, initial_position, bijectors)), args, kwargs
         if callable(given):
             _check_none(bijectors, "bijectors", "a NumPyro model has its own transforms")
             return NumPyroModel(given, *args, **kwargs), (), {}
@@ -45,7 +46,7 @@ def as_target(
     _check_none(initial_position, "initial_position", f"the target {target.name} draws its own starts")
     _check_none(bijectors, "bijectors", f"the target {target.name} has its own transforms")
     check_scalar(jax.eval_shape(target.logdensity, target.position_template()))
-    return target, args, kwargs
+    return pinned(target), args, kwargs
 
 
 def _ready_made(given: Any) -> Target:

@@ -146,22 +146,22 @@ def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "c
     Raises:
         ValueError: a chain found no such start; the sentence names the variables that are to blame.
     """
-
-    @jax.jit
-    def attempt(key: Array) -> tuple[PyTree, Array, PyTree]:
-        position = target.initial_position(key)
-        return position, *jax.value_and_grad(target.logdensity)(position)
-
     found = []
     for chain, key in enumerate(rng_keys):
         for again in range(tries):
-            position, value, gradient = attempt(jax.random.fold_in(key, again))
+            position, value, gradient = _attempt(target, jax.random.fold_in(key, again))
             if bool(jnp.isfinite(value)) and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient)):
                 found.append(ravel_pytree(position)[0])
                 break
         else:
             raise ValueError(_no_start(target, chain, tries, position, value, gradient))
     return jnp.stack(found)
+
+
+@eqx.filter_jit
+def _attempt(target: Target, rng_key: Array) -> tuple[PyTree, Array, PyTree]:
+    position = target.initial_position(rng_key)
+    return position, *jax.value_and_grad(target.logdensity)(position)
 
 
 def _no_start(target: Target, chain: int, tries: int, position: PyTree, value: Array, gradient: PyTree) -> str:
@@ -171,6 +171,6 @@ def _no_start(target: Target, chain: int, tries: int, position: PyTree, value: A
     what = "gradient" if bad and bool(jnp.isfinite(value)) else "log density"
     return (
         f"initial_position: chain {chain} found no start with a finite {what} in {tries} draws; the last one had log "
-        f"density {float(value):.3g}, with trouble in {', '.join(names)}; check the support of these variables, or "
-        "give an initial_position with a finite log density."
+        f"density {float(value):.3g}, with trouble in {', '.join(names)}{target.suspects()}; check the support of "
+        "these variables, or give an initial_position with a finite log density."
     )

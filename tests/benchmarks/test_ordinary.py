@@ -33,7 +33,7 @@ def test_data_are_finite_and_the_same_every_time(name: str) -> None:
 def test_log_density_and_gradient_are_finite_where_numpyro_starts(name: str) -> None:
     model, args, kwargs = MODELS[name]()
     target = NumPyroModel(model, *args, **kwargs)
-    value, gradient = jax.jit(jax.value_and_grad(target.logdensity))(target.built.start)
+    value, gradient = jax.jit(jax.value_and_grad(target.logdensity))(target.position_template())
     vector, _ = ravel_pytree(gradient)
     assert np.isfinite(value), KIND_OF[name]
     assert np.isfinite(vector).all()

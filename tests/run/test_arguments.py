@@ -26,7 +26,8 @@ Y = np.zeros(3)
 def door(target: Any, *args: Any, window: int = 1, seed: int = 0, **kwargs: Any) -> Any:
     """Say what arrived."""
     made = target if isinstance(target, NumPyroModel) else NumPyroModel(target, *args, **kwargs)
-    return {**made.built.kwargs, "args": made.built.args}, window
+    given, keywords = made.program.arguments(made.data)
+    return {**keywords, "args": given}, window
 
 
 def model(y: Any, window: int = 5, scale: float = 1.0) -> None:
@@ -54,7 +55,7 @@ def test_every_option_that_a_model_has_too_is_refused_or_served(name: str) -> No
             ValueError, match=rf"{name}=.* the option of parsample.sample or the parameter of the model"
         ):
             ps.sample(made, **keywords(name, 3.0))
-    served = serves_models(0)(lambda target, *, seed=0, **options: (target.built.kwargs, options))
+    served = serves_models(0)(lambda target, *, seed=0, **options: (target.program.arguments(target.data)[1], options))
     assert served(made, model_kwargs={name: 3.0}) == ({name: 3.0}, {})
 
 

@@ -185,9 +185,13 @@ HOLES = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 1.0)
         (
             with_columns,
             (HOLES, np.ones(4)),
-            r"invalid loc parameter.*, and there is NaN in features \(column 1\)\);",
+            r"no start with a finite log density .*, and there is NaN in features \(column 1\); check",
         ),
-        (with_columns, (np.ones((4, 3)), HOLES[:, 1]), "no finite log density .* there is NaN in responses; look"),
+        (
+            with_columns,
+            (np.ones((4, 3)), HOLES[:, 1]),
+            "no start with a finite log density .*, and there is NaN in responses; check",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_sampled(model: Any, arguments: tuple, message: str) -> None:

@@ -1,0 +1,291 @@
+"""What NumPyro makes of a model, as functions of its data, so that data of the same shapes share what is compiled."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from parsample.engine.reads import Pinned, Unknown, reads
+from parsample.targets.base import Position
+from parsample.targets.numpyro_sites import KEPT, check_sites, description, model_name
+
+# How many programs are remembered. Each holds a model, what was traced of it, and the arrays that its code looks into.
+REMEMBERED = 32
+# A log density with the data as arguments that is further from the one with the data as constants is not used.
+AGREES = 1e-3
+
+
+class Program:
+    """A model with its arguments, but for the arrays among them that it does not look into; those are `data`.
+
+    All functions are traced once, and again only for another precision.
+
+    Args:
+        model: a Python function with NumPyro's primitives.
+        tree: of its arguments, (args, kwargs).
+        rest: the leaves of the tree; None in the place of data.
+
+    Attributes:
+        sites: name -> what is needed of a site of the model's trace (`numpyro_sites.description`).
+        template: the latent sites in unconstrained coordinates, as shapes.
+    """
+
+    def __init__(self, model: Callable, tree: Any, rest: list[Any], data: list[Any]):
+        """Trace the model, and look at its sites."""
+        self.model, self.tree, self.rest = model, tree, rest
+        self.sites: dict[str, dict[str, Any]] = {}
+        # Compiled where they are called; inlined where something else is compiled that calls them.
+        self.potential = jax.jit(self._potential, inline=True)
+        self.constrain = jax.jit(self._constrain, inline=True)
+        self.log_likelihood = jax.jit(self._log_likelihood, inline=True)
+        self.predictive = jax.jit(self._predictive, inline=True)
+        self.prior = jax.jit(self._prior, static_argnums=2, inline=True)
+        self.computed = jax.jit(self._computed)
+        self.template: Position = jax.eval_shape(self._inspect, data)
+
+    def arguments(self, data: list[Any]) -> tuple[tuple, dict[str, Any]]:
+        """Return the model's arguments with these data."""
+        rows = iter(data)
+        return jax.tree.unflatten(self.tree, [next(rows) if leaf is DATA else leaf for leaf in self.rest])
+
+    def trace(self, data: list[Any]) -> dict[str, dict[str, Any]]:
+        """Run the model with these data."""
+        return run(self.model, *self.arguments(data))
+
+    def observed(self, data: list[Any]) -> dict[str, np.ndarray]:
+        """Return the values of the observed sites, as they were given."""
+        sites = {name: site for name, site in self.sites.items() if site["observed"]}
+        computed = self.computed(data) if any(map(is_computed, sites.values())) else {}
+        return {
+            name: np.asarray(
+                computed[name]
+                if name in computed
+                else site["constant"]
+                if site["place"] is None
+                else data[site["place"]]
+            )
+            for name, site in sites.items()
+        }
+
+    def undrawable(self, data: list[Any], observed_only: bool) -> dict[str, str]:
+        """Return the sites, or the observed ones, whose distributions cannot be drawn from, with the names of these."""
+        found = {}
+
+        def look(data: list[Any]) -> None:
+            for name, site in self.trace(data).items():
+                wanted = not self.sites[name]["auxiliary"] if name in self.sites else False
+                if wanted and site["type"] == "sample" and (site["is_observed"] or not observed_only):
+                    try:
+                        jax.eval_shape(site["fn"].sample, jax.random.key(0))
+                    except Exception:  # whatever a user's distribution raises
+                        found[name] = type(site["fn"]).__name__
+
+        jax.eval_shape(look, data)
+        return found
+
+    def _inspect(self, data: list[Any]) -> Position:
+        from numpyro.infer import initialize_model
+
+        sites = self.trace(data)
+        check_sites(self.model, sites)
+        self.sites = {name: description(site, data) for name, site in sites.items() if site["type"] in KEPT}
+        args, kwargs = self.arguments(data)
+        # NumPyro's own checks of the model, and its unconstrained coordinates; traced with the data, so nothing runs.
+        options: dict[str, Any] = {"model_args": args, "model_kwargs": kwargs, "validate_grad": False}
+        found = dict(initialize_model(jax.random.key(0), self.model, **options).param_info.z)
+        if not sum(leaf.size for leaf in found.values()):
+            raise ValueError(
+                f"the latent sites of the model {model_name(self.model)} have no number that can vary: "
+                f"{', '.join(found)}; there is nothing to sample, as in a simplex of one number, or with no data."
+            )
+        return found
+
+    def _potential(self, data: list[Any], position: Position) -> Float[Array, ""]:
+        from numpyro.infer.util import potential_energy
+
+        return potential_energy(_seeded(self.model), *self.arguments(data), position)
+
+    def _constrain(self, data: list[Any], position: Position) -> dict[str, Any]:
+        from numpyro.infer.util import constrain_fn
+
+        return constrain_fn(_seeded(self.model), *self.arguments(data), position, return_deterministic=True)
+
+    def _computed(self, data: list[Any]) -> dict[str, Array]:
+        sites = self.trace(data)
+        return {name: sites[name]["value"] for name, site in self.sites.items() if is_computed(site)}
+
+    def _log_likelihood(self, data: list[Any], latent: Mapping[str, Array]) -> dict[str, Array]:
+        from numpyro.infer import log_likelihood
+
+        return log_likelihood(self._bound(_seeded(self.model), data), dict(latent), batch_ndims=2)
+
+    def _predictive(self, data: list[Any], rng_key: Key[Array, ""], latent: Mapping[str, Array]) -> dict[str, Array]:
+        from numpyro import handlers
+        from numpyro.infer import Predictive
+
+        free = handlers.uncondition(self.model)
+        return Predictive(self._bound(free, data), dict(latent), batch_ndims=2)(rng_key)
+
+    def _prior(self, data: list[Any], rng_key: Key[Array, ""], num_draws: int) -> dict[str, Array]:
+        from numpyro import handlers
+        from numpyro.infer import Predictive
+
+        free = handlers.uncondition(self.model)
+        return Predictive(self._bound(free, data), num_samples=num_draws)(rng_key)
+
+    def _bound(self, model: Callable, data: list[Any]) -> Callable:
+        """Return a model with its arguments: those of NumPyro's functions cannot be taken for the model's."""
+        args, kwargs = self.arguments(data)
+        return lambda: model(*args, **kwargs)
+
+
+def is_computed(site: Mapping[str, Any]) -> bool:
+    """Say whether the model computes what it observes at a site."""
+    return bool(site["observed"]) and site["place"] is None and site["constant"] is None
+
+
+def _seeded(model: Callable) -> Callable:
+    """Return the model with the random numbers that it may ask for, the same at every call."""
+    from numpyro import handlers
+
+    return handlers.seed(model, jax.random.key(0))
+
+
+def run(model: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Run a model, and return what NumPyro's handlers saw of each site.
+
+    Raises:
+        CannotRun: it raises an error.
+    """
+    from numpyro import handlers
+    from numpyro.infer.initialization import init_to_uniform
+
+    started = handlers.substitute(_seeded(model), substitute_fn=init_to_uniform)
+    try:
+        return handlers.trace(started).get_trace(*args, **kwargs)
+    except Exception as error:  # whatever a user's function raises
+        raise CannotRun from error
+
+
+class CannotRun(Exception):
+    """The model raises an error with these arguments, its cause."""
+
+
+class _Data:
+    """Stands in the place of data among the arguments of a model."""
+
+
+DATA = _Data()
+# Which of the arrays are data.
+CHOICES = ("all", "floats", "none")
+# What a model may look into -> the program; and what it is given -> which arrays it does not look into.
+_programs: OrderedDict[Hashable, Program] = OrderedDict()
+_choices: OrderedDict[Hashable, str] = OrderedDict()
+
+
+def find_program(model: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Program, list[Any]]:
+    """Return the program of a model, and its data.
+
+    The arrays among the arguments are data: they are arguments of what is compiled, which serves all data of these
+    shapes. Where a model looks into them, as `if x.max() > 3` does, or a size that is read from an array of group
+    numbers, those that are not of floating-point numbers are constants; or all are. They are, too, where the log
+    density would otherwise be another one: NumPy computes with 64 bits in the model, where JAX has 32.
+
+    Args:
+        model: a Python function with NumPyro's primitives.
+        args: of the model.
+        kwargs: of the model.
+
+    Raises:
+        ValueError: the model cannot be sampled.
+        CannotRun: it raises an error with all arrays as constants.
+
+    Cost: traces the model, and compiles its log density twice where there are 64-bit data and the precision is 32 bits;
+        only what `reads` costs where the program is known.
+    """
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    shapes = tuple(_shape(leaf) for leaf in leaves)
+    pinned = Pinned(model)
+    try:
+        family = (
+            pinned,
+            tree,
+            shapes,
+            tuple(reads(leaf) for leaf in leaves if not is_data(leaf)),
+            jnp.result_type(float),
+        )
+    except Unknown:
+        family = None
+    choice = _choices.get(family, "all")
+    for name in CHOICES[CHOICES.index(choice) :]:
+        is_kept = [is_data(leaf) and (name == "all" or (name == "floats" and _is_inexact(leaf))) for leaf in leaves]
+        data = [leaf for leaf, kept in zip(leaves, is_kept, strict=True) if kept]
+        rest = [DATA if kept else leaf for leaf, kept in zip(leaves, is_kept, strict=True)]
+        if name != "none" and not data:
+            continue
+        key = None if family is None else (family, name, *(reads(leaf) for leaf in rest if is_data(leaf)))
+        if key in _programs:
+            _programs.move_to_end(key)
+            return _programs[key], data
+        try:
+            program = Program(model, tree, rest, data)
+            if _agrees(program, data):
+                break
+        except Exception:
+            # Constants are what NumPyro has: what fails with them is the model's own error, and clearer untraced.
+            if name == CHOICES[-1]:
+                check_sites(model, run(model, args, kwargs))
+                raise
+    if key is not None:
+        _remember(_programs, key, program)
+        _remember(_choices, family, name)
+    return program, data
+
+
+def _remember(table: OrderedDict, key: Hashable, value: Any) -> None:
+    table[key] = value
+    table.move_to_end(key)
+    while len(table) > REMEMBERED:
+        table.popitem(last=False)
+
+
+def is_data(leaf: Any) -> bool:
+    """Say whether an argument can be data: an array of numbers or random keys, whose numbers JAX can hold."""
+    if isinstance(leaf, jax.Array):
+        return True
+    if not isinstance(leaf, np.ndarray) or leaf.dtype.kind not in "biufc":
+        return False
+    held = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    return leaf.dtype.kind not in "iu" or held == leaf.dtype or not leaf.size or _fits(leaf, held)
+
+
+def _fits(leaf: np.ndarray, dtype: Any) -> bool:
+    limits = np.iinfo(dtype)
+    return bool(leaf.min() >= limits.min and leaf.max() <= limits.max)
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _shape(leaf: Any) -> Hashable:
+    if not is_data(leaf):
+        return None
+    return (type(leaf), leaf.shape, str(leaf.dtype), getattr(leaf, "weak_type", False))
+
+
+def _agrees(program: Program, data: list[Any]) -> bool:
+    """Say whether the log density is the same with the data as constants, at a start that NumPyro would have."""
+    doubtful = [leaf for leaf in data if isinstance(leaf, np.ndarray) and _is_inexact(leaf)]
+    if all(jax.dtypes.canonicalize_dtype(leaf.dtype) == leaf.dtype for leaf in doubtful):
+        return True
+    rng = np.random.default_rng(0)
+    position = jax.tree.map(lambda leaf: rng.uniform(-1, 1, leaf.shape).astype(leaf.dtype), program.template)
+    found = float(program.potential(data, position))
+    expected = float(jax.jit(lambda position: program._potential(data, position))(position))
+    # NaN and infinities agree with themselves.
+    return bool(np.isclose(found, expected, rtol=AGREES, atol=AGREES, equal_nan=True))
