@@ -4,13 +4,15 @@ JAX looks at a function once, and never again. But a user who changes a number t
 anew, means the new one.
 """
 
+import collections
+import contextlib
 import functools
 import hashlib
 import sys
 import sysconfig
 import types
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -136,10 +138,51 @@ def reads(value: Any) -> Hashable:
 
     Cost: a hash of the arrays of NumPy, about a second for a gigabyte.
     """
-    return _reads(value, {})
+    return _reads(value, _Walk({}, {}))
 
 
-def _reads(value: Any, seen: dict[int, Any]) -> Hashable:
+# By the code of a function the names of what it changes itself, such as a counter of its calls: they are not what it
+# reads. And the functions of which this is known.
+_own: dict[types.CodeType, set[str]] = collections.defaultdict(set)
+_settled: set[Hashable] = set()
+
+
+@contextlib.contextmanager
+def settling(value: Any) -> Iterator[None]:
+    """Trace a function or a module for the first time; what it changes on the way is not what it reads.
+
+    Args:
+        value: that is traced inside, once or more.
+    """
+    root: Any = getattr(value, "__code__", type(value))
+    if root in _settled:
+        yield
+        return
+    before = _named(value)
+    yield
+    for place, (token, found) in _named(value).items():
+        if place in before and before[place][0] != token and not callable(found):
+            code, name = place
+            _own[code].add(name)
+    if not isinstance(root, type) or not _is_of_library(root):
+        _settled.add(root)
+
+
+def _named(value: Any) -> dict[tuple[types.CodeType, str], tuple[Hashable, Any]]:
+    walk = _Walk({}, {})
+    with contextlib.suppress(Unknown):
+        _reads(value, walk)
+    return walk.named
+
+
+class _Walk(NamedTuple):
+    """What was met on the way: objects by their id, and what functions read, by their code and the name in it."""
+
+    seen: dict[int, Any]
+    named: dict[tuple[types.CodeType, str], tuple[Hashable, Any]]
+
+
+def _reads(value: Any, walk: _Walk) -> Hashable:
     if isinstance(value, PLAIN):
         # The kind too: 1, 1.0 and True are equal, and make different programs.
         return (type(value), repr(value))
@@ -147,11 +190,13 @@ def _reads(value: Any, seen: dict[int, Any]) -> Hashable:
         return _numbers(value)
     if isinstance(value, Pinned):
         return value
-    if id(value) in seen:
-        return ("seen", list(seen).index(id(value)))
-    seen[id(value)] = value  # kept, so that its id is nobody else's
+    if id(value) in walk.seen:
+        return ("seen", list(walk.seen).index(id(value)))
+    walk.seen[id(value)] = value  # kept, so that its id is nobody else's
+    if isinstance(value, types.FunctionType) and not _stands_for_itself(value):
+        return _reads_of_function(value, walk)
     parts = _parts(value)
-    return value if parts is None else (type(value).__name__, *(_reads(part, seen) for part in parts))
+    return value if parts is None else (type(value).__name__, *(_reads(part, walk) for part in parts))
 
 
 class _Same:
@@ -183,11 +228,7 @@ def _numbers(value: Any) -> Hashable:
 
 def _parts(value: Any) -> list[Any] | None:
     """Return what stands for a value in its place; None for the value itself."""
-    if (
-        type(value) is object
-        or isinstance(value, types.CodeType | np.ufunc)
-        or (_is_of_library(value) and _is_global(value))
-    ):
+    if _stands_for_itself(value):
         return None
     if isinstance(value, type):
         return _parts_of_class(value)
@@ -200,21 +241,39 @@ def _parts(value: Any) -> list[Any] | None:
     raise Unknown
 
 
-def _parts_of_function(function: types.FunctionType) -> list[Any]:
+def _stands_for_itself(value: Any) -> bool:
+    is_fixed = type(value) is object or isinstance(value, types.CodeType | np.ufunc)
+    return is_fixed or (_is_of_library(value) and _is_global(value))
+
+
+def _reads_of_function(function: types.FunctionType, walk: _Walk) -> Hashable:
+    code, tokens = function.__code__, []
+    for name, value in _read_by(function).items():
+        if name not in _own.get(code, ()):
+            token = _reads(value, walk)
+            walk.named[code, name] = token, value
+            tokens.append((name, token))
+    return (code, *tokens)
+
+
+def _read_by(function: types.FunctionType) -> dict[str, Any]:
+    """Return what a function reads beside its arguments, by the names that its code has for it."""
     code = function.__code__
-    cells = [cell.cell_contents if _is_filled(cell) else None for cell in function.__closure__ or ()]
-    parts = [code, function.__defaults__, function.__kwdefaults__, cells, getattr(function, "__wrapped__", None)]
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    found = {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
+    found |= {"(defaults)": function.__defaults__, "(keywords)": function.__kwdefaults__}
+    found |= {"(wrapped)": getattr(function, "__wrapped__", None)}
     if _is_of_library(function):  # made by one, of what a user gave, as `jax.vmap(function)` is
-        return parts
+        return found
     names = sorted({name for row in _codes(code) for name in row.co_names})
     for name in names:
-        found = function.__globals__.get(name)
-        if isinstance(found, types.ModuleType) and not _is_of_library(found):
+        value = function.__globals__.get(name)
+        if isinstance(value, types.ModuleType) and not _is_of_library(value):
             # What the code takes from the user's own module is among the names.
-            parts += [(other, vars(found)[other]) for other in names if other in vars(found)]
+            found |= {f"{name}.{other}": vars(value)[other] for other in names if other in vars(value)}
         elif name in function.__globals__:
-            parts.append((name, found))
-    return parts
+            found[name] = value
+    return found
 
 
 def _parts_of_class(cls: type) -> list[Any]:
@@ -237,7 +296,6 @@ def _parts_of_class(cls: type) -> list[Any]:
 
 # What a value of these types holds.
 PARTS: dict[type, Callable[[Any], list[Any]]] = {
-    types.FunctionType: _parts_of_function,
     types.MethodType: lambda method: [method.__func__, method.__self__],
     functools.partial: lambda partial: [partial.func, partial.args, partial.keywords],
     type(jax.jit(lambda: None)): lambda jitted: [jitted.__wrapped__],

@@ -12,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.reads import pinned
+from parsample.engine.reads import pinned, settling
 
 GATES = ("frozen", "straight_through")
 
@@ -97,18 +97,16 @@ class FunctionTransition(Transition):
 def as_transition(transition: Callable) -> Transition:
     """Return `transition` as a `Transition`, wrapping a plain function.
 
-    What is compiled of it serves until something changes that it reads, a global number say (`reads.pinned`).
-
     Raises:
         ValueError: it cannot be called.
     """
     if isinstance(transition, Transition):
-        return pinned(transition)
+        return transition
     if not callable(transition):
         raise ValueError(
             f"transition is a {type(transition).__name__}, expected a function `transition(state, input) -> state`."
         )
-    return pinned(FunctionTransition(transition))
+    return FunctionTransition(transition)
 
 
 class FlatTransition(eqx.Module):
@@ -186,6 +184,9 @@ class Unravel:
 def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tuple[FlatTransition, Array, int]:
     """Check a problem and put it in flat form.
 
+    What is compiled of the transition serves until something changes that it reads, a global number say
+    (`reads.pinned`).
+
     A complex number becomes two real ones: first come the real parts of all leaves, then all imaginary parts, so that
     for a state of complex numbers `methods.BlockQuasiNewton` sees how the two are coupled.
 
@@ -215,10 +216,15 @@ def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tu
     if len(dtypes) > 1:
         names = ", ".join(sorted(str(dtype) for dtype in dtypes))
         raise ValueError(f"initial_state mixes the dtypes {names}, expected one; convert its arrays to the same dtype.")
-    _check_output(transition, initial_state, jax.tree.map(lambda leaf: leaf[0], inputs))
+    with settling(_function_of(transition)):
+        _check_output(transition, initial_state, jax.tree.map(lambda leaf: leaf[0], inputs))
     dtype = floating_dtype(initial_state)
     vector, unravel = ravel_pytree(_parts(initial_state, dtype))
-    return FlatTransition(transition, Unravel(unravel, tuple(leaf.dtype for _, leaf in leaves))), vector, steps
+    return FlatTransition(pinned(transition), Unravel(unravel, tuple(leaf.dtype for _, leaf in leaves))), vector, steps
+
+
+def _function_of(transition: Transition) -> Callable:
+    return transition.function if isinstance(transition, FunctionTransition) else transition
 
 
 def floating_dtype(tree: PyTree) -> jnp.dtype:

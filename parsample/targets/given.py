@@ -7,7 +7,7 @@ import jax
 from jaxtyping import PyTree
 
 from parsample.engine.names import unknown
-from parsample.engine.reads import pinned
+from parsample.engine.reads import pinned, settling
 from parsample.targets import TARGETS
 from parsample.targets.base import Target
 from parsample.targets.density import LogDensity, check_scalar
@@ -38,14 +38,17 @@ def as_target(
         if _is_distribution(given):
             return Distribution(given, initial_position, bijectors), args, kwargs
         if callable(given) and initial_position is not None:
-            return pinned(LogDensity(given, initial_position, bijectors)), args, kwargs
+            with settling(given):
+                density = LogDensity(given, initial_position, bijectors)
+            return pinned(density), args, kwargs
         if callable(given):
             _check_none(bijectors, "bijectors", "a NumPyro model has its own transforms")
             return NumPyroModel(given, *args, **kwargs), (), {}
     target = _ready_made(given)
     _check_none(initial_position, "initial_position", f"the target {target.name} draws its own starts")
     _check_none(bijectors, "bijectors", f"the target {target.name} has its own transforms")
-    check_scalar(jax.eval_shape(target.logdensity, target.position_template()))
+    with settling(target):
+        check_scalar(jax.eval_shape(target.logdensity, target.position_template()))
     return pinned(target), args, kwargs
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from parsample.engine.reads import Pinned, Unknown, reads
+from parsample.engine.reads import Unknown, reads, settling
 from parsample.targets.base import Position
 from parsample.targets.numpyro_sites import KEPT, check_sites, description, model_name
 
@@ -208,42 +208,52 @@ def find_program(model: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[
         only what `reads` costs where the program is known.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
-    shapes = tuple(_shape(leaf) for leaf in leaves)
-    pinned = Pinned(model)
-    try:
-        family = (
-            pinned,
-            tree,
-            shapes,
-            tuple(reads(leaf) for leaf in leaves if not is_data(leaf)),
-            jnp.result_type(float),
-        )
-    except Unknown:
-        family = None
-    choice = _choices.get(family, "all")
-    for name in CHOICES[CHOICES.index(choice) :]:
-        is_kept = [is_data(leaf) and (name == "all" or (name == "floats" and _is_inexact(leaf))) for leaf in leaves]
-        data = [leaf for leaf, kept in zip(leaves, is_kept, strict=True) if kept]
-        rest = [DATA if kept else leaf for leaf, kept in zip(leaves, is_kept, strict=True)]
-        if name != "none" and not data:
+    first = _choices.get(_family(model, tree, leaves), CHOICES[0])
+    for choice in CHOICES[CHOICES.index(first) :]:
+        data, rest = _parted(leaves, choice)
+        if choice != CHOICES[-1] and not data:
             continue
-        key = None if family is None else (family, name, *(reads(leaf) for leaf in rest if is_data(leaf)))
+        key = _key(_family(model, tree, leaves), choice, rest)
         if key in _programs:
             _programs.move_to_end(key)
             return _programs[key], data
         try:
-            program = Program(model, tree, rest, data)
+            with settling(model):
+                program = Program(model, tree, rest, data)
             if _agrees(program, data):
                 break
         except Exception:
             # Constants are what NumPyro has: what fails with them is the model's own error, and clearer untraced.
-            if name == CHOICES[-1]:
+            if choice == CHOICES[-1]:
                 check_sites(model, run(model, args, kwargs))
                 raise
-    if key is not None:
-        _remember(_programs, key, program)
-        _remember(_choices, family, name)
+    # Anew: what the model changed itself, a counter of its calls say, is not among what it reads from now on.
+    family = _family(model, tree, leaves)
+    if family is not None:
+        _remember(_programs, _key(family, choice, rest), program)
+        _remember(_choices, family, choice)
     return program, data
+
+
+def _family(model: Callable, tree: Any, leaves: list[Any]) -> Hashable:
+    """Return what all programs of a model have in common, None where it cannot be told what it reads."""
+    try:
+        constants = [reads(leaf) for leaf in leaves if not is_data(leaf)]
+        return (reads(model), tree, *map(_shape, leaves), *constants, jnp.result_type(float))
+    except Unknown:
+        return None
+
+
+def _key(family: Hashable, choice: str, rest: list[Any]) -> Hashable:
+    return None if family is None else (family, choice, *(reads(leaf) for leaf in rest if is_data(leaf)))
+
+
+def _parted(leaves: list[Any], choice: str) -> tuple[list[Any], list[Any]]:
+    """Return the arguments that are data, and all of them with `DATA` in the place of these."""
+    of_choice = {"all": is_data, "floats": lambda leaf: is_data(leaf) and _is_inexact(leaf), "none": lambda leaf: False}
+    kept = [of_choice[choice](leaf) for leaf in leaves]
+    data = [leaf for leaf, is_kept in zip(leaves, kept, strict=True) if is_kept]
+    return data, [DATA if is_kept else leaf for leaf, is_kept in zip(leaves, kept, strict=True)]
 
 
 def _remember(table: OrderedDict, key: Hashable, value: Any) -> None:

@@ -269,3 +269,22 @@ def test_every_door_computes_with_the_number_that_is_there_now(door: str) -> Non
     jax.clear_caches()
     np.testing.assert_allclose(second, np.asarray(DOORS[door]()), rtol=1e-5)
     assert not np.allclose(first, second, rtol=1e-3)
+
+
+def test_a_counter_of_calls_is_not_what_a_function_reads() -> None:
+    calls, seen = 0, []
+
+    def counting(x: Any, u: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        seen.append(calls)
+        return linear(x, u)
+
+    ps.evaluate(counting, jnp.zeros(()), jnp.ones(10))
+    first = calls
+    for _ in range(2):
+        ps.evaluate(counting, jnp.zeros(()), jnp.ones(10))
+    assert calls <= first + 2, "at most the check of what the function returns looks at it again"
+    set_number(2.0)
+    ps.evaluate(counting, jnp.zeros(()), jnp.ones(10))
+    assert calls > first + 3, "the number that it reads through another function still counts"

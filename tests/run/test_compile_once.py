@@ -39,7 +39,8 @@ scale_of_prior = 5.0
 
 
 def called() -> None:
-    globals()["calls"] += 1
+    global calls
+    calls += 1
 
 
 def regression(x: Any, y: Any = None, scale: float = 1.0) -> None:
