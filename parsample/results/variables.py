@@ -35,6 +35,7 @@ class Variables:
         target: the target.
         parts: name as given -> the names in the trace, two of a complex value.
         left_out: names as given, of what no trace can hold.
+        empty: of one draw, the arrays without numbers by names as given.
         shapes: of one draw, by names in the trace.
     """
 
@@ -48,6 +49,7 @@ class Variables:
         self._add({text: leaf for values in known for text, leaf in values.items()})
         left_out = (text for values in known for text, leaf in values.items() if not _is_held(leaf))
         self.left_out = list(dict.fromkeys(left_out))
+        self.empty = {text: leaf for text, leaf in known[0].items() if 0 in leaf.shape}
         self.shapes: dict[str, Any] = jax.eval_shape(self.named, draw)
 
     def of_draw(self, position: PyTree) -> dict[str, jax.Array]:
@@ -69,8 +71,11 @@ class Variables:
         return _named(values, self.parts)
 
     def given(self, draws: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return variables of a trace under the names that they were given, each read when it is asked for."""
-        return _Given(self.parts, draws)
+        """Return variables of a trace under the names that they were given, each read when it is asked for.
+
+        Arrays without numbers, which are in no trace, are there again.
+        """
+        return _Given(self.parts, self.empty, draws)
 
     @property
     def renamed(self) -> dict[str, list[str]]:
@@ -122,19 +127,22 @@ def _named(values: Mapping[str, Any], parts: Mapping[str, tuple[str, ...]]) -> d
 class _Given(Mapping[str, Any]):
     """Variables of a trace under the names that they were given."""
 
-    def __init__(self, parts: Mapping[str, tuple[str, ...]], draws: Mapping[str, Any]):
-        self.draws = draws
+    def __init__(self, parts: Mapping[str, tuple[str, ...]], empty: Mapping[str, Any], draws: Mapping[str, Any]):
+        self.draws, self.empty = draws, empty
         self.parts = {given: names for given, names in parts.items() if all(name in draws for name in names)}
 
     def __getitem__(self, name: str) -> Any:
+        if name in self.empty:
+            lead = np.shape(self.draws[next(iter(self.draws))])[: len(SAMPLE_DIMS)]
+            return np.zeros((*lead, *self.empty[name].shape), self.empty[name].dtype)
         values = [self.draws[part] for part in self.parts[name]]
         return values[0] if len(values) == 1 else values[0] + 1j * values[1]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.parts)
+        return iter((*self.parts, *self.empty))
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.parts) + len(self.empty)
 
 
 def storable_name(name: str) -> str:

@@ -352,3 +352,35 @@ def test_samples_have_the_names_of_the_sites_whatever_files_can_hold() -> None:
     np.testing.assert_allclose(samples["phase"], np.exp(1j * samples["a/x"]), rtol=1e-5)
     np.testing.assert_array_equal(posterior_dataset(mcmc.trace)["a.x"][0], samples["a/x"])
     np.testing.assert_array_equal(mcmc.last_state.z["a/x"], samples["a/x"][-1])
+
+
+def with_nothing(size: int) -> None:
+    nothing = numpyro.sample("nothing", dist.Normal(jnp.zeros(size), 1.0))
+    numpyro.deterministic("twice", 2 * nothing)
+    numpyro.deterministic("wave", jnp.exp(1j * nothing))
+    numpyro.sample("one", dist.Dirichlet(jnp.ones(1)))
+    numpyro.sample("x", dist.Normal())
+
+
+@pytest.mark.filterwarnings("ignore:the trace holds what files can hold")
+def test_sites_without_numbers_are_among_the_samples_as_in_numpyro(tmp_path: Any) -> None:
+    """Which no file holds: of a run in memory or with a store, and of warm-up. NumPyro's NUTS returns these shapes."""
+    single, empty = np.dtype(np.float32), (0,)
+    expected: dict[str, Any] = {
+        "nothing": (empty, single),
+        "twice": (empty, single),
+        "wave": (empty, np.dtype(np.complex64)),
+    }
+    expected |= {"one": ((1,), single), "x": ((), single)}
+    for options in ({}, {"store": tmp_path / "run.zarr"}):
+        mcmc = made(ps.Kernel(with_nothing, "rwm"), **options)
+        mcmc.run(KEY, 0)
+        found = mcmc.get_samples()
+        assert {name: (values.shape[1:], values.dtype) for name, values in found.items()} == expected
+        assert found["nothing"].shape == (24, 0)
+        assert mcmc.get_samples(group_by_chain=True)["wave"].shape == (2, 12, 0)
+        assert set(posterior_dataset(mcmc.trace)) == {"one", "x"}
+    mcmc = made(ps.Kernel(with_nothing, "rwm"), thinning=2)
+    mcmc.warmup(KEY, 0, collect_warmup=True, extra_fields=("~z.twice",))
+    assert mcmc.get_samples(group_by_chain=True)["nothing"].shape == (2, 10, 0)
+    assert "twice" not in mcmc.get_samples()
