@@ -9,9 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import parsample as ps
+from tests import fake_bridgestan
 from tests.tolerances import CONVERGED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,14 +83,58 @@ def test_the_code_on_digits_runs() -> None:
     assert namespace["untrained"].solution.converged.all()
 
 
-def test_the_recipe_for_pymc_runs() -> None:
-    pytest.importorskip("pymc", reason="PyMC is not installed: the recipe of docs/pymc.md was not run")
+@pytest.mark.parametrize("library", ["pymc", "bambi"])
+def test_the_recipe_for_pymc_and_bambi_runs(library: str) -> None:
+    pytest.importorskip(library, reason=f"{library} is not installed: its recipe in docs/pymc.md was not run")
+    blocks = code_blocks("docs/pymc.md")
     with jax.enable_x64(True):  # which PyMC turns on for good
         namespace: dict[str, Any] = {}
-        for block in code_blocks("docs/pymc.md"):
+        for block in blocks if library == "bambi" else blocks[:1]:
             exec(compile(block, "docs/pymc.md", "exec"), namespace)
     # The scale of eight schools, 3.6, is a known one: posteriordb's eight_schools_noncentered.
-    assert abs(float(namespace["posterior"]["tau"].mean()) - 3.6) < 0.4
+    summary = ps.summarize(namespace["trace"])
+    assert abs(float(summary.loc["tau", "mean"]) - 3.6) < 0.4
+    assert {"mu", "tau", "raw[0]", "theta[7]"} <= set(summary.index)
+    if library == "bambi":
+        found = ps.summarize(namespace["fit"])
+        assert abs(found.loc["x", "mean"] - 2.0) < 4 * found.loc["x", "sd"]
+        assert ps.judge(namespace["fit"]).is_good
+
+
+@pytest.mark.parametrize("kind", ["installed", "stand-in"])
+def test_the_recipe_for_stan_runs(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With fewer draws than the document has; derivatives against those of this package's own eight schools."""
+    if kind == "stand-in":
+        monkeypatch.setitem(sys.modules, "bridgestan", fake_bridgestan)
+    else:
+        bridgestan = pytest.importorskip(
+            "bridgestan", reason="BridgeStan is not installed: docs/stan.md was run with a stand-in"
+        )
+        if not bridgestan.download.CURRENT_BRIDGESTAN.exists():
+            pytest.skip("Stan's sources are not there: docs/stan.md was run with a stand-in for BridgeStan")
+    sample = ps.sample
+    cheap = {"num_warmup": 20, "num_samples": 20, "num_chains": 2, "compare": False, "progress": False}
+    monkeypatch.setattr(ps, "sample", lambda *args, **given: sample(*args, **{**given, **cheap}))
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    for block in code_blocks("docs/stan.md"):
+        exec(compile(block, "docs/stan.md", "exec"), namespace)
+    density, ours = namespace["logdensity"], ps.targets.EightSchools()
+    assert len(namespace["trace"].posterior.data_vars) == 18
+
+    def known(x: Any) -> Any:
+        return ours.logdensity({"mu": x[0], "log_tau": x[1], "theta_trans": x[2:]})
+
+    rows, directions = np.random.default_rng(0).normal(size=(2, 3, 10)).astype(np.float32)
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(density)))(rows)
+    expected = jax.vmap(known)(rows)
+    np.testing.assert_allclose(values - values[0], expected - expected[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradients, jax.vmap(jax.grad(known))(rows), rtol=1e-4, atol=1e-4)
+    found, expected = (
+        jax.vmap(lambda x, v, of=of: jax.jvp(jax.grad(of), (x,), (v,))[1])(rows, directions) for of in (density, known)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    assert density(jnp.full(10, 100.0)) == -jnp.inf
 
 
 # What is not installed here, and so not run.
