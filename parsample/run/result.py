@@ -82,6 +82,7 @@ class Outcome(NamedTuple):
             "seed": settings.seed,
             "num_warmup": settings.num_warmup,
             "warmup_seconds": self.warmup_seconds,
+            **({"warmup_moved_chains": self.adaptation.moved} if self.adaptation.moved else {}),
             **self.warmup_attributes(),
             **ended,
             **thinned,

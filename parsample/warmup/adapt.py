@@ -37,6 +37,9 @@ FIRST_STEP_SIZE = 0.5
 CHOOSING = 4
 # A chain whose step size is this many halvings below that of most has its own.
 FAR = 2.5
+# Such a chain is lost if its log density, too, is lower than that of most by so much, and by 1 for each dimension: it is
+# in a place that is both narrower and lower, of which the posterior has next to nothing.
+LOST = 10.0
 # How far the logarithm of a chain's own step size moves, from unit to unit, for a difference of 1 in its acceptance.
 GAIN = 2.0
 # Units of a part that is evaluated in parallel at a time; the segments above are whole numbers of such parts.
@@ -60,6 +63,7 @@ class Adaptation(NamedTuple):
         changes: the steps after which the coordinates were estimated anew.
         sampler_options: those to sample with, where a sampler or tuning chose some; None for those that were given.
         tuning: what was traded, in words.
+        moved: how many times a chain that was lost was moved to where others had been.
     """
 
     density: Standardised
@@ -70,6 +74,7 @@ class Adaptation(NamedTuple):
     changes: tuple[int, ...] = ()
     sampler_options: dict[str, Any] | None = None
     tuning: str = "none"
+    moved: int = 0
 
 
 @eqx.filter_jit
@@ -110,7 +115,8 @@ def adapt(
     coordinates is estimated anew after one, two, four, eight and sixteen units. Three longer ones have fixed
     parameters and one step size for all chains but those that need a far smaller one; after each the covariance is
     estimated from its draws and gradients (`scale.standardise`), with a structure that the draws themselves bear out,
-    and the step size tuned again. An estimate rests on one segment, so that the next undoes a bad one. The rest tunes
+    and the step size tuned again. A chain that by then is still in a place both narrower and far lower than the others
+    is moved to where one of them has been, and counted (`Adaptation.moved`). An estimate rests on one segment, so that the next undoes a bad one. The rest tunes
     the step size, for a sampler that chooses options by it (`Sampler.options_at`) also with these. Inside a segment
     the kernel is fixed, so it can be evaluated in parallel like any chain, and is the same chain whatever the method.
 
@@ -165,6 +171,7 @@ def adapt(
         draws, gradients = run.segment(units)
         run.estimate(draws[run.shares], gradients[run.shares], mass)
         run.find_step_size()
+        run.gather()
         run.tune(TUNING)
         if chooses and units == SEGMENTS[-2]:
             run.choose_options(make)
@@ -181,7 +188,8 @@ def adapt(
         share, power, power_of_dim = make.beside_mala
         tuned = share * tuned**power * vectors.shape[1] ** power_of_dim
     kept, stats = run.history() if keep_draws else (np.empty((len(vectors), 0, vectors.shape[1])), {})
-    return Adaptation(trimmed(run.density), step_size or tuned, run.vectors, kept, stats, tuple(run.changes), chosen)
+    density, changes = trimmed(run.density), tuple(run.changes)
+    return Adaptation(density, step_size or tuned, run.vectors, kept, stats, changes, chosen, moved=run.moved)
 
 
 class _Warmup:
@@ -209,6 +217,8 @@ class _Warmup:
         self.log_steps = np.zeros(len(vectors))
         self.shares = np.ones(len(vectors), bool)
         self.changes: list[int] = []
+        self.seen: tuple[np.ndarray, np.ndarray] | None = None
+        self.moved = 0
         self.begin(make)
 
     def begin(self, make: Configured) -> None:
@@ -251,7 +261,7 @@ class _Warmup:
         together on the host, where nothing has to be compiled for it.
         """
         empty = np.asarray(self.vectors)[:, None][:, :0]
-        draws, gradients, accepted = [empty], [empty], np.zeros(len(self.vectors))
+        draws, gradients, lp, accepted = [empty], [empty], [empty[..., 0]], np.zeros(len(self.vectors))
         first, end = self.done, min(self.done + units * self.unit, self.num_warmup)
         log_steps = np.where(shared & self.shares, self.averaging.log_step, self.log_steps)
         if first < end:
@@ -261,6 +271,7 @@ class _Warmup:
             states, moved, slopes, stats = self.run(sampler, states, log_steps, self.done, steps)
             draws.append(moved)
             gradients.append(slopes)
+            lp.append(stats["lp"])
             accepted += stats["acceptance_rate"].mean(1) * steps
             step_sizes = np.broadcast_to(np.exp(log_steps)[:, None], stats["lp"].shape)
             self.kept.append((moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
@@ -270,6 +281,7 @@ class _Warmup:
             self.vectors = jnp.asarray(draws[-1][:, -1])
             if self.has_step_size:
                 self.learn(accepted / (end - first), shared)
+            self.seen = np.concatenate(draws, 1), np.concatenate(lp, 1)
         return np.concatenate(draws, 1), np.concatenate(gradients, 1)
 
     def learn(self, acceptance: Float[np.ndarray, " chain"], shared: bool) -> None:
@@ -296,6 +308,7 @@ class _Warmup:
             if not is_known:
                 self.estimate(draws, gradients, "diagonal")
         self.find_step_size()
+        self.gather()
 
     def estimate(self, draws: np.ndarray, gradients: np.ndarray, mass: str) -> None:
         """Go on in coordinates in which the draws of a segment have unit scale."""
@@ -349,6 +362,19 @@ class _Warmup:
         self.shares = log_steps >= np.median(log_steps) - FAR * math.log(2)
         self.averaging.log_step = float(np.mean(log_steps[self.shares]))
         self.averaging.restart()
+
+    def gather(self) -> None:
+        """Move each chain that is lost to where another was in the last segment."""
+        if self.seen is None:
+            return
+        draws, lp = self.seen
+        means, sharing = lp.mean(1), np.flatnonzero(self.shares)
+        bound = np.median(means[sharing]) - LOST - draws.shape[-1]
+        for chain in np.flatnonzero(~self.shares & ~(means >= bound)):
+            other = sharing[chain % len(sharing)]
+            self.vectors = self.vectors.at[chain].set(draws[other, draws.shape[1] // 2])
+            self.log_steps[chain], self.shares[chain] = self.averaging.log_step, True
+            self.moved += 1
 
     def history(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return positions and statistics of all steps, on the host; of the statistics those that every part has."""

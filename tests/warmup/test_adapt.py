@@ -18,7 +18,7 @@ from parsample.targets.density import LogDensity
 from parsample.warmup import adapt as warmup
 from parsample.warmup import scale
 from parsample.warmup.adapt import Adaptation, adapt
-from parsample.warmup.coordinates import LARGEST_DENSE, starts, to_standardised
+from parsample.warmup.coordinates import LARGEST_DENSE, plain, starts, to_standardised
 from parsample.warmup.low_rank import LowRank
 from parsample.warmup.step_size import DualAveraging
 from tests.tolerances import CONVERGED
@@ -278,3 +278,29 @@ def test_an_estimate_rests_on_one_segment(monkeypatch: pytest.MonkeyPatch) -> No
     values = np.linalg.eigvalsh((inside + inside.T) / 2)
     assert len(calls) > 7
     assert 0.7 < values[0] <= values[-1] < 1.4
+
+
+# Two places in two dimensions: a wide one around 0, and one around 20. How wide that is, and the share that is in it.
+PLACES = {
+    "narrow and next to nothing": (0.03, 1e-30, 1),
+    "narrow, with half of all": (0.03, 0.5, 0),
+    "wide and low": (1.0, 1e-30, 0),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_chain_in_a_place_narrower_and_far_lower_is_moved_to_the_others(place: str) -> None:
+    """And no other: a mode that has a share of the posterior is not to be hidden."""
+    width, share, moved = PLACES[place]
+
+    def logdensity(x: jax.Array) -> jax.Array:
+        far = -0.5 * jnp.sum((x - 20) ** 2) / width**2 - 2 * math.log(width) + math.log(share)
+        return jnp.logaddexp(-0.5 * jnp.sum(x**2), far)
+
+    vectors, target = jnp.zeros((4, 2)).at[0].set(20.0), LogDensity(logdensity, jnp.zeros(2))
+    # In coordinates that are known chains do not come down first, so that one is still there.
+    found = adapt(target, HMC, vectors, keys(0, 4), 400, density=scale.unscaled(plain(target), "auto"))
+    assert found.moved == moved
+    assert bool(jnp.all(jnp.abs(found.last[1:]) < 5))
+    is_there = bool(jnp.all(jnp.abs(found.last[0] - 20) < 5 * width))
+    assert is_there == (moved == 0)
