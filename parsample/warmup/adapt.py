@@ -37,8 +37,8 @@ FIRST_STEP_SIZE = 0.5
 CHOOSING = 4
 # A chain whose step size is this many halvings below that of most has its own.
 FAR = 2.5
-# Such a chain is lost if its log density, too, is lower than that of most by so much, and by 1 for each dimension: it is
-# in a place that is both narrower and lower, of which the posterior has next to nothing.
+# Such a chain is lost if its log density, too, is lower than that of most by so much, and by 1 for each dimension: its
+# place is both narrower and lower, and the posterior has next to nothing of it.
 LOST = 10.0
 # How far the logarithm of a chain's own step size moves, from unit to unit, for a difference of 1 in its acceptance.
 GAIN = 2.0
@@ -116,9 +116,10 @@ def adapt(
     parameters and one step size for all chains but those that need a far smaller one; after each the covariance is
     estimated from its draws and gradients (`scale.standardise`), with a structure that the draws themselves bear out,
     and the step size tuned again. A chain that by then is still in a place both narrower and far lower than the others
-    is moved to where one of them has been, and counted (`Adaptation.moved`). An estimate rests on one segment, so that the next undoes a bad one. The rest tunes
-    the step size, for a sampler that chooses options by it (`Sampler.options_at`) also with these. Inside a segment
-    the kernel is fixed, so it can be evaluated in parallel like any chain, and is the same chain whatever the method.
+    is moved to where one of them has been, and counted (`Adaptation.moved`). An estimate rests on one segment, so that
+    the next undoes a bad one. The rest tunes the step size, for a sampler that chooses options by it
+    (`Sampler.options_at`) also with these. Inside a segment the kernel is fixed, so it can be evaluated in parallel
+    like any chain, and is the same chain whatever the method.
 
     Args:
         target: to sample.
