@@ -83,6 +83,7 @@ def test_the_code_on_digits_runs() -> None:
     assert namespace["untrained"].solution.converged.all()
 
 
+@pytest.mark.filterwarnings("default")  # what those libraries warn of is none of our failures
 @pytest.mark.parametrize("library", ["pymc", "bambi"])
 def test_the_recipe_for_pymc_and_bambi_runs(library: str) -> None:
     pytest.importorskip(library, reason=f"{library} is not installed: its recipe in docs/pymc.md was not run")
