@@ -65,8 +65,9 @@ def pytest_report_header() -> str:
 class Compiled:
     """How many programs this process holds; modules share those that are of the same function, shapes and options."""
 
-    # Some two GB with all that JAX keeps beside them; the whole suite compiles several times as many.
-    most: ClassVar[int] = 2000
+    # A program takes two MB with all that JAX keeps beside it, and some twenty memory mappings, of which Linux grants a
+    # process 65,530: one too many ends it.
+    most: ClassVar[int] = 600
     count: ClassVar[int] = 0
 
     @classmethod
