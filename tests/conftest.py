@@ -24,7 +24,10 @@ XLA_FLAGS = [
     "--xla_force_host_platform_device_count=4",
     "--xla_backend_optimization_level=0",
     "--xla_cpu_parallel_codegen_split_count=1",
+    "--xla_cpu_multi_thread_eigen=false",
 ]
+# The matrices of the tests are small: threads that wait for each other take several times as long as one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Generating fusions through MLIR takes more than half of the time that a program takes to compile. The flag that leaves
 # it out has been removed since, and XLA ends a process that names a flag it does not know.
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):

@@ -108,7 +108,8 @@ class Naming(NamedTuple):
 
     def __call__(self, target: Target, position: PyTree) -> dict[str, jax.Array]:
         """Return the variables of one draw of a target."""
-        return _named(_values(target, self.transform, position), dict(self.parts))
+        # A model or a transform may return plain numbers.
+        return jax.tree.map(jnp.asarray, _named(_values(target, self.transform, position), dict(self.parts)))
 
 
 def _values(target: Target, transform: Callable | None, position: PyTree) -> dict[str, Any]:

@@ -37,10 +37,16 @@ def langevin(dim: int = 3, steps: int = 100) -> Problem:
 def blocks(method: methods.BlockQuasiNewton, problem: Problem, states: Any) -> tuple[np.ndarray, np.ndarray, Any]:
     """The matrices written out, and the true Jacobians."""
     flat, _, _ = flatten(as_transition(problem.transition), *problem[1:])
-    values, matrix = method.linearise(flat, Steps(states, problem.inputs, None, jax.random.key(0)))
-    SAME_COMPUTATION.check(values, jax.vmap(flat)(states, problem.inputs))
-    true = jax.vmap(jax.jacfwd(flat))(states, problem.inputs)
-    return np.asarray(matrix.dense(states.shape[1]), np.float64), np.asarray(true, np.float64), matrix
+
+    @jax.jit
+    def both(states: Any) -> Any:
+        values, matrix = method.linearise(flat, Steps(states, problem.inputs, None, jax.random.key(0)))
+        expected = jax.vmap(flat)(states, problem.inputs), jax.vmap(jax.jacfwd(flat))(states, problem.inputs)
+        return values, matrix, matrix.dense(states.shape[1]), expected
+
+    values, matrix, dense, (expected, true) = both(states)
+    SAME_COMPUTATION.check(values, expected)
+    return np.asarray(dense, np.float64), np.asarray(true, np.float64), matrix
 
 
 @pytest.mark.parametrize("estimator", ["hutchinson", "exact"])

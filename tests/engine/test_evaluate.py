@@ -1,5 +1,6 @@
 """Every method, with every window, returns the trajectory of the sequential loop."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -14,16 +15,21 @@ from parsample.engine import methods
 from parsample.engine.evaluate import evaluate, evaluate_sequential
 from parsample.engine.methods import Method
 from parsample.engine.solution import Solution, Status
+from tests.covering import covering
 from tests.engine import recursions
 from tests.engine.recursions import ALL_METHODS, ITERATIVE_KINDS, KINDS, STEPS, TIGHT, WINDOWS, Problem, map_trees, scan
 from tests.engine.test_methods import Threshold
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
-# A window of the length of the chain, a longer one and None are the same program, which is compiled once.
+# A window of the length of the chain, a longer one and None are the same program, which is compiled once: those of the
+# methods that differ in kind are always run, and of all others every two that meet.
+TABLE = list(itertools.product(recursions.PROBLEMS, ALL_METHODS, (None, 7)))
+TABLE += [("tanh", method, window) for method in KINDS for window in WINDOWS if window not in (None, 7)]
+ALWAYS = [("tanh", method, window) for method in KINDS for window in WINDOWS]
 CASES = [
-    *(("tanh", method, window) for method in ALL_METHODS for window in (WINDOWS if method in KINDS else (None, 7))),
-    *((name, method, None) for name in ("scalar", "tree") for method in ALL_METHODS),
-    *((name, method, 7) for name in ("scalar", "tree") for method in KINDS),
+    pytest.param(*row, marks=() if row in chosen else pytest.mark.grid)
+    for chosen in [{*ALWAYS, *covering(TABLE, ALWAYS)}]
+    for row in TABLE
 ]
 OPTIONS: dict[str, dict[str, Any]] = {
     "clip": {"method": "newton", "clip": 0.3},

@@ -219,6 +219,16 @@ def test_names_in_a_trace_are_distinct_and_can_be_stored(names: list[str]) -> No
     assert len(set(back.values())) == len(found)
 
 
+def test_plain_numbers_become_arrays() -> None:
+    """Of a model as of a transform."""
+    numbers: dict[str, Any] = {"whole": 3, "real": 2.5, "yes": True, "complex": 1j}
+    for variables in (Variables(Given(numbers)), Variables(Given({"x": jnp.zeros(2)}), lambda draw: numbers)):
+        found = variables.of_draw(variables.target.position_template())
+        assert set(found) == set(variables.shapes) == {"whole", "real", "yes", "complex.real", "complex.imag"}
+        for name, value in found.items():
+            assert (value.shape, value.dtype) == ((), variables.shapes[name].dtype)
+
+
 def test_names_that_are_stored_come_back(tmp_path: Any) -> None:
     odd_names = [*ODD, "\0", "\ud800", "é", " ", "~", ""]
     form = quiet(Given({name: jnp.full((), number) for number, name in enumerate(odd_names)}))

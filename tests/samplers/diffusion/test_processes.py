@@ -165,7 +165,7 @@ def test_the_jacobian_from_the_schedule_is_that_on_normal_data(name: str) -> Non
     state = process.start(jnp.asarray([0.3, -0.2]))
     flat, unravel = jax.flatten_util.ravel_pytree(state)
     step = lambda flat, input: jax.flatten_util.ravel_pytree(process.step(unravel(flat), input))[0]  # noqa: E731
-    dense = jax.vmap(lambda input: jax.jacfwd(step)(flat, input))(inputs)
+    dense = jax.jit(jax.vmap(lambda input: jax.jacfwd(step)(flat, input)))(inputs)
     expected = np.kron(np.asarray(process.jacobians()), np.eye(2))
     np.testing.assert_allclose(dense, expected, rtol=1e-3, atol=1e-4)
 
