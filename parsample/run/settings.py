@@ -31,13 +31,13 @@ class Warmup:
         target_acceptance: the mean acceptance rate, in (0, 1), that warm-up steers the step size to; higher for smaller
             steps and fewer divergences. None for the sampler's own, 0.8 for "hmc".
         start: where chains start: "random"; "laplace" for draws from the normal distribution at the mode, in whose
-            coordinates warm-up begins; or values by name, as a dict or from a JSON file. Values are in the variables'
-            own coordinates, {"scale": 1.5}, all or some: of the others a chain draws its own. One dict is for all
-            chains, which start exactly there, without noise; a list of dicts has one a chain, and R-hat means more
-            where these are far apart. Or one of NumPyro's strategies for a model of its, such as `init_to_median`, for
-            each chain with its own key. Or positions in unconstrained coordinates, such as those of
-            `parsample.MCMC.last_state`: whatever has all of the position's entries, each with an axis for the chains in
-            front, is read so, and where it might be values as well, a list of dicts says that it is.
+            coordinates warm-up begins; or values by name, on the command line the path of a JSON file of them. Values
+            are in the variables' own coordinates, {"scale": 1.5}, all or some: of the others a chain draws its own. One
+            dict is for all chains, which start exactly there, without noise; a list of dicts has one a chain, and R-hat
+            means more where these are far apart. Or one of NumPyro's strategies for a model of its, such as
+            `init_to_median`, for each chain with its own key. Or positions in unconstrained coordinates, such as those
+            of `parsample.MCMC.last_state`: whatever has all of the position's entries, each with an axis for the chains
+            in front, is read so, and where it might be values as well, a list of dicts says that it is.
         mass: what warm-up learns of the posterior's covariance: "diagonal", "dense", "low_rank" or "auto". Low rank is
             a diagonal and the directions that are far from it; "auto" is what the draws bear out: the diagonal, or up
             to 100 dimensions a dense one, and above them one of low rank.

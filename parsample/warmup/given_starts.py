@@ -96,7 +96,10 @@ def given_starts(target: Target, start: Any, rng_keys: Key[Array, " chain"]) -> 
         names = [f"start[{chain}]" for chain in range(count)]
         rows = [_checked(target, values, name, count) for values, name in zip(start, names, strict=True)]
     else:
-        rows, names = [_checked(target, start, "start", count)] * count, ["start"] * count
+        values = _checked(target, start, "start", count)
+        if values.keys() == target.start_shapes().keys():
+            return jnp.tile(_place(target, values, "start", rng_keys[0], 0), (count, 1))
+        rows, names = [values] * count, ["start"] * count
     return jnp.stack([_place(target, *row) for row in zip(rows, names, rng_keys, range(count), strict=True)])
 
 
