@@ -328,6 +328,8 @@ def check_same_means(found: Any, reference: Any) -> None:
     check_mean(found["mean"].to_numpy(), reference["mean"].to_numpy(), error)
 
 
+# Eight schools with every default is always run.
+@pytest.mark.slow
 def test_breast_cancer_with_every_default_is_right() -> None:
     from sklearn.datasets import load_breast_cancer
 
