@@ -63,8 +63,8 @@ class NumPyroModel(Target):
         """Return zeros in place of the latent sites."""
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.program.template)
 
-    def constrain(self, position: Position) -> dict[str, Array]:
-        """Return the latent sites in their own coordinates, and the deterministic ones."""
+    def constrain(self, position: Position) -> dict[str, Any]:
+        """Return the latent sites in their own coordinates, and the deterministic ones, which may be pytrees."""
         return self.program.constrain(self.data, position)
 
     def start_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -137,7 +137,7 @@ class NumPyroModel(Target):
         """Draw the observed sites anew from every draw of the posterior; leading axes (chain, draw)."""
         return self._observed_of(self.program.predictive(self.data, rng_key, self.latent(draws)))
 
-    def prior(self, rng_key: Key[Array, ""], num_draws: int) -> tuple[dict[str, Array], dict[str, Array]]:
+    def prior(self, rng_key: Key[Array, ""], num_draws: int) -> tuple[dict[str, Any], dict[str, Array]]:
         """Draw from the prior: the variables of the trace, and the observed sites, leading axes (1, draw).
 
         Raises:

@@ -123,14 +123,14 @@ class Program:
 
         return log_likelihood(self._bound(_seeded(self.model), data), dict(latent), batch_ndims=2)
 
-    def _predictive(self, data: list[Any], rng_key: Key[Array, ""], latent: Mapping[str, Array]) -> dict[str, Array]:
+    def _predictive(self, data: list[Any], rng_key: Key[Array, ""], latent: Mapping[str, Array]) -> dict[str, Any]:
         from numpyro import handlers
         from numpyro.infer import Predictive
 
         free = handlers.uncondition(self.model)
         return Predictive(self._bound(free, data), dict(latent), batch_ndims=2)(rng_key)
 
-    def _prior(self, data: list[Any], rng_key: Key[Array, ""], num_draws: int) -> dict[str, Array]:
+    def _prior(self, data: list[Any], rng_key: Key[Array, ""], num_draws: int) -> dict[str, Any]:
         from numpyro import handlers
         from numpyro.infer import Predictive
 

@@ -7,6 +7,7 @@ from jax.flatten_util import ravel_pytree
 
 from benchmarks.ordinary import EXPECTED_NOT_GOOD, KIND_OF, KINDS, MODELS
 from parsample.targets import NumPyroModel
+from parsample.warmup.coordinates import plain, starts
 
 WANTED = {
     *("regression", "hierarchical", "mixture", "time series", "ODE", "Gaussian process", "survival", "item response"),
@@ -33,7 +34,8 @@ def test_data_are_finite_and_the_same_every_time(name: str) -> None:
 def test_log_density_and_gradient_are_finite_where_numpyro_starts(name: str) -> None:
     model, args, kwargs = MODELS[name]()
     target = NumPyroModel(model, *args, **kwargs)
-    value, gradient = jax.jit(jax.value_and_grad(target.logdensity))(target.position_template())
+    position = plain(target).unravel(starts(target, jax.random.split(jax.random.key(0), 1))[0])
+    value, gradient = jax.jit(jax.value_and_grad(target.logdensity))(position)
     vector, _ = ravel_pytree(gradient)
     assert np.isfinite(value), KIND_OF[name]
     assert np.isfinite(vector).all()

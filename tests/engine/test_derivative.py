@@ -225,4 +225,5 @@ def test_who_asks_for_no_derivative_pays_for_none() -> None:
 def test_the_loop_of_tangents_keeps_no_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     dense = compiled(256, 16, gradient=True).memory_analysis().temp_size_in_bytes
     monkeypatch.setattr(derivative, "LARGEST_DENSE", 15)
+    jax.clear_caches()  # what was traced with the other bound serves the same step
     assert compiled(256, 16, gradient=True).memory_analysis().temp_size_in_bytes < 0.5 * dense
