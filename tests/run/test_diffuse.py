@@ -180,7 +180,7 @@ def test_a_budget_sets_the_window(name: str, method: str, active_set: bool) -> N
     process = make(name)
     found, options = find_method(process, method)
     options |= {"method": found, "active_set": active_set, "rtol": 0.0, "norm": "rms"}
-    options["atol"] = jnp.asarray(1e-3 * process.noise_levels, jnp.float32)
+    options["atol"] = 1.0  # one number for all steps, as the measurement has it: its constants are part of the program
     initial, inputs = process.init(jax.random.key(0), (3,)), process.draw_inputs(jax.random.key(0), (3,))
 
     def size(window: int) -> int:
