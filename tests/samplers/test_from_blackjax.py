@@ -133,7 +133,9 @@ def test_an_integer_leaf_is_named(name: str, integers: Any) -> None:
     def density(position: Any) -> Array:
         return -0.5 * jnp.sum(position["x"] ** 2) - jnp.sum(position["k"] ** 2.0)
 
-    chain = from_blackjax({"mala": blackjax.mala, "nuts": lambda f, h: blackjax.nuts(f, h, MASS)}[name](density, 0.2))
+    chain = from_blackjax(
+        {"mala": blackjax.mala, "nuts": lambda f, h: blackjax.nuts(f, h, MASS.astype(np.float32))}[name](density, 0.2)
+    )
     with pytest.raises(ValueError, match=r"position\['k'\] has dtype (int32|bool), expected floating .*; convert it"):
         chain.init({"x": jnp.zeros(1), "k": integers})
 
