@@ -30,8 +30,7 @@ XLA_FLAGS = [
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Generating fusions through MLIR takes more than half of the time that a program takes to compile. The flag that leaves
 # it out has been removed since, and XLA ends a process that names a flag it does not know.
-JAXLIB = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
-if JAXLIB < (0, 11):
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
     XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 given = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in XLA_FLAGS if flag.split("=")[0] not in given)]).strip()
@@ -70,9 +69,8 @@ class Compiled:
     """How many programs this process holds; modules share those that are of the same function, shapes and options."""
 
     # A program takes two MB with all that JAX keeps beside it, and some twenty memory mappings, of which Linux grants a
-    # process 65,530: one too many ends it. From JAX 0.11 on a module begins with none: a program that was compiled for
-    # single precision was once given an array of double by a later module.
-    most: ClassVar[int] = 600 if JAXLIB < (0, 11) else 0
+    # process 65,530: one too many ends it.
+    most: ClassVar[int] = 600
     count: ClassVar[int] = 0
 
     @classmethod
