@@ -286,7 +286,19 @@ def note(rows: Sequence[Sequence[Any]]) -> str:
         "the worst variable, deterministic ones too, by the same code for both. ESS is the smaller one of the worst "
         "variable, its median over seeds; gradients are those of the draws, warm-up not counted; divergent draws are "
         "the median. Largest z: difference of the means or standard deviations of the two, good seeds pooled, in Monte "
-        f"Carlo standard errors; beyond {WRONG:.0f} the variable is named. {sums}."
+        f"Carlo standard errors; beyond {WRONG:.0f} the variable is named. {sums}. {totals(rows)}"
+    )
+
+
+def totals(rows: Sequence[Sequence[Any]]) -> str:
+    """Say what the rows of a table come to."""
+    ours, nuts = (sum(int(row[column].split()[0]) for row in rows if row[column] != "-") for column in (3, 4))
+    rates = [[float(row[column].replace(",", "")) for column in (9, 10)] for row in rows if "-" not in row[9:11]]
+    ratios = [mine / other for mine, other in rates]
+    return (
+        f"Of all runs {ours:,} of ours are good, and {nuts:,} of NUTS's. A gradient is worth more in ours on "
+        f"{sum(ratio > 1 for ratio in ratios)} of the {len(ratios)} models where both are known, "
+        f"{np.median(ratios):.1f} times as much in the median."
     )
 
 

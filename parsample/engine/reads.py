@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -80,19 +80,31 @@ def pinned(tree: PyTree) -> PyTree:
 
     Cost: what `reads` costs for the functions.
     """
-    is_module = lambda node: isinstance(node, eqx.Module) and not _is_of_library(type(node))  # noqa: E731
-    return jax.tree.map(_pinned, tree, is_leaf=is_module)
+    return jax.tree.map(_pinned, tree, is_leaf=_is_own)
+
+
+def _is_own(node: Any) -> bool:
+    """Say whether it is a module of a user's class."""
+    return isinstance(node, eqx.Module) and not _is_of_library(type(node))
+
+
+def _is_function(leaf: Any) -> bool:
+    return callable(leaf) and not isinstance(leaf, Pinned | type | jax.Array)
+
+
+def _without_arrays(module: eqx.Module) -> eqx.Module:
+    """Return a module without the arrays that are arguments of what is compiled."""
+    return eqx.filter(module, eqx.is_array, inverse=True)
 
 
 def _pinned(leaf: Any) -> Any:
-    if isinstance(leaf, eqx.Module):
-        key = _key(eqx.filter(leaf, eqx.is_array, inverse=True))
+    if _is_own(leaf):
+        key = _key(_without_arrays(leaf))
         found: Any = object.__new__(_subclass(type(leaf), key))
         for name, value in vars(leaf).items():
             object.__setattr__(found, name, value)
         return found
-    is_function = callable(leaf) and not isinstance(leaf, Pinned | type | jax.Array)
-    return Pinned(leaf) if is_function else leaf
+    return Pinned(leaf) if _is_function(leaf) else leaf
 
 
 # What the methods of a class read, and the fields that are known when it is compiled -> the subclass.
@@ -148,30 +160,37 @@ _settled: set[Hashable] = set()
 
 
 @contextlib.contextmanager
-def settling(value: Any) -> Iterator[None]:
-    """Trace a function or a module for the first time; what it changes on the way is not what it reads.
+def settling(tree: PyTree) -> Iterator[None]:
+    """Trace functions for the first time; what they change on the way is not what they read.
 
     Args:
-        value: that is traced inside, once or more.
+        tree: as for `pinned`; its functions are traced inside, once or more.
     """
-    root: Any = getattr(value, "__code__", type(value))
-    if root in _settled:
-        yield
-        return
-    before = _named(value)
+    leaves = [leaf for leaf in jax.tree.leaves(tree, is_leaf=_is_own) if _is_own(leaf) or _is_function(leaf)]
+    new = [leaf for leaf in leaves if _code_of(leaf) not in _settled]
+    before = _named(new)
     yield
-    for place, (token, found) in _named(value).items():
+    for place, (token, found) in _named(new).items():
         if place in before and before[place][0] != token and not callable(found):
             code, name = place
             _own[code].add(name)
-    if not isinstance(root, type) or not _is_of_library(root):
-        _settled.add(root)
+    # Of what a library wraps around functions the class says nothing.
+    _settled.update(_code_of(leaf) for leaf in new if not _is_wrapper(leaf))
 
 
-def _named(value: Any) -> dict[tuple[types.CodeType, str], tuple[Hashable, Any]]:
+def _code_of(leaf: Any) -> Hashable:
+    return cast(Hashable, leaf.__code__ if hasattr(leaf, "__code__") else type(leaf))
+
+
+def _is_wrapper(leaf: Any) -> bool:
+    return not hasattr(leaf, "__code__") and _is_of_library(type(leaf))
+
+
+def _named(leaves: list[Any]) -> dict[tuple[types.CodeType, str], tuple[Hashable, Any]]:
     walk = _Walk({}, {})
-    with contextlib.suppress(Unknown):
-        _reads(value, walk)
+    for leaf in leaves:
+        with contextlib.suppress(Unknown):
+            _reads(_without_arrays(leaf) if _is_own(leaf) else leaf, walk)
     return walk.named
 
 

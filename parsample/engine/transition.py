@@ -216,15 +216,11 @@ def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tu
     if len(dtypes) > 1:
         names = ", ".join(sorted(str(dtype) for dtype in dtypes))
         raise ValueError(f"initial_state mixes the dtypes {names}, expected one; convert its arrays to the same dtype.")
-    with settling(_function_of(transition)):
+    with settling(transition):
         _check_output(transition, initial_state, jax.tree.map(lambda leaf: leaf[0], inputs))
     dtype = floating_dtype(initial_state)
     vector, unravel = ravel_pytree(_parts(initial_state, dtype))
     return FlatTransition(pinned(transition), Unravel(unravel, tuple(leaf.dtype for _, leaf in leaves))), vector, steps
-
-
-def _function_of(transition: Transition) -> Callable:
-    return transition.function if isinstance(transition, FunctionTransition) else transition
 
 
 def floating_dtype(tree: PyTree) -> jnp.dtype:

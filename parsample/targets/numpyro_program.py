@@ -27,7 +27,8 @@ class Program:
     Args:
         model: a Python function with NumPyro's primitives.
         tree: of its arguments, (args, kwargs).
-        rest: the leaves of the tree; None in the place of data.
+        rest: the leaves of the tree; `DATA` in the place of data.
+        data: for their shapes.
 
     Attributes:
         sites: name -> what is needed of a site of the model's trace (`numpyro_sites.description`).
@@ -59,17 +60,11 @@ class Program:
     def observed(self, data: list[Any]) -> dict[str, np.ndarray]:
         """Return the values of the observed sites, as they were given."""
         sites = {name: site for name, site in self.sites.items() if site["observed"]}
+        constants = {name: site["constant"] for name, site in sites.items() if site["constant"] is not None}
+        given = {name: data[site["place"]] for name, site in sites.items() if site["place"] is not None}
         computed = self.computed(data) if any(map(is_computed, sites.values())) else {}
-        return {
-            name: np.asarray(
-                computed[name]
-                if name in computed
-                else site["constant"]
-                if site["place"] is None
-                else data[site["place"]]
-            )
-            for name, site in sites.items()
-        }
+        found = {**constants, **given, **computed}
+        return {name: np.asarray(found[name]) for name in sites}
 
     def undrawable(self, data: list[Any], observed_only: bool) -> dict[str, str]:
         """Return the sites, or the observed ones, whose distributions cannot be drawn from, with the names of these."""
@@ -208,12 +203,13 @@ def find_program(model: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[
         only what `reads` costs where the program is known.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
-    first = _choices.get(_family(model, tree, leaves), CHOICES[0])
+    family = _family(model, tree, leaves)
+    first = _choices.get(family, CHOICES[0])
     for choice in CHOICES[CHOICES.index(first) :]:
         data, rest = _parted(leaves, choice)
         if choice != CHOICES[-1] and not data:
             continue
-        key = _key(_family(model, tree, leaves), choice, rest)
+        key = _key(family, choice, rest)
         if key in _programs:
             _programs.move_to_end(key)
             return _programs[key], data
