@@ -14,10 +14,10 @@ STAMP := $(VENV)/.installed
 SITE_PACKAGES = "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 .DEFAULT_GOAL := help
-.PHONY: help env sample test test-all test-grid lint lock
+.PHONY: help env sample test test-all test-newest test-grid lint lock
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## Make the environment in .venv (from python3, or PYTHON=...)
 
@@ -29,6 +29,9 @@ test: lint ## Lint, check types, run all tests but the slow ones
 
 test-all: $(STAMP) ## The slow tests too, with coverage
 	COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest $(PARALLEL) -m 'not grid' --cov --cov-report=term $(PYTEST_ARGS)
+
+test-newest: $(STAMP) ## What CI repeats on the newest Python: all but the quick tests of numerics; the slow ones
+	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or not (grid or numerics)' $(PYTEST_ARGS)
 
 test-grid: $(STAMP) ## The rest of the large tables: methods, distributions, models, options; test-all takes a part
 	$(BIN)/python -m pytest $(PARALLEL) -m grid $(PYTEST_ARGS)

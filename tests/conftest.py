@@ -65,6 +65,19 @@ def pytest_report_header() -> str:
     return f"seed {SEED}, hypothesis derandomized, jax {jax.__version__} on {jax.default_backend()}"
 
 
+# Rooms that use neither ArviZ nor files, and what of them a new generation of JAX is most likely to change.
+NUMERICS = ("engine", "samplers", "targets", "warmup")
+REPEATED = ("test_evaluate.py", "test_derivative.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(ROOT / "tests").parts[0] in NUMERICS:
+            if item.path.name not in REPEATED:
+                item.add_marker("numerics")
+
+
 class Compiled:
     """How many programs this process holds; modules share those that are of the same function, shapes and options."""
 

@@ -21,7 +21,7 @@ SMALL = {
 }
 
 
-QUICK = ("banana_movie", "rates", "residual_network", "word_problem")
+QUICK = ("word_problem",)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Every method on every sampler on every target that `problems` enrols: the parallel chain is the chain of the loop.
 
-Every method, sampler and target is in the rows that are always run; every two of them that meet do so with `make
-test-all`, and every three with `make test-grid`. With as many iterations as the chain has steps this holds for every
-row. A row that needs more than half as many gains fewer than two steps an iteration, and stands in
+Every method, sampler and target is in the rows that are always run; every sampler meets its methods and its targets
+with `make test-all`, and every three meet with `make test-grid`. With as many iterations as the chain has steps this
+holds for every row. A row that needs more than half as many gains fewer than two steps an iteration, and stands in
 `KNOWN_NOT_CONVERGING`.
 """
 
@@ -86,13 +86,13 @@ def test_the_known_rows_exist():
     assert set(KNOWN_OVERCLAIMING) <= set(ROWS)
 
 
-def test_every_name_is_always_run_and_every_two_that_meet_with_the_slow_tests():
+def test_every_name_is_always_run_and_what_a_sampler_meets_with_the_slow_tests():
     always = [row for row, marker in problems.markers().items() if marker is None]
     part = [row for row, marker in problems.markers().items() if marker != "grid"]
     assert {method for method, _, _ in always} == set(METHODS)
     assert {sampler for _, sampler, _ in always} == set(SAMPLERS)
     assert {target for _, _, target in always} == set(problems.ENROLLED)
-    for one, other in ((0, 1), (0, 2), (1, 2)):
+    for one, other in ((0, 1), (1, 2)):
         assert {(row[one], row[other]) for row in part} == {(row[one], row[other]) for row in ROWS}
     assert len(always) < len(part) < len(ROWS)
 

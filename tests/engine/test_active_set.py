@@ -13,6 +13,7 @@ from parsample.engine.iteration import Around, Conditioning, Memory, Update, upd
 from parsample.engine.matrices import Zero
 from parsample.engine.methods.base import Prepared
 from parsample.engine.solution import Status
+from tests.covering import each_once
 from tests.engine import recursions
 from tests.engine.recursions import STEPS, TIGHT, residuals, scan, tanh_step
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
@@ -24,11 +25,11 @@ ROUNDING = 1e-6
 LOOSE: dict[str, Any] = {"atol": 1e-2, "rtol": 1e-2}
 
 
-@pytest.mark.parametrize(("active_set", "window"), CHOICES)
-@pytest.mark.parametrize("method", ACTIVE)
+@pytest.mark.parametrize(("choice", "method"), each_once(CHOICES, ACTIVE))
 def test_the_chain_is_the_loops_and_the_residual_that_of_its_states(
-    method: str, active_set: bool | int, window: int | None
+    method: str, choice: tuple[bool | int, int | None]
 ) -> None:
+    active_set, window = choice
     problem = recursions.tanh_problem()
     solution = evaluate(*problem, method=method, active_set=active_set, window=window, **TIGHT[np.dtype(np.float32)])
     assert bool(solution.converged)
@@ -40,9 +41,12 @@ def test_the_chain_is_the_loops_and_the_residual_that_of_its_states(
         assert np.all(true <= tolerance * (1 + np.abs(found.states)) + ROUNDING)
 
 
-@pytest.mark.parametrize(("active_set", "capacity", "window"), [(True, 2, None), (4, 4, 7), (3, 3, None)])
-@pytest.mark.parametrize("method", ["jacobi", "quasi_newton", "newton", "anderson"])
-def test_the_evaluations_are_the_calls(method: str, active_set: bool | int, capacity: int, window: int | None) -> None:
+@pytest.mark.parametrize(
+    ("choice", "method"),
+    each_once([(True, 2, None), (4, 4, 7), (3, 3, None)], ["jacobi", "quasi_newton", "newton", "anderson"]),
+)
+def test_the_evaluations_are_the_calls(method: str, choice: tuple[bool | int, int, int | None]) -> None:
+    active_set, capacity, window = choice
     calls = 0
 
     def count(_: Any) -> Any:
@@ -97,9 +101,9 @@ def test_a_batch_equals_a_loop_over_its_chains(method: str) -> None:
     assert method == "anderson" or len(set(batch.evaluations.tolist())) > 1
 
 
-@pytest.mark.parametrize(("active_set", "window"), CHOICES)
-@pytest.mark.parametrize("method", ACTIVE)
-def test_nan_is_found_where_the_loop_meets_it(method: str, active_set: bool | int, window: int | None) -> None:
+@pytest.mark.parametrize(("choice", "method"), each_once(CHOICES, ACTIVE))
+def test_nan_is_found_where_the_loop_meets_it(method: str, choice: tuple[bool | int, int | None]) -> None:
+    active_set, window = choice
     problem = recursions.tanh_problem()
     for bad in (0, 7, STEPS - 1):
         inputs = problem.inputs.at[bad].set(jnp.nan)

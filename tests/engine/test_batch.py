@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from parsample.engine.evaluate import evaluate, evaluate_sequential
 from parsample.engine.solution import Solution, Status
+from tests.covering import each_once
 from tests.engine import recursions
 from tests.engine.recursions import ALL_METHODS, KINDS, STEPS, map_trees, scan, tanh_step
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
@@ -29,8 +30,7 @@ def solver(**keywords: Any) -> Any:
     return lambda initial_state, inputs: evaluate(tanh_step, initial_state, inputs, throw=False, **keywords)
 
 
-@pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("method", KINDS)
+@pytest.mark.parametrize(("window", "method"), each_once([None, 7], KINDS))
 def test_a_batch_equals_a_loop_over_its_chains(method: str, window: int | None) -> None:
     solve = solver(method=method, window=window)
     batch = jax.vmap(solve)(*chains())
@@ -180,8 +180,7 @@ def test_every_product_is_computed_in_full_precision(method: str) -> None:
         assert all("HIGHEST, HIGHEST" in line for line in products)
 
 
-@pytest.mark.parametrize("method", KINDS)
-@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize(("method", "window"), each_once(KINDS, [None, 7]))
 def test_single_precision_stays_single_where_double_is_enabled(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem()
     plain = evaluate(*problem, method=method, window=window, atol=1e-5, rtol=1e-5)

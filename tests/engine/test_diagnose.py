@@ -64,6 +64,7 @@ def test_a_linear_chain_is_foreseen(linear: ps.Diagnosis) -> None:
             assert 0 <= row.iterations - int(found.iterations) <= 2, row
 
 
+@pytest.mark.slow
 def test_a_chain_with_decisions_is_foreseen() -> None:
     target = ps.targets.TwoWells()
     mala = ps.samplers.MALA(target.logdensity, 0.1)

@@ -11,6 +11,7 @@ from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
 from parsample.engine.iteration import Around, Conditioning
 from parsample.engine.transition import as_transition, flatten
+from tests.covering import each_once
 from tests.engine import recursions
 from tests.engine.recursions import STEPS, TIGHT, Problem, scan
 from tests.tolerances import CONVERGED
@@ -81,8 +82,7 @@ def merit_of(states: Any, inputs: Any) -> float:
     return 0.5 * float(np.sum((states - np.sin(1.3 * before) - inputs) ** 2))
 
 
-@pytest.mark.parametrize("window", [None, 1, 7])
-@pytest.mark.parametrize("method", ["elk", "quasi_elk"])
+@pytest.mark.parametrize(("window", "method"), each_once([None, 1, 7], ["elk", "quasi_elk"]))
 def test_windows_give_the_same_chain(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem()
     solution = evaluate(*problem, method=method, window=window, **TIGHT[np.dtype(np.float32)])

@@ -11,6 +11,7 @@ from jaxtyping import Array
 import parsample
 from parsample.engine import methods
 from parsample.engine.methods import METHODS
+from tests.covering import each_once
 from tests.engine.recursions import scan
 
 STEPS = 30
@@ -39,8 +40,7 @@ def inputs(seed: int = 0) -> Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=STEPS), jnp.float32)
 
 
-@pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("method", ["sequential", *WITHOUT_DERIVATIVE])
+@pytest.mark.parametrize(("window", "method"), each_once([None, 7], ["sequential", *WITHOUT_DERIVATIVE]))
 def test_integers_are_exact(method: str, window: int | None) -> None:
     expected = scan(mixed_step, mixed_start(), inputs())
     assert len(np.unique(expected["whole"])) > 20

@@ -10,6 +10,7 @@ import pytest
 from parsample.engine.kalman import smooth
 from parsample.engine.matrices import Dense, Diagonal, Matrix, ScaledIdentity
 from parsample.engine.scan import SHORT, solve_lds
+from tests.covering import each_once
 from tests.engine.test_matrices import BUILDERS, name_of, written_out
 from tests.tolerances import SAME_COMPUTATION, Tolerance
 
@@ -48,9 +49,9 @@ CASES += [(structure, *shape) for structure in (Diagonal, Dense) for shape in [(
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("structure", "steps", "dim"), CASES, ids=name_of)
-def test_every_scan_solves_the_normal_equations(structure: type[Matrix], steps: int, dim: int, dtype: Any) -> None:
+@pytest.mark.parametrize(("case", "dtype"), each_once(CASES, [np.float32, np.float64]), ids=name_of)
+def test_every_scan_solves_the_normal_equations(case: tuple[type[Matrix], int, int], dtype: Any) -> None:
+    structure, steps, dim = case
     matrices, offsets = system(structure, steps, dim, dtype, size=0.6)
     for penalty in PENALTIES:
         expected = textbook(matrices, offsets, penalty)

@@ -128,6 +128,7 @@ def test_no_mismatch_is_the_chain_of_the_loop() -> None:
     assert float(jnp.abs(other.states - loop.states).max()) > 0.1
 
 
+@pytest.mark.slow
 def test_the_law_of_the_approximation_is_close() -> None:
     """Means, and variances to a few per cent: with 10% published biases are within the noise of runs of this length."""
     rwm = RWM(density, STEP_SIZE)

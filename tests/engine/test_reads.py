@@ -260,7 +260,11 @@ class Numbered(RWM):
         return jax.tree.map(lambda leaf: leaf * number, super().draw_block(*args))
 
 
-@pytest.mark.parametrize("door", DOORS)
+# Every door compiles three times; those of `sample` share a way in, of which a transform takes the most.
+SLOW = ("a log density", "a target", "a sampler")
+
+
+@pytest.mark.parametrize("door", [pytest.param(door, marks=pytest.mark.slow if door in SLOW else ()) for door in DOORS])
 def test_every_door_computes_with_the_number_that_is_there_now(door: str) -> None:
     """A number that changes between two calls counts: the second is what it would be if it were the first."""
     first = np.asarray(DOORS[door]())

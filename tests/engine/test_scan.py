@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from parsample.engine.matrices import Dense, Matrix, ScaledIdentity, Zero
 from parsample.engine.scan import SHORT, solve_lds
+from tests.covering import each_two
 from tests.engine.test_matrices import BUILDERS, name_of, written_out
 from tests.tolerances import SAME_COMPUTATION, Tolerance
 
@@ -42,10 +43,13 @@ def textbook(matrices: Matrix, offsets: Any, initial_state: Any) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("structure", BUILDERS, ids=name_of)
-@pytest.mark.parametrize(("steps", "dim"), [(1, 1), (SHORT, 2), (61, 3)])
-def test_every_scan_equals_the_textbook(structure: type[Matrix], steps: int, dim: int, dtype: Any) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "structure", "shape"),
+    each_two([np.float32, np.float64], list(BUILDERS), [(1, 1), (SHORT, 2), (61, 3)]),
+    ids=name_of,
+)
+def test_every_scan_equals_the_textbook(structure: type[Matrix], shape: tuple[int, int], dtype: Any) -> None:
+    steps, dim = shape
     for seed in range(3):
         arguments = system(structure, steps, dim, dtype, seed)
         solved = [solve(*arguments, scan=scan) for scan in SCANS]

@@ -106,6 +106,7 @@ def test_a_window_an_active_set_and_other_wrappers(problem: tuple[Any, Array, Ar
         np.testing.assert_allclose(found.states, loop.states, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_associative_scan_solves_the_same_system(basis: Array, rng: np.random.Generator) -> None:
     from parsample.engine.matrices import ScaledIdentity as Scaled
     from parsample.engine.scan import solve_lds

@@ -10,6 +10,7 @@ import pytest
 
 from parsample.engine.evaluate import evaluate, evaluate_sequential
 from parsample.engine.solution import ConvergenceError, Solution, Status
+from tests.covering import each_once
 from tests.engine import recursions
 from tests.engine.recursions import ALL_METHODS, ITERATIVE_KINDS, KINDS, STEPS, Problem, residuals, scan
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
@@ -33,7 +34,7 @@ UNFINISHED = [method for method in ITERATIVE_KINDS if method != "parareal"]
 
 @pytest.mark.parametrize(
     ("method", "window"),
-    [(name, 7) for name in ALL_METHODS] + [(name, window) for name in KINDS for window in (None, 1)],
+    [(name, 7) for name in ALL_METHODS] + each_once(KINDS, [None, 1]),
 )
 def test_the_residual_is_that_of_the_returned_states(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem()
@@ -46,8 +47,7 @@ def test_the_residual_is_that_of_the_returned_states(method: str, window: int | 
         assert np.max(true) > 10 * ROUNDING, "the tolerance is loose, so something must be left to judge"
 
 
-@pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("method", UNFINISHED)
+@pytest.mark.parametrize(("window", "method"), each_once([None, 7], UNFINISHED))
 def test_the_residual_of_an_unfinished_trajectory_is_its_own(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem()
     solution = evaluate(*problem, method=method, window=window, max_iterations=2, throw=False, **LOOSE)
@@ -122,8 +122,7 @@ def test_a_recursion_that_forgets_a_nan_is_not_finite_all_the_same(method: str) 
     assert solution.first_bad_step == 5
 
 
-@pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("method", ITERATIVE_KINDS)
+@pytest.mark.parametrize(("window", "method"), each_once([None, 7], ITERATIVE_KINDS))
 def test_nan_at_a_wild_guess_spoils_nothing(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem()._replace(transition=recursions.fragile_step)
     wild = jnp.where(jnp.arange(STEPS)[:, None] % 3 == 1, 100.0, jnp.zeros((STEPS, 3)))

@@ -217,7 +217,8 @@ def test_what_an_evaluation_costs() -> None:
     assert cost(methods.Parareal(lambda x, inputs: x, 5)) == (1.0, 10)
 
 
-@pytest.mark.parametrize("name", ["ddim", pytest.param("dpm_solver_pp", marks=slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddim", pytest.param("dpm_solver_pp", marks=pytest.mark.grid)])
 def test_what_stands_in_saves_rounds_and_changes_no_sample(name: str) -> None:
     """The guess from the data's mean and covariance is nearer, and their directions are all that Newton needs."""
     schedule = diffusion.LinearBetas()

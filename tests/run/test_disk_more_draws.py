@@ -62,7 +62,10 @@ def test_a_run_that_is_over_goes_on_to_more_draws(keywords: dict[str, Any], tmp_
 @pytest.mark.parametrize(
     ("samples", "keywords"),
     # Warm-up's window is as long as a segment at most: here 128 and 160 steps, those of a part of warm-up.
-    [(100, {"window": 160, "num_warmup": 3200, "warmup_method": "quasi_newton"}), (500, {})],
+    [
+        pytest.param(100, {"window": 160, "num_warmup": 3200, "warmup_method": "quasi_newton"}, marks=pytest.mark.slow),
+        (500, {}),
+    ],
 )
 def test_it_goes_on_where_the_segments_have_another_length(
     samples: int, keywords: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +135,7 @@ resume(sys.argv[1], num_samples=1500, progress=False)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_on_the_way_to_more_draws(longer: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     ps.sample(TARGET, store=path, **SETTINGS)

@@ -157,7 +157,10 @@ def repeat(options: dict[str, Any], folder: Path) -> None:
 APART = [{"step_size", "sampler", "transform", "tune"}, {"target_acceptance", "sampler_options", "transform", "tune"}]
 
 
-@pytest.mark.parametrize(("left_out", "place"), [(APART[0], 0), (APART[1], -1)], ids=["first", "last"])
+@pytest.mark.parametrize(
+    ("left_out", "place"),
+    [pytest.param(APART[0], 0, id="first", marks=pytest.mark.slow), pytest.param(APART[1], -1, id="last")],
+)
 def test_a_run_repeats_itself_with_all_options_at_once(left_out: set[str], place: int, tmp_path: Path) -> None:
     repeat({name: values[place] for name, values in VALUES.items() if name not in left_out}, tmp_path)
 

@@ -62,6 +62,7 @@ def test_the_chain_in_parallel_is_that_of_the_loop(method):
     jax.tree.map(CONVERGED.check, found.states, loop.states)
 
 
+@pytest.mark.slow
 def test_at_the_front_door():
     settings: dict[str, Any] = {
         "num_warmup": 500,

@@ -95,6 +95,7 @@ def test_what_a_solver_remembers_is_part_of_the_state() -> None:
     assert len(jax.tree.leaves(reversible.init(y0))) == 3
 
 
+@pytest.mark.slow
 def test_a_neural_ode_and_the_derivative_in_its_weights() -> None:
     field = eqx.nn.MLP(16, 16, 32, 2, activation=jax.nn.tanh, key=jax.random.key(0))
     y0, times = jax.random.normal(jax.random.key(1), (16,)), jnp.linspace(0, 1, 33)

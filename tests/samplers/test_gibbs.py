@@ -270,6 +270,7 @@ def test_eight_schools_in_parallel():
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.slow
 def test_probit_in_parallel():
     target = ProbitRegression()
     gibbs = Gibbs(target.logdensity, updates=target.conditional_updates)
@@ -326,6 +327,7 @@ def test_a_sweep_in_standardised_coordinates(rng):
     assert float(here.init(z).logdensity) == pytest.approx(float(target.logdensity(start)))
 
 
+@pytest.mark.slow
 def test_the_front_door_looks_for_no_step_size():
     trace = parsample.sample(
         ProbitRegression(), "gibbs", num_warmup=80, num_samples=128, num_chains=2, progress=False, method="sequential"

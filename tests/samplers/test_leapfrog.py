@@ -40,6 +40,7 @@ def chain(leapfrog: Any, outer: str, num_steps: int = 8, **keywords: Any) -> tup
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.slow
 def test_both_axes_in_parallel_are_the_same_chain() -> None:
     """With the step size and the length of the trajectories jittered."""
     accepted, loop = chain(None, "sequential", min_integration_steps=1)

@@ -235,6 +235,7 @@ def test_it_crosses_a_barrier_that_its_moves_alone_do_not():
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.slow
 def test_methods_that_hold_a_permutation_gain_most():
     tempering = Tempering(MultivariateNormal(covariance=np.eye(3)).logdensity, 0.5)
     position = {"x": jnp.ones(3)}

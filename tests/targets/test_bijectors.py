@@ -48,6 +48,7 @@ def test_the_jacobian_is_that_of_the_map(name: str) -> None:
     np.testing.assert_allclose(log_jacobian, np.linalg.slogdet(jacobian)[1], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_draws_of_a_log_density_of_constrained_variables() -> None:
     def logdensity(position: Any) -> Any:
         gamma = 2 * jnp.log(position["scale"]) - position["scale"] / 2

@@ -43,6 +43,7 @@ def test_it_denoises_images_that_it_has_not_seen() -> None:
         assert errors[0] < best
 
 
+@pytest.mark.slow
 def test_parallel_digits_are_the_loops_and_are_what_was_asked_for() -> None:
     pixels, labels, _ = images()
     judge = LogisticRegression(max_iter=300).fit(pixels.reshape(-1, 64), labels)
