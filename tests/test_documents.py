@@ -156,6 +156,7 @@ def tables(document: str) -> Iterator[tuple[str, str, list[str]]]:
                 yield head[0], name, re.findall(r"`([^`]+)`", cell)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:NumPyro's NUTS", "ignore::FutureWarning")
 def test_every_cell_for_those_who_come_from_elsewhere_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """With fewer draws than the document has, and by the loop; each column of a table in a namespace of its own."""

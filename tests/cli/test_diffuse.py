@@ -12,7 +12,8 @@ from tests.cli.test_main import invoke, words
 
 
 # The second keeps a memory from iteration to iteration.
-@pytest.mark.parametrize("method", ["scaled_identity", pytest.param("anderson", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["scaled_identity", pytest.param("anderson", marks=pytest.mark.grid)])
 def test_a_picture_and_a_movie(tmp_path: Path, method: str) -> None:
     picture, movie = tmp_path / "digits.png", tmp_path / "digits.gif"
     options = f"--steps 12 --method {method} --samples 3 --seed 2 --label 4 --guidance 1".split()

@@ -20,6 +20,7 @@ from tests.conftest import Compiled
 from tests.contract import problems
 from tests.contract.known import KNOWN_NOT_CONVERGING, KNOWN_OVERCLAIMING, NEAR_THE_LINE
 from tests.contract.problems import STEPS, Problem
+from tests.engine.recursions import KINDS
 from tests.tolerances import CONVERGED
 
 # Half the steps, and a little more. A row within MARGIN of it may stand in the table or not: rounding, which differs
@@ -97,7 +98,14 @@ def test_every_name_is_always_run_and_what_a_sampler_meets_with_the_slow_tests()
     assert len(always) < len(part) < len(ROWS)
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "sequential"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        method if method in KINDS else pytest.param(method, marks=pytest.mark.slow)
+        for method in METHODS
+        if method != "sequential"
+    ],
+)
 @pytest.mark.usefixtures("x64")
 def test_a_sliding_window_does_not_change_the_chain(method):
     problem = problems.problem("mala", "multivariate_normal", None)

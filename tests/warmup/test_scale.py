@@ -44,7 +44,9 @@ def standardised(own: Standardised, draws: np.ndarray, mass: str = "auto") -> St
     return scale.standardise(scale.unscaled(own, mass), *seen(own, draws), mass)
 
 
-@pytest.mark.parametrize(("mass", "most"), [("auto", 8), ("low_rank", 8), ("dense", 1.5)])
+@pytest.mark.parametrize(
+    ("mass", "most"), [("auto", 8), pytest.param("low_rank", 8, marks=pytest.mark.slow), ("dense", 1.5)]
+)
 def test_a_normal_distribution_is_found_from_draws_that_are_not_of_it(mass: str, most: float) -> None:
     """Long directions are hardly explored, far from the mean: a covariance of draws would miss them."""
     covariance = correlated(1e4)
@@ -88,6 +90,7 @@ def test_a_few_directions_are_found_in_more_dimensions_than_are_looked_at(monkey
     assert np.linalg.norm(matrix_of(found).T @ long) == pytest.approx(20, rel=0.3)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_is_left_out() -> None:
     own = normal(np.eye(DIM))
     draws, gradients = seen(own, np.random.default_rng(2).normal(size=(600, DIM)))
