@@ -52,7 +52,10 @@ def test_every_chain_has_its_own_window() -> None:
         np.testing.assert_array_equal(first[done:], -1)
 
 
-@pytest.mark.parametrize(("method", "window"), [*((name, 7) for name in ALL_METHODS), ("newton", None), ("elk", None)])
+ROWS = [pytest.param(name, 7, marks=() if name in KINDS else pytest.mark.slow) for name in ALL_METHODS]
+
+
+@pytest.mark.parametrize(("method", "window"), [*ROWS, ("newton", None), ("elk", None)])
 def test_a_chain_that_fails_leaves_the_others_alone(method: str, window: int | None) -> None:
     initial_states, inputs = chains()
     bad = jax.vmap(solver(method=method, window=window))(initial_states, inputs.at[1, 9].set(jnp.nan))

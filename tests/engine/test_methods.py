@@ -14,6 +14,7 @@ from parsample.engine.matrices import Matrix
 from parsample.engine.methods import METHODS, Method
 from parsample.engine.methods.base import draw_signs
 from parsample.engine.transition import FlatTransition, Transition, as_transition, flatten
+from tests.covering import each_once
 from tests.engine import recursions
 from tests.engine.recursions import ITERATIVE, Problem, tanh_problem
 from tests.tolerances import SAME_COMPUTATION, check_mean
@@ -97,8 +98,10 @@ def test_every_row_is_found_by_name_and_works_with_its_defaults(name: str) -> No
     assert METHODS[name].__name__ in methods.__all__
 
 
-@pytest.mark.parametrize("name", [name for name in ITERATIVE if issubclass(METHODS[name], methods.PreparedMethod)])
-@pytest.mark.parametrize("which", recursions.PROBLEMS)
+PREPARED = [name for name in ITERATIVE if issubclass(METHODS[name], methods.PreparedMethod)]
+
+
+@pytest.mark.parametrize(("name", "which"), each_once(PREPARED, list(recursions.PROBLEMS)))
 def test_every_method_returns_the_values_and_finite_matrices(name: str, which: str) -> None:
     transition, initial_state, inputs = recursions.PROBLEMS[which]()
     flat, vector, steps = flatten(as_transition(transition), initial_state, inputs)

@@ -15,6 +15,7 @@ from parsample.samplers.hmc import HMCInput
 from parsample.samplers.mass import Mass
 from parsample.samplers.metropolis import MetropolisInput
 from parsample.samplers.ula import ULAInput
+from tests.covering import each_once
 from tests.samplers import textbook
 from tests.tolerances import SAME_COMPUTATION
 
@@ -42,12 +43,12 @@ def draw_reals(sampler, rng_key, num_steps, position, start=0):
 # --- the inputs of a step depend on the key and on its number, on nothing else
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(
-    ("start", "num_steps"),
-    [(1, 5), (BLOCK - 1, 2), (BLOCK, BLOCK + 1), (BLOCK + 1, BLOCK), (200, 184)],
+    ("sampler", "segment"),
+    each_once(list(SAMPLERS), [(1, 5), (BLOCK - 1, 2), (BLOCK, BLOCK + 1), (BLOCK + 1, BLOCK), (200, 184)]),
 )
-def test_inputs_do_not_depend_on_where_a_segment_begins(sampler, start, num_steps, rng_key):
+def test_inputs_do_not_depend_on_where_a_segment_begins(sampler, segment, rng_key):
+    start, num_steps = segment
     position = jnp.zeros(2)
     whole = draw(sampler, rng_key, 3 * BLOCK, position)
     for one, other in zip(draw(sampler, rng_key, num_steps, position, start), whole, strict=True):

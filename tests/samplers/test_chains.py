@@ -15,6 +15,7 @@ from parsample.samplers.base import BLOCK
 from parsample.samplers.chains import Plan, Segment, decided_by_the_states, draw, evaluate_chains, run_segment
 from parsample.targets import LogisticRegression
 from parsample.warmup.coordinates import plain
+from tests.covering import each_once
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 STEPS = 2 * BLOCK
@@ -22,9 +23,9 @@ KEYS = jax.vmap(lambda chain: jax.random.fold_in(jax.random.key(0), chain))(jnp.
 STARTS = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLERS))
-@pytest.mark.parametrize(("start", "num_steps"), [(0, 37), (BLOCK, 200)])
-def test_inputs_are_those_of_each_chain_s_sampler(name: str, start: int, num_steps: int) -> None:
+@pytest.mark.parametrize(("name", "segment"), each_once(sorted(SAMPLERS), [(0, 37), (BLOCK, 200)]))
+def test_inputs_are_those_of_each_chain_s_sampler(name: str, segment: tuple[int, int]) -> None:
+    start, num_steps = segment
     sampler = SAMPLERS[name](lambda x: -x @ x)
     found = draw(sampler, KEYS, STARTS, start, num_steps)
     for chain, key in enumerate(KEYS):

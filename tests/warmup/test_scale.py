@@ -103,7 +103,7 @@ def test_a_gradient_that_is_not_finite_is_left_out() -> None:
     assert nothing is own
 
 
-@pytest.mark.parametrize("rows", [8, 20])
+@pytest.mark.parametrize("rows", [8, pytest.param(20, marks=pytest.mark.slow)])
 def test_few_draws_or_draws_that_stand_still_leave_a_root_that_can_be_inverted(rows: int) -> None:
     for draws in (np.ones((rows, DIM)), np.random.default_rng(3).normal(size=(rows, DIM))):
         for mass in scale.MASSES:
