@@ -75,7 +75,8 @@ class HMC(PositionSampler):
             the mass matrix is the identity.
         inverse_mass_matrix: None (identity), (dim,) or (dim, dim), in the order of the ravelled position.
         num_integration_steps: leapfrog steps of a trajectory, 8 where neither these nor `trajectory_length` are given.
-            `parsample.sample` then chooses them in warm-up: as many as make a trajectory of `trajectory_time`.
+            `parsample.sample` then chooses them in warm-up: as many as make a trajectory of `trajectory_time`, and two
+            to eight times as many where the draws of warm-up depend on each other all the same.
         trajectory_length: the time of a trajectory in place of its steps, NumPyro's: the number of leapfrog steps is
             this by the step size, rounded, and in warm-up the power of two that is nearest. Jitter and
             `min_integration_steps` shorten and lengthen a trajectory around it.
@@ -153,15 +154,15 @@ class HMC(PositionSampler):
         self.leapfrog = None if leapfrog is None else methods.find(leapfrog)
 
     @classmethod
-    def options_at(cls, options: Mapping[str, Any], step_size: float) -> dict[str, Any] | None:
-        """Choose the leapfrog steps of a trajectory, where they are not given."""
+    def options_at(cls, options: Mapping[str, Any], step_size: float, longer: int = 1) -> dict[str, Any] | None:
+        """Choose the leapfrog steps of a trajectory, where they are not given; where its length is, that is kept."""
         if "num_integration_steps" in options:
             return None
         kept = {name: value for name, value in options.items() if name != "trajectory_length"}
         wanted = options.get("trajectory_length")
         if wanted is None:
             enough = (length for length in LENGTHS if length * step_size >= SHORT * cls.trajectory_time)
-            length = next(enough, LENGTHS[-1])
+            length = longer * next(enough, LENGTHS[-1])
         else:
             length = min(ALL_LENGTHS, key=lambda length: abs(math.log(length * step_size / float(wanted))))
         return {**kept, "num_integration_steps": max(length, options.get("min_integration_steps") or 1)}

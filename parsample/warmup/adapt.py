@@ -19,6 +19,7 @@ from parsample.samplers.mala import MALA
 from parsample.targets.base import Target
 from parsample.warmup.coordinates import Standardised, plain, to_standardised
 from parsample.warmup.descent import descend
+from parsample.warmup.length import times_longer
 from parsample.warmup.scale import check_mass, standardise, trimmed, unscaled
 from parsample.warmup.step_size import DOUBLINGS, DualAveraging
 
@@ -118,7 +119,8 @@ def adapt(
     and the step size tuned again. A chain that by then is still in a place both narrower and far lower than the others
     is moved to where one of them has been, and counted (`Adaptation.moved`). An estimate rests on one segment, so that
     the next undoes a bad one. The rest tunes the step size, for a sampler that chooses options by it
-    (`Sampler.options_at`) also with these. Inside a segment the kernel is fixed, so it can be evaluated in parallel
+    (`Sampler.options_at`) also with these; they are told if the draws of the longest segment depend on each other so
+    much that steps should go further. Inside a segment the kernel is fixed, so it can be evaluated in parallel
     like any chain, and is the same chain whatever the method.
 
     Args:
@@ -174,6 +176,8 @@ def adapt(
         run.find_step_size()
         run.gather()
         run.tune(TUNING)
+        if chooses and units == SEGMENTS[-1]:
+            run.longer = times_longer(draws[run.shares])
         if chooses and units == SEGMENTS[-2]:
             run.choose_options(make)
         if not keep_draws:
@@ -219,7 +223,7 @@ class _Warmup:
         self.shares = np.ones(len(vectors), bool)
         self.changes: list[int] = []
         self.seen: tuple[np.ndarray, np.ndarray] | None = None
-        self.moved = 0
+        self.moved, self.longer = 0, 1
         self.begin(make)
 
     def begin(self, make: Configured) -> None:
@@ -333,7 +337,7 @@ class _Warmup:
         if given.options_at(self.step_size) is None:
             return None
         self.tune(CHOOSING)
-        chosen = given.options_at(self.step_size)
+        chosen = given.options_at(self.step_size, self.longer)
         if chosen != self.make.sampler_options:
             self.begin(given.chosen(chosen))
         return chosen
