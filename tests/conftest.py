@@ -73,9 +73,9 @@ REPEATED = ("test_evaluate.py", "test_derivative.py")
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.relative_to(ROOT / "tests").parts[0] in NUMERICS:
-            if item.path.name not in REPEATED:
-                item.add_marker("numerics")
+        room = item.path.relative_to(ROOT / "tests").parts[0]
+        if room in NUMERICS and item.path.name not in REPEATED:
+            item.add_marker("numerics")
 
 
 class Compiled:
