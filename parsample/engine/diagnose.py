@@ -18,6 +18,7 @@ from parsample.engine.evaluate import evaluate_sequential
 from parsample.engine.predictability import conditioning_bounds, lyapunov_exponent
 from parsample.engine.scan import solve_lds
 from parsample.engine.transition import FlatTransition, as_transition, flatten
+from parsample.engine.unit import unit
 
 # Steps that are looked at unless the caller says otherwise.
 PREFIX = 1024
@@ -279,11 +280,10 @@ def _smallest_singular_value(chain: _Chain) -> Float[Array, ""]:
         vector, _ = carry
         image, transpose = jax.vjp(solve, vector)
         (back,) = transpose(image)
-        length = jnp.linalg.norm(back)
-        return (back / length, length), None
+        return unit(back), None
 
     start = jax.random.normal(jax.random.key(0), chain.true.shape, chain.true.dtype)
-    carry = (start / jnp.linalg.norm(start), jnp.ones((), start.dtype))
+    carry = (unit(start)[0], jnp.ones((), start.dtype))
     (_, squared), _ = jax.lax.scan(pass_once, carry, length=PASSES)
     return 1 / jnp.sqrt(squared)
 

@@ -10,9 +10,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from parsample.engine import options
+from parsample.engine.unit import unit
 from parsample.samplers import metropolis
 from parsample.samplers.base import PositionSampler, check_step_size, value_and_gradient
-from parsample.samplers.isokinetic import Isokinetic, advance, check_dim, unit
+from parsample.samplers.isokinetic import Isokinetic, advance, check_dim
 from parsample.samplers.langevin import LangevinState, state_at
 from parsample.samplers.metropolis import MetropolisInput
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from parsample.engine.unit import unit
+
 # Kicks of B, 1 - 2 B and B of a step, with half a drift before and after the middle.
 B = 0.1931833275037836
 
@@ -45,18 +47,14 @@ def kick(direction: Float[Array, " dim"], gradient: Float[Array, " dim"], time: 
     """
     toward, norm = unit(gradient)
     delta = time * norm / (direction.size - 1)
-    # In exp(-delta), which cannot overflow where the gradient is large.
-    zeta, along = jnp.exp(-delta), jnp.vdot(direction, toward)
-    turned, _ = unit(toward * (1 - zeta) * (1 + zeta + along * (1 - zeta)) + 2 * zeta * direction)
-    growth = delta + jnp.log(((1 + along) * (1 - zeta**2) + 2 * zeta**2) / 2)
-    return turned, (direction.size - 1) * growth
-
-
-def unit(vector: Float[Array, " dim"]) -> tuple[Array, Array]:
-    """Return a vector at length 1, and its length. At 0 there is no direction: 0, with derivatives that are finite."""
-    square = jnp.vdot(vector, vector)
-    length = jnp.sqrt(jnp.where(square > 0, square, 1))
-    return vector / length, jnp.where(square > 0, length, 0)
+    # In exp(-delta), which cannot overflow where the gradient is large, and in the square of what is missing to the
+    # opposite direction, 1 + cos, in which nothing cancels.
+    zeta, missing = jnp.exp(-delta), jnp.sum((direction + toward) ** 2) / 2
+    turned, length = unit(toward * (1 - zeta) * (missing * (1 - zeta) + 2 * zeta) + 2 * zeta * direction)
+    size = (missing * (1 - zeta**2) + 2 * zeta**2) / 2
+    # Straight against a force that all else is nothing to, no side is the one to turn to.
+    growth = jnp.where(size == 0, -delta, delta + jnp.log(jnp.where(size == 0, 1, size)))
+    return jnp.where(length == 0, direction, turned), (direction.size - 1) * growth
 
 
 def check_dim(dim: int, name: str, other: str) -> None:

@@ -9,8 +9,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from parsample.engine import options
+from parsample.engine.unit import unit
 from parsample.samplers.base import Sampler, check_step_size, draw_normal, value_and_gradient
-from parsample.samplers.isokinetic import Isokinetic, advance, check_dim, unit
+from parsample.samplers.isokinetic import Isokinetic, advance, check_dim
 
 
 class MCLMCUnknowns(NamedTuple):

@@ -61,6 +61,44 @@ def test_a_kick_solves_the_differential_equation(rng):
     )
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25, 1e36])
+def test_single_precision_turns_as_double_does(scale):
+    """Where the square of the gradient overflows, or is 0, as well."""
+    gradient = np.asarray([0.6, -2.0, 0.3], np.float32)
+    for direction in (np.asarray([0.6, 0.0, 0.8], np.float32), gradient / np.linalg.norm(gradient)):
+        for time in (0.7, 0.7 / scale):
+            turned, growth = jax.jit(kick)(direction, np.float32(scale) * gradient, np.float32(time))
+            with jax.enable_x64(True):
+                given = (np.asarray(x, np.float64) for x in (direction, np.float32(scale) * gradient, np.float32(time)))
+                expected = jax.jit(kick)(*given)
+            np.testing.assert_allclose(turned, expected[0], atol=2e-6)
+            np.testing.assert_allclose(growth, expected[1], rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("delta", [1.0, 20.0, 1e30])
+def test_straight_against_the_gradient_a_direction_stays(delta):
+    along = jnp.asarray([0.0, 0.0, 1.0])
+    turned, growth = kick(-along, 2 * delta * along, jnp.ones(()))
+    np.testing.assert_allclose(turned, -along, atol=1e-6)
+    np.testing.assert_allclose(growth, -2 * delta, rtol=1e-5)
+
+
+def test_a_steep_density_turns_in_single_precision_as_in_double():
+    """The slope is above 1.8e19, whose square float32 does not hold."""
+    found = []
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            dtype = np.float64 if x64 else np.float32
+            chain = MCLMC(lambda x: 1e20 * (x[0] + 2 * x[1] - 0.5 * x[2]), 0.3)
+            inputs = chain.draw_inputs(jax.random.key(0), 5, jnp.zeros(3, jnp.float32))
+            inputs = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), inputs)
+            start = chain.unknowns(chain.init(jnp.zeros(3, dtype)))
+            found.append(parsample.evaluate_sequential(chain.transition, start, inputs).states)
+    for single, double in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(single, double, atol=1e-5)
+    assert np.abs(jax.tree.leaves(found[1])[0]).max() > 0.5
+
+
 def test_directions_are_put_back_to_length_1():
     mclmc = MCLMC(textbook.Quartic(), STEP_SIZE)
     input = MCLMCInput(jnp.ones((2, textbook.DIM)))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from parsample.engine.unit import unit
 from parsample.samplers.diffusion.base import Process, StepInput, split
 from parsample.samplers.diffusion.continuous import VE
 from parsample.samplers.diffusion.euler_maruyama import euler_weights
@@ -49,8 +50,8 @@ class PredictorCorrector(Process):
         a, b, s, factor = input.coefficients
         now, (first, second) = input.now, input.noise
         score = (now.alpha * self.denoise(state, now) - state) / now.sigma**2
-        ratio = self.options[0] ** 2 * jnp.sum(first**2) / jnp.sum(score**2)
-        length = 2 * factor * ratio
+        # Of the lengths, not of their squares, which overflow in half precision.
+        length = 2 * factor * (self.options[0] * unit(first)[1] / unit(score)[1]) ** 2
         x = state + length * score + jnp.sqrt(2 * length) * first
         return a * x + b * self.denoise(x, now) + s * second
 
