@@ -17,16 +17,22 @@ class Affine(Process):
 
     @abc.abstractmethod
     def weights(self, now: Level, next: Level) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a, b and s of every step, from the levels before and after it."""
+        """Return a, b and s of every step, from the levels before and after it; those of the last do not count."""
 
     def coefficients(self, levels: Level) -> tuple[np.ndarray, ...]:
         """Return a, b and s."""
-        return self.weights(*split(levels))
+        now, after = split(levels)
+        return ending(self.weights(now, after), after)
 
     def step(self, state: PyTree, input: StepInput) -> Array:
         """Make one step."""
         a, b, s = input.coefficients
         return a * state + b * self.denoise(state, input.now) + s * input.noise[0]
+
+
+def ending(weights: tuple[np.ndarray, ...], after: Level) -> tuple[np.ndarray, ...]:
+    """Return a, b and s, in a step to a clean sample 0, 1 and 0: the denoised sample, to which no noise is added."""
+    return tuple(np.where(after.sigma == 0, end, row) for row, end in zip(weights, (0.0, 1.0, 0.0), strict=True))
 
 
 def ancestral_deviation(now: Level, next: Level) -> Any:

@@ -6,13 +6,15 @@ import numpy as np
 
 from parsample.engine.options import whole
 from parsample.samplers.diffusion.affine import Affine
-from parsample.samplers.diffusion.base import Process, split
+from parsample.samplers.diffusion.base import Process, cleaned, split
 from parsample.samplers.diffusion.continuous import Karras
 from parsample.samplers.diffusion.schedules import Level, Schedule
 
 
 class AnnealedLangevin(Affine):
     """x + a / 2 score + sqrt(a) noise with a = step_size sigma^2 / smallest sigma^2, so many times a level.
+
+    The last step, from the smallest level, is the denoised sample.
 
     Args: those of `Process`, with a schedule without decay of the signal (Karras by default, VE); `num_steps` counts
         levels, and
@@ -22,13 +24,12 @@ class AnnealedLangevin(Affine):
     Raises:
         ValueError: a schedule in which the signal decays.
 
-    Source: Song & Ermon 2019, algorithm 1.
+    Source: Song & Ermon 2019, algorithm 1; Jolicoeur-Martineau et al. 2021 for the last step.
     """
 
     if TYPE_CHECKING:  # Type checkers would make one from the fields.
         __init__ = Process.__init__
 
-    ends_clean: ClassVar[bool] = False
     option_rows: ClassVar = (("step_size", 2e-5, 0.0, np.inf), ("repeats", 100, 1, 1e9))
 
     def default_schedule(self) -> Schedule:
@@ -45,23 +46,24 @@ class AnnealedLangevin(Affine):
 
     @property
     def num_steps(self) -> int:
-        """How many steps there are: levels times repeats."""
-        return len(self.visited) * int(self.options[1])
+        """How many steps there are: levels times repeats, and one."""
+        return len(self.visited) * int(self.options[1]) + 1
 
     @property
     def levels(self) -> Level:
-        """The level of every step, the last one once more."""
+        """The level of every step, the last one once more, and that of a clean sample."""
         visited = self.schedule.level(np.asarray(self.visited))
         if (visited.alpha != 1).any():
             raise ValueError(
                 f"schedule is {type(self.schedule).__name__}, in which the signal decays; expected Karras or VE."
             )
-        return Level(*(np.append(np.repeat(row, int(self.options[1])), row[-1]) for row in visited))
+        return cleaned(Level(*(np.append(np.repeat(row, int(self.options[1])), row[-1]) for row in visited)))
 
     @property
     def noise_levels(self) -> np.ndarray:
-        """The scale of an error at every step: that of its own level, which it does not leave."""
-        return self._scale(split(self.levels)[0])
+        """The scale of an error at every step: that of its own level, which it does not leave but for the last."""
+        now, after = split(self.levels)
+        return np.append(self._scale(now)[:-1], self._scale(after)[-1])
 
     def weights(self, now: Level, next: Level) -> tuple:
         """Return the Langevin step, with score = (x0 - x) / sigma^2."""
@@ -73,6 +75,3 @@ class AnnealedLangevin(Affine):
         if "repeats" in options:
             whole("repeats", options["repeats"], "it is how many steps are made at a level")
         return super()._check_options(options)
-
-    def _count(self, num_steps: int) -> int:
-        return num_steps

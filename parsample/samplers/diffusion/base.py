@@ -66,8 +66,6 @@ class Process(eqx.Module):
     # Calls of the model a step, one after the other, and arrays of noise a step.
     evaluations_per_step: ClassVar[int] = 1
     noises: ClassVar[int] = 0
-    # Whether the last step goes to a clean sample, beyond the last of the times.
-    ends_clean: ClassVar[bool] = True
     # The options of the process: (name, default, least, largest).
     option_rows: ClassVar[tuple[tuple[str, float, float, float], ...]] = ()
 
@@ -159,15 +157,15 @@ class Process(eqx.Module):
     @property
     def num_steps(self) -> int:
         """How many steps there are."""
-        return len(self.visited) - (0 if self.ends_clean else 1)
+        return len(self.visited)
 
     @property
     def levels(self) -> Level:
-        """The level before every step, and after the last: `num_steps + 1` of each, in double precision."""
-        visited = self.schedule.level(np.asarray(self.visited))
-        if not self.ends_clean:
-            return visited
-        return Level(*(np.append(row, end) for row, end in zip(visited, (0, 1.0, 0.0), strict=True)))
+        """The level before every step, and after the last: `num_steps + 1` of each, in double precision.
+
+        The last step goes to a clean sample, beyond the last of the times: its result is the denoised sample.
+        """
+        return cleaned(self.schedule.level(np.asarray(self.visited)))
 
     @property
     def noise_levels(self) -> np.ndarray:
@@ -256,10 +254,10 @@ class Process(eqx.Module):
         return jax.vmap(lambda input: jax.jacfwd(step)(jnp.stack(flat), input))(inputs)
 
     def _count(self, num_steps: Any) -> int:
-        """Return the number of times that so many steps visit."""
+        """Return the number of steps, checked."""
         if isinstance(num_steps, bool) or not hasattr(num_steps, "__index__") or num_steps.__index__() < 1:
             raise ValueError(f"num_steps is {num_steps!r}, expected a whole number of at least 1.")
-        return num_steps.__index__() + (0 if self.ends_clean else 1)
+        return num_steps.__index__()
 
     def _check_options(self, options: dict[str, Any]) -> tuple[float, ...]:
         known = [name for name, *_ in self.option_rows]
@@ -276,9 +274,7 @@ class Process(eqx.Module):
 
     def _check_levels(self) -> None:
         _, alpha, sigma = self.schedule.level(np.asarray(self.visited))
-        if self.num_steps < 1:
-            raise ValueError("times holds 1 time, expected at least 2: this process makes a step between two of them.")
-        if (sigma[: self.num_steps] <= 0).any():
+        if (sigma <= 0).any():
             raise ValueError("times reach a level without noise before the last step; leave out time 0.")
         if self.needs_signal() and (alpha <= 0).any():
             raise ValueError(self._no_signal())
@@ -307,6 +303,11 @@ def _check_known(known: Any, mask: Any) -> tuple[Array | None, Array | None]:
         found = [None if value is None else jnp.shape(value) for value in (known, mask)]
         raise ValueError(f"known and mask have the shapes {found}, expected the same: pixels and where they are known.")
     return jnp.asarray(known), jnp.asarray(mask, bool)
+
+
+def cleaned(levels: Level) -> Level:
+    """Return the levels and after them that of a clean sample."""
+    return Level(*(np.append(row, end) for row, end in zip(levels, (0, 1.0, 0.0), strict=True)))
 
 
 def split(levels: Level) -> tuple[Level, Level]:

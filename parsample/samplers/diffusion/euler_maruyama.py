@@ -13,17 +13,18 @@ from parsample.samplers.diffusion.schedules import Level, Schedule
 class EulerMaruyama(Affine):
     """x + dt (f x - (1 + eta^2) / 2 g^2 score) + eta g sqrt(-dt) noise: the reverse equation by Euler's method.
 
+    The last step, from the smallest time, is the denoised sample.
+
     Args: those of `Process`, with a schedule in continuous time (VP by default), and
         eta: in [0, 1]: 1 is the reverse SDE, 0 the probability-flow ODE. All have the same marginal laws.
 
     Source: Song et al. 2021, "Score-based generative modeling through stochastic differential equations", section 4;
-    the family between the two is Karras et al. 2022, equation 6.
+    Jolicoeur-Martineau et al. 2021 for the last step; the family between the two is Karras et al. 2022, equation 6.
     """
 
     if TYPE_CHECKING:  # Type checkers would make one from the fields.
         __init__ = Process.__init__
 
-    ends_clean: ClassVar[bool] = False
     option_rows: ClassVar = (("eta", 1.0, 0.0, 1.0),)
 
     def default_schedule(self) -> Schedule:

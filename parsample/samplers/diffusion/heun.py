@@ -35,9 +35,11 @@ class AbstractHeun(Process):
         """Make a step from `now` to the next level; `second` is where the model is called again."""
         y, s = x / now.alpha, now.sigma / now.alpha
         s_next = input.next.sigma / input.next.alpha
-        slope = (y - self.denoise(x, now)) / s
-        euler = y + (s_next - s) * slope
+        x0 = self.denoise(x, now)
+        slope = (y - x0) / s
         is_last = input.next.sigma == 0
+        # To a clean sample s_next is 0; written out, x0 comes out to the last digit.
+        euler = jnp.where(is_last, x0, y + (s_next - s) * slope)
         there = jnp.where(is_last, x, input.next.alpha * euler)
         s_there = second.sigma / second.alpha
         slope_there = (there / second.alpha - self.denoise(there, second)) / s_there

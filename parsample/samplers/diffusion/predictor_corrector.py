@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.unit import unit
+from parsample.samplers.diffusion.affine import ending
 from parsample.samplers.diffusion.base import Process, StepInput, split
 from parsample.samplers.diffusion.continuous import VE
 from parsample.samplers.diffusion.euler_maruyama import euler_weights
@@ -16,12 +17,15 @@ from parsample.samplers.diffusion.schedules import Level, Schedule
 class PredictorCorrector(Process):
     """A Langevin step that keeps the law of its level, then a step of Euler-Maruyama to the next.
 
+    In the last step, from the smallest time, the sample is denoised after the Langevin step.
+
     Args: those of `Process`, with a schedule in continuous time (VE by default), and
         snr: in (0, 1]: how far the Langevin step goes, as a ratio of the lengths of its drift and its noise.
 
     Cost: two calls of the model a step, one after the other.
 
-    Source: Song et al. 2021, algorithms 2 and 4. The lengths are those of the sample at hand, not means over a batch.
+    Source: Song et al. 2021, algorithms 2 and 4; Jolicoeur-Martineau et al. 2021 for the last step. The lengths are
+    those of the sample at hand, not means over a batch.
     """
 
     if TYPE_CHECKING:  # Type checkers would make one from the fields.
@@ -29,7 +33,6 @@ class PredictorCorrector(Process):
 
     evaluations_per_step: ClassVar[int] = 2
     noises: ClassVar[int] = 2
-    ends_clean: ClassVar[bool] = False
     option_rows: ClassVar = (("snr", 0.16, 1e-3, 1.0),)
 
     def default_schedule(self) -> Schedule:
@@ -43,7 +46,7 @@ class PredictorCorrector(Process):
     def coefficients(self, levels: Level) -> tuple[np.ndarray, ...]:
         """Return the predictor's weights and the factor of the corrector's step."""
         now, after = split(levels)
-        return (*euler_weights(self.schedule, now, after, 1.0), (now.alpha / after.alpha) ** 2)
+        return (*ending(euler_weights(self.schedule, now, after, 1.0), after), (now.alpha / after.alpha) ** 2)
 
     def step(self, state: PyTree, input: StepInput) -> Array:
         """Make one step."""

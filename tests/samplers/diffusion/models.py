@@ -12,7 +12,9 @@ DEVIATION = 0.3
 
 
 def model(schedule: Any, prediction: str = "noise") -> diffusion.MixtureModel:
-    return diffusion.MixtureModel(schedule, jnp.asarray(MEANS), DEVIATION, prediction=prediction)
+    return diffusion.MixtureModel(
+        schedule, jnp.asarray(MEANS, jnp.result_type(float)), DEVIATION, prediction=prediction
+    )
 
 
 def x0_in_numpy(x: np.ndarray, alpha: float, sigma: float) -> np.ndarray:

@@ -38,6 +38,8 @@ def euler_maruyama_vp(noise_model, times, x, noise, eta):
         score = -noise_model(x, t) / sigma
         x = x + dt * (-0.5 * beta * x - 0.5 * (1 + eta**2) * beta * score) + eta * np.sqrt(-dt * beta) * noise[i]
         states.append(x)
+    alpha2 = np.exp(-0.1 * times[-1] - 9.95 * times[-1] ** 2)
+    states.append((x - np.sqrt(1 - alpha2) * noise_model(x, times[-1])) / np.sqrt(alpha2))
     return np.stack(states)
 
 
@@ -81,25 +83,28 @@ def dpm_solver_pp(noise_model, betas, times, x, noise, stochastic):
 
 
 def predictor_corrector_ve(score_model, times, x, first, second, snr=0.16):
-    """Song et al., algorithm 2, with sigma from 0.01 to 50."""
+    """Song et al., algorithm 2, with sigma from 0.01 to 50, and Tweedie's formula for the last predictor."""
     states = []
-    for i in range(len(times) - 1):
-        t, after = times[i], times[i + 1]
+    for i, t in enumerate(times):
         score = score_model(x, t)
         length = 2 * (snr * np.linalg.norm(first[i]) / np.linalg.norm(score)) ** 2
         x = x + length * score + np.sqrt(2 * length) * first[i]
-        g2 = 2 * np.log(5000) * (0.01 * 5000**t) ** 2
+        if i + 1 == len(times):
+            states.append(x + (0.01 * 5000**t) ** 2 * score_model(x, t))
+            break
+        after, g2 = times[i + 1], 2 * np.log(5000) * (0.01 * 5000**t) ** 2
         x = x + (t - after) * g2 * score_model(x, t) + np.sqrt((t - after) * g2) * second[i]
         states.append(x)
     return np.stack(states)
 
 
 def annealed_langevin(score_model, sigmas, repeats, step_size, x, noise):
-    """Song & Ermon, algorithm 1."""
+    """Song & Ermon, algorithm 1, and one step of Tweedie's formula."""
     states: list[np.ndarray] = []
     for sigma in sigmas:
         length = step_size * (sigma / sigmas[-1]) ** 2
         for _ in range(repeats):
             x = x + 0.5 * length * score_model(x, sigma) + np.sqrt(length) * noise[len(states)]
             states.append(x)
+    states.append(x + sigmas[-1] ** 2 * score_model(x, sigmas[-1]))
     return np.stack(states)
