@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from parsample.samplers.diffusion.base import Process, StepInput, split
+from parsample.samplers.diffusion.base import Process, StepInput, fresh_noise, split
 from parsample.samplers.diffusion.schedules import Level
 
 
@@ -27,7 +27,7 @@ class Affine(Process):
     def step(self, state: PyTree, input: StepInput) -> Array:
         """Make one step."""
         a, b, s = input.coefficients
-        return a * state + b * self.denoise(state, input.now) + s * input.noise[0]
+        return a * state + b * self.denoise(state, input.now) + fresh_noise(s, input)
 
 
 def ending(weights: tuple[np.ndarray, ...], after: Level) -> tuple[np.ndarray, ...]:

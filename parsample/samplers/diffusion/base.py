@@ -26,7 +26,7 @@ class StepInput(NamedTuple):
     Attributes:
         now: the level that the state has.
         next: the level that it gets; sigma is 0 where it is to be clean.
-        noise: standard normal, one array of the sample's shape for each that the process needs, or none.
+        noise: standard normal, one array of the sample's shape for each that the process reads, or none.
         coefficients: what else the process works out from the schedule, a tuple of numbers.
     """
 
@@ -130,7 +130,10 @@ class Process(eqx.Module):
 
     @abc.abstractmethod
     def coefficients(self, levels: Level) -> tuple[np.ndarray, ...]:
-        """Return what a step needs beside its two levels, arrays with leading axis `steps`, from `steps + 1` levels."""
+        """Return what a step needs beside its two levels, arrays with leading axis `steps`, from `steps + 1` levels.
+
+        For a process with noise the last of them is a factor of it: where it is 0 in every step none is drawn.
+        """
 
     def default_schedule(self) -> Schedule:
         """Return the schedule to use where none is given."""
@@ -199,14 +202,14 @@ class Process(eqx.Module):
             time = jnp.asarray(levels.time[first : first + steps], jnp.int32 if self.schedule.discrete else dtype)
             return Level(time, *(jnp.asarray(row[first : first + steps], dtype) for row in levels[1:]))
 
-        size = math.prod(shape)
+        size, coefficients = math.prod(shape), self.coefficients(levels)
+        keys = jax.random.split(rng_key, self.noises) if self.noises and np.any(coefficients[-1] != 0) else ()
         noise = tuple(
             # Drawn flat: for a short last axis XLA takes long to compile the generator.
             jax.random.normal(key, (steps * size,), dtype).reshape(steps, *shape)
-            for key in (jax.random.split(rng_key, self.noises) if self.noises else ())
+            for key in keys
         )
-        coefficients = tuple(jnp.asarray(row, dtype) for row in self.coefficients(levels))
-        return StepInput(cut(0), cut(1), noise, coefficients)
+        return StepInput(cut(0), cut(1), noise, tuple(jnp.asarray(row, dtype) for row in coefficients))
 
     def denoise(self, x: Array, level: Level) -> Array:
         """Return the model's clean sample at a level, with the pixels that are known put in."""
@@ -303,6 +306,11 @@ def _check_known(known: Any, mask: Any) -> tuple[Array | None, Array | None]:
         found = [None if value is None else jnp.shape(value) for value in (known, mask)]
         raise ValueError(f"known and mask have the shapes {found}, expected the same: pixels and where they are known.")
     return jnp.asarray(known), jnp.asarray(mask, bool)
+
+
+def fresh_noise(deviation: Any, input: StepInput) -> Array | float:
+    """Return the noise that a step adds, of a standard deviation; 0 where none was drawn."""
+    return deviation * input.noise[0] if input.noise else 0.0
 
 
 def cleaned(levels: Level) -> Level:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from parsample.samplers.diffusion.affine import log_signal_to_noise
-from parsample.samplers.diffusion.base import Process, StepInput, split
+from parsample.samplers.diffusion.base import Process, StepInput, fresh_noise, split
 from parsample.samplers.diffusion.schedules import Level, Schedule
 
 
@@ -58,7 +58,7 @@ class DPMSolverPP(Process):
         x, last = state
         keep, new, old, s = input.coefficients
         x0 = self.denoise(x, input.now)
-        return keep * x + new * x0 + old * last + s * input.noise[0], x0
+        return keep * x + new * x0 + old * last + fresh_noise(s, input), x0
 
     def default_spacing(self, schedule: Schedule) -> str:
         """Return a spacing that starts at the noisiest level."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from parsample.samplers.diffusion.base import Process, StepInput, split
+from parsample.samplers.diffusion.base import Process, StepInput, fresh_noise, split
 from parsample.samplers.diffusion.continuous import Continuous
 from parsample.samplers.diffusion.heun import AbstractHeun, second_level
 from parsample.samplers.diffusion.schedules import Level
@@ -39,7 +39,7 @@ class EDM(AbstractHeun):
     )
 
     def coefficients(self, levels: Level) -> tuple[np.ndarray, ...]:
-        """Return the churned level, the deviation of its noise, and the level of the second call."""
+        """Return the churned level, alpha before it, the level of the second call, and the deviation of the noise."""
         if not isinstance(self.schedule, Continuous):
             raise ValueError(
                 f"schedule is {type(self.schedule).__name__}, expected one in continuous time, because churn needs "
@@ -52,12 +52,12 @@ class EDM(AbstractHeun):
         time = np.where(share > 0, self.schedule.time_of(s * (1 + share)), now.time)
         churned = self.schedule.level(time)
         deviation = inflation * s * np.sqrt(share * (2 + share))
-        return (*churned, now.alpha, deviation, *second_level(levels))
+        return (*churned, now.alpha, *second_level(levels), deviation)
 
     def step(self, state: PyTree, input: StepInput) -> Array:
         """Make one step."""
-        time, alpha, sigma, before, deviation, alpha_then, sigma_then = input.coefficients
-        x = alpha * (state / before + deviation * input.noise[0])
+        time, alpha, sigma, before, alpha_then, sigma_then, deviation = input.coefficients
+        x = alpha * (state / before + fresh_noise(deviation, input))
         is_last = input.next.sigma == 0
         second = Level(
             jnp.where(is_last, time, input.next.time),

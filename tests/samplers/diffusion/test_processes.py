@@ -26,11 +26,54 @@ def run(process: Process, shape: tuple[int, ...] = (3,)) -> tuple[np.ndarray, An
     inputs = process.draw_inputs(jax.random.key(2), shape)
     solution = evaluate_sequential(process.transition, state, inputs)
     x = np.asarray(process.sample(state))
-    return x, [np.asarray(noise) for noise in inputs.noise], np.asarray(jax.vmap(process.sample)(solution.states))
+    # A textbook that multiplies noise by 0 is given some.
+    noise = [np.asarray(noise) for noise in inputs.noise] or [np.ones((process.num_steps, *shape))]
+    return x, noise if process.noises else [], np.asarray(jax.vmap(process.sample)(solution.states))
 
 
 def discrete(x: np.ndarray, t: int) -> np.ndarray:
     return noise_in_numpy(x, np.sqrt(BAR[t]), np.sqrt(1 - BAR[t]))
+
+
+# Options that leave no noise at their least value, and processes that have none by default.
+NOISELESS = {"eta", "churn", "most_churned", "inflation", "step_size"}
+NOISELESS_PROCESSES = {"ddim", "heun", "dpm_solver_pp", "unipc"}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_inputs_hold_noise_only_where_a_step_reads_it(name: str) -> None:
+    """For every process as it is by default, and with each of its options at its least value."""
+    least = {option: bound for option, _, bound, _ in PROCESSES[name].option_rows}
+    for option in [None, *least]:
+        given: dict[str, Any] = {} if option is None else {option: least[option]}
+        process = PROCESSES[name](lambda x, t: 0.3 * x, num_steps=6, **given)
+        inputs = process.draw_inputs(jax.random.key(0), (50,))
+        state = process.init(jax.random.key(1), (50,))
+        expected = 0 if option in NOISELESS or name in NOISELESS_PROCESSES else process.noises
+        assert len(inputs.noise) == expected, given
+        assert (sum(leaf.nbytes for leaf in jax.tree.leaves(inputs)) > 50 * 4 * process.num_steps) == (expected > 0)
+        for which in range(expected):
+            assert np.abs(slopes(process, state, inputs, which)).max() > 0, f"with {given} nothing reads the noise"
+
+
+def slopes(process: Process, state: Any, inputs: Any, which: int) -> jax.Array:
+    """The derivatives of the next sample in one of the arrays of noise, for every step."""
+
+    def after(noise: jax.Array, input: Any) -> jax.Array:
+        given = tuple(noise if k == which else other for k, other in enumerate(input.noise))
+        return process.sample(process.step(state, input._replace(noise=given)))
+
+    return jax.vmap(jax.jacfwd(after))(inputs.noise[which], inputs)
+
+
+def test_samples_with_noise_are_those_of_the_same_keys() -> None:
+    """Each array of noise has its own key of those that the process splits off, whatever else is drawn or not."""
+    cases: list[tuple[str, dict[str, Any]]] = [("ddim", {"eta": 0.3}), ("predictor_corrector", {}), ("edm", {})]
+    for name, options in cases:
+        process = PROCESSES[name](lambda x, t: 0.3 * x, num_steps=4, **options)
+        keys = jax.random.split(jax.random.key(5), process.noises)
+        for noise, key in zip(process.draw_inputs(jax.random.key(5), (3,)).noise, keys, strict=True):
+            np.testing.assert_array_equal(noise, jax.random.normal(key, (12,)).reshape(4, 3))
 
 
 @pytest.mark.usefixtures("x64")
