@@ -139,9 +139,7 @@ class HMC(PositionSampler):
             )
         remedy = "a trajectory is that many leapfrog steps"
         self.num_integration_steps = options.whole("num_integration_steps", num_integration_steps, remedy)
-        if not (options.is_number(step_size_jitter) and 0 <= step_size_jitter < 1):
-            raise ValueError(f"step_size_jitter is {step_size_jitter!r}, expected a number in [0, 1); 0 is none.")
-        self.step_size_jitter = float(step_size_jitter)
+        self.step_size_jitter = metropolis.check_jitter(step_size_jitter)
         if min_integration_steps is not None:
             remedy = "None makes every trajectory num_integration_steps long"
             min_integration_steps = options.whole("min_integration_steps", min_integration_steps, remedy)

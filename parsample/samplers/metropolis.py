@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from parsample.engine import options
 from parsample.samplers.base import draw_normal
 from parsample.samplers.gate import choose
 
@@ -52,6 +53,13 @@ def draw_inputs(rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dt
 def draw_log_uniform(rng_key: Key[Array, ""], num_steps: int, dtype: jnp.dtype) -> Float[Array, " steps"]:
     """Draw logarithms of uniform numbers: minus exponential ones, which are never infinite."""
     return -jax.random.exponential(rng_key, (num_steps,), dtype)
+
+
+def check_jitter(step_size_jitter: Any) -> float:
+    """Return the share of the step size by which it is jittered; raise ValueError unless it is a number in [0, 1)."""
+    if not (options.is_number(step_size_jitter) and 0 <= step_size_jitter < 1):
+        raise ValueError(f"step_size_jitter is {step_size_jitter!r}, expected a number in [0, 1); 0 is none.")
+    return float(step_size_jitter)
 
 
 def decide(

@@ -11,7 +11,7 @@ import pytest
 
 import parsample as ps
 from parsample.results.trace import as_datatree
-from parsample.samplers import AdjustedMCLMC
+from parsample.samplers import HMC, AdjustedMCLMC
 from parsample.targets import Banana, EightSchools
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
@@ -24,7 +24,7 @@ def density(position):
 def test_a_trajectory_is_blackjaxs():
     """The same direction, as many steps of the integrator: the same end, and the same chance of acceptance."""
     position = EightSchools().initial_position(jax.random.key(1))
-    sampler = AdjustedMCLMC(density, 0.6, 5)
+    sampler = AdjustedMCLMC(density, 0.6, 5, step_size_jitter=0)
     state, inputs = sampler.init(position), sampler.draw_inputs(jax.random.key(2), 1, position)
     input = jax.tree.map(lambda leaf: leaf[0], inputs)
     _, unravel = jax.flatten_util.ravel_pytree(position)
@@ -77,7 +77,44 @@ def test_at_the_front_door():
     assert float(ps.summarize(trace)["r_hat"].max()) < 1.02
 
 
+@pytest.mark.usefixtures("x64")
+def test_jitter_is_another_step_size():
+    start = jnp.asarray([0.3, -1.0, 2.0])
+    sampler = AdjustedMCLMC(lambda x: -0.5 * x @ x, 0.8, 3, step_size_jitter=0.4)
+    inputs = sampler.draw_inputs(jax.random.key(0), 20, start)
+    assert np.abs(inputs.jitter).max() < 1
+    for t in range(20):
+        input = jax.tree.map(lambda leaf, t=t: leaf[t], inputs)
+        plain = AdjustedMCLMC(sampler.logdensity_fn, 0.8 * (1 + 0.4 * float(input.jitter)), 3, step_size_jitter=0)
+        expected = plain.transition(start, input._replace(jitter=None))
+        SAME_COMPUTATION.check(sampler.transition(start, input), expected)
+    assert plain.draw_inputs(jax.random.key(0), 20, start).jitter is None
+
+
+# Trajectories as long as the period of a normal target of unit variances: 2 pi of the time of HMC, and as long a way at
+# the speed of 1 round a circle of radius sqrt(dim).
+DIM = 10
+PERIODIC = {"hmc": (HMC, 2 * np.pi / 20, 20), "adjusted mclmc": (AdjustedMCLMC, 2 * np.pi * DIM**0.5 / 20, 20)}
+
+
+@pytest.mark.parametrize("name", PERIODIC)
+def test_trajectories_as_long_as_the_period_do_not_come_back(name):
+    make, step_size, steps = PERIODIC[name]
+
+    def correlation(**options):
+        sampler = make(lambda x: -0.5 * x @ x, step_size, num_integration_steps=steps, **options)
+        key_start, key_inputs = jax.random.split(jax.random.key(0))
+        starts = jax.random.normal(key_start, (4000, DIM))
+        after = jax.jit(jax.vmap(sampler.transition))(starts, sampler.draw_inputs(key_inputs, 4000, starts[0]))
+        return np.corrcoef(np.ravel(starts), np.ravel(after))[0, 1]
+
+    assert correlation(step_size_jitter=0) > 0.8
+    assert abs(correlation()) < 0.3
+
+
 def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match=r"step_size_jitter is 1\.0, expected a number in \[0, 1\); 0 is none"):
+        AdjustedMCLMC(density, 0.1, step_size_jitter=1.0)
     with pytest.raises(ValueError, match="num_integration_steps is 0, expected a whole number of at least 1"):
         AdjustedMCLMC(density, 0.1, 0)
     with pytest.raises(ValueError, match="the position holds 1 number, but adjusted MCLMC needs at least 2"):
