@@ -149,7 +149,12 @@ class Case:
         """Return what `method="auto"` takes for one of the chains."""
         inputs = self.sampler.draw_inputs(jax.random.key(0), draws, self.starts[0])
         plan = planner.choose(
-            evaluate, self.sampler.transition, self.starts[0], inputs, window=None, atol=1e-4, rtol=1e-3
+            evaluate,
+            self.sampler.transition,
+            self.starts[0],
+            inputs,
+            window=None,
+            options={"atol": 1e-4, "rtol": 1e-3},
         )
         return "loop" if plan.window is None else f"quasi_newton, window {plan.window}"
 

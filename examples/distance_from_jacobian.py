@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 import parsample as ps
-from parsample.engine.iteration import Steps
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.matrices import Dense
 from parsample.engine.methods.base import LinearMethod
 from parsample.engine.transition import FlatTransition, as_transition, flatten
@@ -54,9 +54,10 @@ class Perturbed(LinearMethod):
     size: Float[Array, ""]
     structure: str = eqx.field(static=True)
 
-    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Dense]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values and the perturbed Jacobians."""
-        values, exact = ps.methods.Newton().linearise(transition, steps)
+        values, exact, details = ps.methods.Newton().linearise(transition, steps)
+        assert isinstance(exact, Dense)
         count, dim = values.shape
         key = jax.random.key(7)
         match self.structure:
@@ -69,7 +70,7 @@ class Perturbed(LinearMethod):
             case _:
                 direction = jnp.zeros((count, dim, dim)).at[:, 0, 1].set(1.0)
         norm = jnp.linalg.norm(direction, ord=2, axis=(1, 2), keepdims=True)
-        return values, Dense(exact.entries + self.size * direction / norm)
+        return Linearised(values, Dense(exact.entries + self.size * direction / norm), details)
 
 
 class Row(NamedTuple):
@@ -101,9 +102,8 @@ def measure(method: Any, problem: tuple[Callable, Array, Array], cap: int) -> tu
     solution = ps.evaluate(transition, start, inputs, method=method, max_iterations=cap, throw=False)
     flat, _, _ = flatten(as_transition(transition), start, inputs)
     steps = Steps(jnp.concatenate([start[None], loop.states[:-1]]), inputs, None, jax.random.key(0))
-    left_out = (
-        method.linearise(flat, steps)[1].dense(start.size) - ps.methods.Newton().linearise(flat, steps)[1].entries
-    )
+    dense = lambda chosen: chosen.linearise(flat, steps).matrices.dense(start.size)  # noqa: E731
+    left_out = dense(method) - dense(ps.methods.Newton())
     distance = float(jnp.linalg.norm(left_out, ord=2, axis=(1, 2)).mean())
     difference = float(np.max(np.abs(solution.states - loop.states)))
     return (distance, int(solution.iterations), bool(solution.converged), float(solution.residual.max()), difference)

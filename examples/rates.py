@@ -116,8 +116,8 @@ def predict(network: Network, start: Array, inputs: Array, truth: Array, name: s
     # The driver's own key of a first iteration: the probes are the same.
     key = jax.random.fold_in(jax.random.key(0), 0)
     steps = Steps(shift(start, truth), inputs, None, key)
-    matrices = Conditioning(projection=is_projected(name)).apply(METHODS[name].linearise(flat, steps)[1])
-    exact = ps.methods.Newton().linearise(flat, steps)[1]
+    matrices = Conditioning(projection=is_projected(name)).apply(METHODS[name].linearise(flat, steps).matrices)
+    exact = ps.methods.Newton().linearise(flat, steps).matrices
     nothing = jnp.zeros_like(start)
 
     def apply(error: Array, _: None) -> tuple[Array, Array]:

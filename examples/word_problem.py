@@ -70,7 +70,7 @@ def matrix_bytes(method: Any, transition: Callable, start: jax.Array, inputs: ja
     """Return the memory of the matrices A[t] of a whole word, as the method makes them."""
     flat, initial, steps = flatten(as_transition(transition), start, inputs)
     where = Steps(jnp.broadcast_to(initial, (steps, initial.size)), inputs, None, jax.random.key(0))
-    _, matrices = jax.eval_shape(lambda: method.linearise(flat, where))
+    matrices = jax.eval_shape(lambda: method.linearise(flat, where)).matrices
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(matrices))
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from parsample.engine.iteration import Around, Steps, shift
+from parsample.engine.iteration import Around, Linearised, Steps, shift
 from parsample.engine.matrices import Matrix
 from parsample.engine.transition import FlatTransition
 
@@ -25,7 +25,7 @@ SHARE = 0.5
 MUCH = 0.1
 SHADOW = 48
 
-Linearise = Callable[[FlatTransition, Steps], tuple[Array, Matrix]]
+Linearise = Callable[[FlatTransition, Steps], Linearised]
 
 
 class Evaluated(NamedTuple):
@@ -35,17 +35,19 @@ class Evaluated(NamedTuple):
         at: the state before each step where it was evaluated; NaN where it never was.
         values: of the transition there.
         matrices: chosen there.
+        details: of the steps there.
     """
 
     at: Float[Array, "window dim"]
     values: Float[Array, "window dim"]
     matrices: Matrix
+    details: PyTree
 
 
 def never(linearise: Linearise, transition: FlatTransition, around: Around) -> Evaluated:
     """Return the memory before the first evaluation."""
-    values, matrices = jax.eval_shape(lambda: linearise(transition, around.steps()))
-    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (values, matrices))
+    shapes = jax.eval_shape(lambda: linearise(transition, around.steps()))
+    empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return Evaluated(jnp.full_like(around.guesses, jnp.nan), *empty)
 
 
@@ -83,19 +85,19 @@ def linearise_active(
 
 
 def is_active(around: Around, last: Evaluated) -> Bool[Array, " window"]:
-    """Say which steps have moved since they were evaluated; padding beyond the chain never has."""
-    return around.inside & jnp.any(last.at != around.previous(), 1)
+    """Say which steps have moved since they were evaluated; those that are accepted never have."""
+    return around.open & jnp.any(last.at != around.previous(), 1)
 
 
 def waits(around: Around, last: Evaluated) -> Bool[Array, " window"]:
     """Say which steps wait, because one shortly before them has moved so much more that they will move again.
 
-    The first row never does, so that every iteration gains a step.
+    The first open row never does, so that every iteration gains a step.
     """
     moved = (jnp.abs(around.previous() - last.at) / shift(around.tolerance[0], around.tolerance)).max(1)
     # A step that was never evaluated does not wait, nor do others wait for it.
     known = jnp.isfinite(moved)
-    before = jnp.concatenate([jnp.zeros(1, moved.dtype), jnp.where(known, moved, 0)[:-1]])
+    before = jnp.concatenate([jnp.zeros(1, moved.dtype), jnp.where(known & around.open, moved, 0)[:-1]])
     most = jax.lax.reduce_window(before, -jnp.inf, jax.lax.max, (SHADOW,), (1,), ((SHADOW - 1, 0),))
     return known & (moved < MUCH * most)
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from parsample.engine.iteration import PRECISION
 from parsample.engine.matrices import Dense
 from parsample.engine.scan import solve_lds
 from parsample.engine.transition import FlatTransition
@@ -60,7 +61,8 @@ def _solve_for_tangents(primals, tangents):
     _, offsets = eqx.filter_jvp(values, primals[:3], tangents[:3])
     before = jnp.concatenate([initial_state[None], following])
     jacobians = jax.vmap(jax.jacfwd(step))(before, inputs)
-    return trajectory, solve_lds(Dense(jacobians), offsets, jnp.zeros_like(initial_state))
+    with jax.default_matmul_precision(PRECISION):
+        return trajectory, solve_lds(Dense(jacobians), offsets, jnp.zeros_like(initial_state))
 
 
 @jax.custom_jvp

@@ -1,21 +1,22 @@
-"""The one driver of every method, and the sequential loop beside it."""
+"""Evaluate a recursion for all steps at once: the door to the driver, and the verdict about what it leaves."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from parsample.engine import methods, options, planner
+from parsample.engine.block import SHORTEST, Rows
 from parsample.engine.derivative import differentiable
-from parsample.engine.iteration import Around, Memory, Update
+from parsample.engine.driver import Trajectory, solve
+from parsample.engine.loop import run_loop
 from parsample.engine.options import Options
 from parsample.engine.solution import History, Solution, Status, add_counts, raise_unless_converged
 from parsample.engine.transition import FlatTransition, as_transition, flatten, ravel_state
-from parsample.engine.window import Window, count_leading, count_nearly_leading, move, slide
+from parsample.engine.window import cut, put
 
 
 def evaluate(
@@ -37,11 +38,14 @@ def evaluate(
     projection: bool | None = None,
     clip: float | None = None,
     active_set: bool | int = False,
+    chains: bool = False,
+    finish: bool = False,
+    details: bool = False,
 ) -> Solution:
     """Evaluate a recursion x[t] = f(x[t-1], u[t]) for all steps at once.
 
-    Works under `jit` and `vmap` (each chain of a batch has its own window), and is differentiable, forwards and in
-    reverse, in the initial state, the inputs and whatever the transition holds or closes over.
+    Works under `jit` and `vmap`, and is differentiable, forwards and in reverse, in the initial state, the inputs and
+    whatever the transition holds or closes over. Chains of a batch (`chains`) each have a window of their own.
 
     A step is accepted once it and every step before it are finite and have both their residual and their correction
     (what the linear system would still change) within atol + rtol * |state|. The first step that is not accepted takes
@@ -78,6 +82,11 @@ def evaluate(
         active_set: evaluate again only the steps whose previous state has moved since they were last evaluated,
             gathered into batches of a fixed size: a number of steps, or True for a sixteenth of the window. For
             transitions that cost more than the scan over the whole window.
+        chains: whether `initial_state`, `inputs` and `guess` have a leading axis of chains, as then all of the solution
+            has. On a CPU one chain is evaluated after the other, since the steps of a window fill the machine.
+        finish: let the sequential loop take over, for that chain alone, where `max_iterations` were not enough.
+        details: keep what the transition tells of every step beside its state (for a sampler the draw, its log density
+            and diagnostics), from the very evaluation by which the step was accepted.
 
     Returns:
         A `Solution`.
@@ -96,23 +105,40 @@ def evaluate(
     transition = as_transition(transition)
     automatic = isinstance(method, str) and method == "auto"
     found = methods.QuasiNewton() if automatic else methods.find(method)
+    first_state, first_inputs = _first(initial_state, inputs) if chains else (initial_state, inputs)
     if found.needs_derivative:
-        options.check_floating(initial_state, f"the method {type(found).__name__}")
-    flat, initial, steps = flatten(transition, initial_state, inputs)
+        options.check_floating(first_state, f"the method {type(found).__name__}")
+    flat, initial, steps = flatten(transition, first_state, first_inputs, details)
     rtol = options.default_rtol(initial.dtype) if rtol is None else rtol
     options.check_tolerances(atol, rtol, initial.dtype, steps, found)
-    chosen = options.check(
-        found, steps, window, max_iterations, history, damping, projection, clip, active_set, norm, accept_early
-    )
+    given: dict[str, Any] = {
+        "damping": damping,
+        "projection": projection,
+        "clip": clip,
+        "active_set": active_set,
+        "norm": norm,
+        "accept_early": accept_early,
+    }
+    check = lambda method, window: options.check(method, steps, window, max_iterations, history, **given)  # noqa: E731
+    chosen = check(found, window)
     if guess is not None:
-        guess = options.check_guess(guess, initial_state, steps)
+        guess = options.check_guess(guess, initial_state, steps, chains)
     inputs = jax.tree.map(jnp.asarray, inputs)
-    with jax.default_matmul_precision("highest"):
-        if automatic:
-            plan = planner.choose(evaluate, transition, initial_state, inputs, window=window, atol=atol, rtol=rtol)
-            found, chosen = plan.method, chosen._replace(window=min(plan.window or steps, steps))
-        tolerances = jnp.broadcast_to(jnp.asarray(atol, initial.dtype), (steps,)), jnp.asarray(rtol, initial.dtype)
-        solution = _evaluate(flat, initial, inputs, guess, found, *tolerances, chosen)
+    if automatic:
+        begun = guess if guess is None or not chains else guess[0]
+        begun = None if begun is None else jax.vmap(flat.unravel)(begun)
+        more = {**given, "atol": atol, "rtol": rtol, "guess": begun}
+        plan = planner.choose(evaluate, transition, first_state, first_inputs, window=window, options=more)
+        found, chosen = plan.method, check(plan.method, plan.window)
+    chosen = chosen._replace(finish=bool(finish))
+    tolerances = jnp.broadcast_to(jnp.asarray(atol, initial.dtype), (steps,)), jnp.asarray(rtol, initial.dtype)
+    if chains:
+        initial = jax.vmap(lambda state: ravel_state(state, initial.dtype))(initial_state)
+        solution = _evaluate(flat, initial, inputs, guess, found, tolerances, chosen)
+    else:
+        initial, inputs, guess = jax.tree.map(lambda leaf: leaf[None], (initial, inputs, guess))
+        solution = _evaluate(flat, initial, inputs, guess, found, tolerances, chosen)
+        solution = jax.tree.map(lambda leaf: leaf[0], solution)
     return raise_unless_converged(solution) if throw else solution
 
 
@@ -126,278 +152,160 @@ def evaluate_sequential(
     return evaluate(transition, initial_state, inputs, method="sequential", **keywords)
 
 
+def _first(initial_state: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
+    """Return the initial state and the inputs of the first chain of a batch.
+
+    Raises:
+        ValueError: the leading axes are not those of one batch.
+    """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((initial_state, inputs))]
+    if any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
+        raise ValueError(
+            f"chains is True, but initial_state and inputs have leaves of the shapes {shapes}, expected the same "
+            "leading axis of at least 1 for all, one row a chain."
+        )
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], (initial_state, inputs))
+
+
 @eqx.filter_jit
 def _evaluate(
     transition: FlatTransition,
-    initial: Float[Array, " dim"],
+    initial: Float[Array, "chain dim"],
     inputs: PyTree,
-    guess: Float[Array, "steps dim"] | None,
+    guess: Float[Array, "chain steps dim"] | None,
     method: methods.Method,
-    atol: Float[Array, " steps"],
-    rtol: Float[Array, ""],
+    tolerances: tuple[Float[Array, " steps"], Float[Array, ""]],
     chosen: Options,
 ) -> Solution:
-    if isinstance(method, methods.Sequential):
-        solution = run_loop(transition, initial, inputs, chosen)
+    # The iterations are not differentiated: `differentiable` attaches the derivative to their result.
+    frozen, iterated, *given = _stop_gradient((transition, method, initial, inputs, guess))
+
+    def some(given: tuple) -> Solution:
+        initial, inputs, _ = given
+        if isinstance(iterated, methods.Sequential):
+            states, details = run_loop(frozen, initial, inputs)
+            return _after_the_loop(states, details, chosen)
+        found = solve(frozen, iterated, chosen, tolerances, *given)
+        return _judged(frozen, chosen, tolerances, initial, inputs, found)
+
+    # On a CPU the steps of one window already fill the machine; one chain after the other, none waits for a slower one.
+    one_by_one = jax.default_backend() == "cpu" and not isinstance(method, methods.Sequential)
+    if one_by_one and initial.shape[0] > 1:
+        groups = jax.tree.map(lambda leaf: leaf[:, None], tuple(given))
+        solution = jax.tree.map(lambda leaf: leaf[:, 0], jax.lax.map(some, groups))
     else:
-
-        def tolerance(states: Array, atol: Array) -> Array:
-            return transition.tolerance(states, atol[:, None], rtol)
-
-        solution = _iterate(transition, initial, inputs, guess, method, atol, tolerance, chosen)
-        states = differentiable(transition, solution.states, initial, inputs)
-        solution = eqx.tree_at(lambda solution: solution.states, solution, states)
-    solution = eqx.tree_at(lambda solution: solution.states, solution, jax.vmap(transition.unravel)(solution.states))
+        solution = some(tuple(given))
+    states = jax.vmap(lambda *chain: differentiable(transition, *chain))(solution.states, initial, inputs)
+    states = jax.vmap(jax.vmap(transition.unravel))(states)
+    solution = eqx.tree_at(lambda solution: solution.states, solution, states)
     if solution.history is None or solution.history.states is None:
         return solution
-    seen = jax.vmap(jax.vmap(transition.unravel))(solution.history.states)
+    seen = jax.vmap(jax.vmap(jax.vmap(transition.unravel)))(solution.history.states)
     return eqx.tree_at(lambda solution: solution.history.states, solution, seen)
 
 
-def run_loop(transition: FlatTransition, initial: Float[Array, " dim"], inputs: PyTree, chosen: Options) -> Solution:
-    """Run the sequential loop, with the transition's own carry, and judge its states like any others."""
-    inner = transition.transition
-
-    def step(carry, input):
-        carry, _ = inner.advance(carry, input)
-        return carry, ravel_state(inner.state_of(carry), initial.dtype)
-
-    _, states = jax.lax.scan(step, inner.start(transition.unravel(initial)), inputs)
-    steps = states.shape[0]
-    finite = jnp.isfinite(states).all(1)
-    converged, missing = finite.all(), jnp.full(steps, jnp.nan, states.dtype)
+def _after_the_loop(states: Float[Array, "chain steps dim"], details: PyTree, chosen: Options) -> Solution:
+    """Judge the states of the sequential loop like any others."""
+    chains, steps, _ = states.shape
+    finite = jnp.isfinite(states).all(-1)
+    converged = finite.all(-1)
+    number = jnp.full(chains, steps, jnp.int32)
+    missing = jnp.full((chains, steps), jnp.nan, states.dtype)
+    every = jnp.broadcast_to(jnp.arange(steps), (chains, steps))
     return Solution(
         states=states,
         converged=converged,
         status=jnp.where(converged, Status.CONVERGED, Status.NOT_FINITE),
-        iterations=jnp.asarray(steps),
-        evaluations=jnp.asarray(steps),
-        residual=jnp.where(finite, jnp.zeros(steps, states.dtype), jnp.nan),
-        first_bad_step=jnp.where(converged, -1, jnp.argmin(finite)),
+        iterations=number,
+        evaluations=number,
+        residual=jnp.where(finite, 0, missing),
+        first_bad_step=jnp.where(converged, -1, jnp.argmin(finite, -1)),
         is_within=finite,
-        history=History(jnp.arange(steps), missing, missing) if chosen.history else None,
+        history=History(every, missing, missing) if chosen.history else None,
+        details=details,
+        finished=jnp.zeros_like(number),
     )
 
 
-class _Loop(NamedTuple):
-    """What the loop carries from iteration to iteration.
-
-    The buffers hold `window` rows beyond the end of the chain, so that a window always fits.
-    """
-
-    window: Window
-    memory: Memory
-    iterations: Int[Array, ""]
-    evaluations: Int[Array, ""]
-    stuck: Bool[Array, ""]
-    states: Float[Array, "padded dim"]
-    residual: Float[Array, " padded"]
-    history: History | None
-
-
-class _Chain(NamedTuple):
-    """What does not change from iteration to iteration.
-
-    Attributes:
-        inputs: padded with `window` rows beyond the end of the chain.
-        prepared: what the method prepared, padded alike.
-        atol: of every step, padded alike.
-        guesses: the guess, padded with twice as many; None where there is none.
-        entering: what a method remembers of rows that enter the window.
-        steps: of the chain.
-    """
-
-    inputs: PyTree
-    prepared: PyTree
-    atol: Float[Array, " padded"]
-    guesses: Float[Array, "padded dim"] | None
-    entering: PyTree
-    steps: int
-
-
-def _iterate(
+def _judged(
     transition: FlatTransition,
-    initial: Float[Array, " dim"],
-    inputs: PyTree,
-    guess: Float[Array, "steps dim"] | None,
-    method: methods.Method,
-    atol: Float[Array, " steps"],
-    tolerance: Callable[[Array, Array], Array],
     chosen: Options,
-) -> Solution:
-    # The iterations are not differentiated: `differentiable` attaches the derivative to their result.
-    transition, initial, inputs, guess, method = _stop_gradient((transition, initial, inputs, guess, method))
-    steps, length = jax.tree.leaves(inputs)[0].shape[0], chosen.window
-    prepared = method.prepare(transition, initial, inputs)
-    guess = prepared.guess if guess is None else guess
-    start = jnp.broadcast_to(initial, (steps, initial.size)) if guess is None else guess
-    pad_all = lambda tree: jax.tree.map(lambda leaf: _pad(leaf, length), tree)  # noqa: E731
-    chain = _Chain(
-        inputs=pad_all(inputs),
-        prepared=pad_all(prepared.per_step),
-        atol=_pad(atol, length),
-        guesses=None if guess is None else _pad(guess, 2 * length),
-        entering=None,
-        steps=steps,
-    )
-    window = Window(jnp.asarray(0), initial, start[:length])
-    memory = method.start(transition, _around(window, jnp.asarray(0), chain, tolerance, chosen))
-    chain = chain._replace(entering=memory.rows)
-    loop = _Loop(
-        window=window,
-        memory=memory,
-        iterations=jnp.asarray(0),
-        evaluations=jnp.asarray(0),
-        stuck=jnp.asarray(False),
-        states=_pad(start, length),
-        residual=jnp.full(steps + length, jnp.inf, initial.dtype),
-        history=_empty_history(chosen, start) if chosen.history else None,
-    )
-
-    def going_on(loop: _Loop) -> Bool[Array, ""]:
-        return (loop.window.first_step < steps) & (loop.iterations < chosen.max_iterations) & ~loop.stuck
-
-    def iterate(loop: _Loop) -> _Loop:
-        around = _around(loop.window, loop.iterations, chain, tolerance, chosen)
-        return _accept(loop, around, method.iterate(transition, around, loop.memory), chain, chosen)
-
-    loop = jax.lax.while_loop(going_on, iterate, loop)
-    return _judge(loop, transition, initial, inputs, lambda states: tolerance(states, atol), chosen)
-
-
-def _around(
-    window: Window, iterations: Array, chain: _Chain, tolerance: Callable[[Array, Array], Array], chosen: Options
-) -> Around:
-    """Cut the window out of the chain."""
-    cut = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, window.first_step, chosen.window)  # noqa: E731
-    return Around(
-        boundary=window.boundary,
-        guesses=window.guesses,
-        inside=window.inside(chain.steps),
-        inputs=jax.tree.map(cut, chain.inputs),
-        prepared=jax.tree.map(cut, chain.prepared),
-        tolerance=tolerance(window.guesses, cut(chain.atol)),
-        rng_key=jax.random.fold_in(jax.random.key(0), iterations),
-        conditioning=chosen.conditioning,
-        capacity=chosen.capacity,
-        accept_early=chosen.accept_early,
-    )
-
-
-def _accept(loop: _Loop, around: Around, update: Update, chain: _Chain, chosen: Options) -> _Loop:
-    """Judge the states of an iteration, and move the window to the first step that has not converged."""
-    window, length = loop.window, around.guesses.shape[0]
-    states, values = update.states, update.values
-    residual = states - values
-    # A guess that is not finite would be within a tolerance that is not finite either.
-    finite = jnp.isfinite(values) & jnp.isfinite(states)
-    known = jnp.ones(length, bool) if update.waiting is None else ~update.waiting
-
-    def count_within(tolerance: Array) -> Array:
-        good = finite & (chosen.size(residual) <= tolerance) & (chosen.size(update.correction) <= tolerance)
-        return count_leading(around.inside & known & good.all(1))
-
-    verified = count_within(around.tolerance)
-    if chosen.accept_early < 1:
-        is_rest = window.first_step + verified == chain.steps
-        verified = jnp.where(is_rest, verified, count_within(around.early()))
-    row = jnp.arange(length)
-    # The first row that is not verified has an accepted state before it, so the transition's value there is exact,
-    # unless it waits for its evaluation. Where the whole window is verified there is no such row.
-    exact = (row == verified) & known
-    accepted = jnp.where(exact[:, None], values, states)
-    stuck = jnp.any(exact & around.inside & ~jnp.isfinite(values).all(1))
-    room = jnp.minimum(length, chain.steps - window.first_step)
-    advance = jnp.minimum(jnp.where(exact.any() & ~stuck, verified + 1, verified), room)
-    if chosen.mismatch:
-        passable = around.inside & jnp.isfinite(values).all(1)
-        fitting = finite & (chosen.size(residual) <= around.tolerance)
-        farther = count_nearly_leading(fitting.all(1), passable, chosen.mismatch)
-        # The new guesses are one iteration further; `_judge` measures what they are worth.
-        accepted = jnp.where(farther > advance, update.guesses, accepted)
-        advance = jnp.maximum(advance, farther)
-
-    size = jnp.where(row < verified, jnp.abs(residual).max(1), jnp.where(exact, 0, jnp.inf))
-    put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=window.first_step, axis=0)
-    incoming = None
-    if chain.guesses is not None:
-        incoming = jax.lax.dynamic_slice_in_dim(chain.guesses, window.first_step + length, length)
-    history = loop.history
-    if history is not None:
-        left = jnp.where((around.inside & known & (row >= verified))[:, None], residual, 0)
-        seen = History(window.first_step, jnp.abs(left).max(), 0.5 * jnp.sum(left**2))
-        if history.residual is not None:
-            seen = seen._replace(residual=jnp.where(around.inside & known, jnp.abs(residual).max(1), jnp.nan))
-        if history.states is not None:
-            seen = seen._replace(states=put(loop.states, states)[: chain.steps])
-        history = jax.tree.map(lambda old, new: old.at[loop.iterations].set(new), history, seen)
-    return _Loop(
-        window=move(window, accepted, update.guesses, incoming, advance),
-        memory=update.memory._replace(rows=slide(update.memory.rows, chain.entering, advance)),
-        iterations=loop.iterations + 1,
-        evaluations=add_counts(loop.evaluations, update.evaluations),
-        stuck=stuck,
-        states=put(loop.states, jnp.where(((row < verified) | exact)[:, None], accepted, update.guesses)),
-        residual=put(loop.residual, size),
-        history=history,
-    )
-
-
-def _judge(
-    loop: _Loop,
-    transition: FlatTransition,
-    initial: Float[Array, " dim"],
+    tolerances: tuple[Array, Array],
+    initial: Float[Array, "chain dim"],
     inputs: PyTree,
-    tolerance: Callable[[Array], Array],
-    chosen: Options,
+    found: Trajectory,
 ) -> Solution:
-    """Turn the final loop into a solution whose residual is that of the returned states."""
-    steps = jax.tree.leaves(inputs)[0].shape[0]
-    states = loop.states[:steps]
-    complete = (loop.window.first_step >= steps) & ~loop.stuck
-
-    def measure() -> tuple[Array, Array]:
-        before = jnp.concatenate([initial[None], states[:-1]])
-        values = jax.lax.map(lambda step: transition(*step), (before, inputs), batch_size=chosen.window)
-        residual = states - values
-        is_within = jnp.isfinite(states) & (chosen.size(residual) <= tolerance(states))
-        return jnp.abs(residual).max(1), is_within.all(1)
-
+    """Turn what the driver left into a solution whose residual is that of the returned states."""
+    place, steps = found.place, found.rows.residual.shape[1]
+    complete = place.done >= steps
+    within = jnp.isfinite(found.rows.states).all(-1) & (jnp.arange(steps) < place.done[:, None])
     # Only a chain that failed, or an approximate one, has states whose residual was not measured at their acceptance.
-    known = loop.residual[:steps], jnp.ones(steps, bool)
-    measured = jnp.asarray(True) if chosen.mismatch else ~complete
-    residual, is_within = jax.lax.cond(measured, measure, lambda: known)
-    if not chosen.mismatch:
-        is_within |= jnp.arange(steps) < loop.window.first_step
-    converged = complete & is_within.all()
-    failed = jnp.where(loop.stuck, Status.NOT_FINITE, Status.MAX_ITERATIONS)
+    measured = ~complete | bool(chosen.mismatch)
+    rows, seen = _measured(transition, chosen, tolerances, initial, inputs, found.rows, measured)
+    within = jnp.where(measured[:, None], seen | (within & (not chosen.mismatch)), within)
+    converged = complete & within.all(-1)
+    finite = jnp.isfinite(rows.states).all((-1, -2))
+    failed = jnp.where(place.stuck, Status.NOT_FINITE, Status.MAX_ITERATIONS)
+    passed = jnp.where(finite, Status.APPROXIMATE, Status.NOT_FINITE)
     # The loop is to go on from the first step that is not within tolerance, or else from the first that is not final.
-    bad = jnp.minimum(jnp.where(is_within.all(), steps, jnp.argmin(is_within)), loop.window.first_step)
+    bad = jnp.minimum(jnp.where(within.all(-1), steps, jnp.argmin(within, -1)), place.done)
     return Solution(
-        states=states,
+        states=rows.states,
         converged=converged,
-        status=jnp.where(converged, Status.CONVERGED, jnp.where(complete, Status.APPROXIMATE, failed)),
-        iterations=loop.iterations,
-        evaluations=add_counts(loop.evaluations, jnp.where(measured, steps, 0)),
-        residual=residual,
+        status=jnp.where(converged, Status.CONVERGED, jnp.where(complete, passed, failed)),
+        iterations=place.iterations,
+        evaluations=add_counts(place.evaluations, jnp.where(measured.any(), steps, 0) + jnp.zeros_like(place.done)),
+        residual=rows.residual,
         first_bad_step=jnp.where(converged, -1, bad),
-        is_within=is_within,
-        history=loop.history,
+        is_within=within,
+        history=found.history,
+        details=rows.details,
+        finished=place.finished,
     )
+
+
+def _measured(
+    transition: FlatTransition,
+    chosen: Options,
+    tolerances: tuple[Array, Array],
+    initial: Float[Array, "chain dim"],
+    inputs: PyTree,
+    rows: Rows,
+    asked: Bool[Array, " chain"],
+) -> tuple[Rows, Bool[Array, "chain steps"]]:
+    """Evaluate the returned states once more, if that is asked of any chain, and say which are within tolerance.
+
+    A loop over stretches that ends at once where nothing is asked: under `vmap` a branch would be paid for by all.
+    """
+    (atol, rtol), steps = tolerances, rows.residual.shape[1]
+    length = min(steps, max(chosen.window, SHORTEST))
+
+    def stretch(carry: tuple[Array, Rows, Array]) -> tuple[Array, Rows, Array]:
+        number, rows, within = carry
+        begin = jnp.minimum(number * length, steps - length)
+        some = lambda tree: cut(tree, begin, length, axis=1)  # noqa: E731
+        before = jnp.where(begin == 0, initial, rows.states[:, begin - 1])
+        states = some(rows.states)
+        previous = jnp.concatenate([before[:, None], states[:, :-1]], 1)
+        # The number of the stretch keeps the compiler from evaluating ahead of the loop what depends on inputs alone.
+        given, _ = jax.lax.optimization_barrier((some(inputs), number))
+        values, details = jax.vmap(jax.vmap(transition.with_details))(previous, given)
+        residual = states - values
+        tolerance = transition.tolerance(states, cut(atol, begin, length)[:, None], rtol)
+        good = jnp.isfinite(states) & (jax.vmap(chosen.size)(residual) <= tolerance)
+
+        def put_in(old: Array, new: Array) -> Array:
+            new = jnp.where(asked.reshape(-1, *[1] * (new.ndim - 1)), new, some(old))
+            return put(old, new, begin, axis=1)
+
+        rows = jax.tree.map(put_in, rows, Rows(states, jnp.abs(residual).max(-1), details))
+        return number + 1, rows, put(within, good.all(-1), begin, axis=1)
+
+    going = lambda carry: asked.any() & (carry[0] * length < steps)  # noqa: E731
+    nothing = jnp.zeros(rows.residual.shape, bool)
+    _, rows, within = jax.lax.while_loop(going, stretch, (jnp.asarray(0), rows, nothing))
+    return rows, within
 
 
 def _stop_gradient(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, tree)
-
-
-def _pad(rows: Array, length: int) -> Array:
-    """Repeat the last row `length` times, so that padding is as well behaved as the end of the chain."""
-    return jnp.concatenate([rows, jnp.broadcast_to(rows[-1:], (length, *rows.shape[1:]))])
-
-
-def _empty_history(chosen: Options, start: Float[Array, "steps dim"]) -> History:
-    rows = chosen.max_iterations
-    missing = lambda *shape: jnp.full((rows, *shape), jnp.nan, start.dtype)  # noqa: E731
-    residual = missing(chosen.window) if chosen.history == "steps" else None
-    states = missing(*start.shape) if chosen.history == "states" else None
-    return History(jnp.full(rows, -1), missing(), missing(), residual, states)

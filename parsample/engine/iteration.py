@@ -2,11 +2,15 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from parsample.engine.matrices import Matrix
 from parsample.engine.scan import solve_lds
+
+# Of the products in linear systems: with less, iterations may double. A transition keeps the caller's setting.
+PRECISION = "highest"
 
 
 class Conditioning(NamedTuple):
@@ -50,10 +54,13 @@ class Steps(NamedTuple):
 class Around(NamedTuple):
     """The trajectory that an iteration starts from: the guesses of a window, and what is fixed about its steps.
 
+    A window does not go beyond the end of its chain: there it stays where it is, and its first rows are accepted.
+
     Attributes:
         boundary: the exact state before the window, shape (dim,).
         guesses: of every state in the window, shape (window, dim).
-        inside: which rows lie before the end of the chain; the others are padding.
+        open: which rows are not accepted yet; those before them are final.
+        latest: the state before the first open row, shape (dim,).
         inputs: one for each step.
         prepared: for each step what the method prepared before the first iteration, or None.
         tolerance: of every state, shape (window, dim), in its units.
@@ -65,7 +72,8 @@ class Around(NamedTuple):
 
     boundary: Float[Array, " dim"]
     guesses: Float[Array, "window dim"]
-    inside: Bool[Array, " window"]
+    open: Bool[Array, " window"]
+    latest: Float[Array, " dim"]
     inputs: PyTree
     prepared: PyTree
     tolerance: Float[Array, "window dim"]
@@ -85,6 +93,20 @@ class Around(NamedTuple):
     def steps(self) -> Steps:
         """Return all steps of the window."""
         return Steps(self.previous(), self.inputs, self.prepared, self.rng_key)
+
+
+class Linearised(NamedTuple):
+    """A linear model of the transition at some steps.
+
+    Attributes:
+        values: f(previous[t], inputs[t]), shape (steps, dim).
+        matrices: A, leading axis `steps`.
+        details: of every step, as `FlatTransition.with_details` has them.
+    """
+
+    values: Float[Array, "steps dim"]
+    matrices: Matrix
+    details: PyTree = None
 
 
 class Memory(NamedTuple):
@@ -109,6 +131,7 @@ class Update(NamedTuple):
         guesses: the next trajectory.
         evaluations: calls of the transition.
         memory: for the next iteration.
+        details: of the steps, from the very evaluation that gave `values`.
         waiting: rows whose value is not the transition's there, because their evaluation was put off: they are not
             accepted. None where there are none; never the first row.
     """
@@ -119,6 +142,7 @@ class Update(NamedTuple):
     guesses: Float[Array, "window dim"]
     evaluations: Int[Array, ""]
     memory: Memory
+    details: PyTree = None
     waiting: Bool[Array, " window"] | None = None
 
 
@@ -127,11 +151,12 @@ def update_of(
     values: Float[Array, "window dim"],
     correction: Float[Array, "window dim"],
     guesses: Float[Array, "window dim"],
+    details: PyTree,
     memory: Memory = Memory(),  # noqa: B008
 ) -> Update:
     """Return the update of a method that evaluates the transition once at every step of the window."""
     evaluations = jnp.asarray(around.guesses.shape[0])
-    return Update(around.guesses, values, correction, guesses, evaluations, memory)
+    return Update(around.guesses, values, correction, guesses, evaluations, memory, details)
 
 
 def shift(boundary: Float[Array, " dim"], rows: Float[Array, "window dim"]) -> Float[Array, "window dim"]:
@@ -148,17 +173,20 @@ def solve(
 
     The system is solved for the correction: it is small near convergence, so its rounding errors are too, and its size
     estimates the error of the trajectory where the residual is only the error of one step. A step whose value or
-    matrix is not finite forgets its past and starts again from the boundary; such guesses are never accepted.
+    matrix is not finite forgets its past and starts again from the latest state that is final; such guesses are never
+    accepted. Rows that are accepted already stay as they are.
 
     Returns:
         The correction x_new - x, and x_new, both of shape (window, dim).
     """
     usable = jnp.isfinite(values).all(1) & matrices.isfinite()
-    matrices = around.conditioning.apply(matrices.where(usable))
-    if at is not None:
-        values = values + matrices.apply(jnp.where(jnp.isfinite(at), around.previous() - at, 0))
-    targets = jnp.where(usable[:, None], values, around.boundary)
     nothing = jnp.zeros_like(around.boundary)
-    correction = solve_lds(matrices, targets - around.guesses, nothing)
-    updated = targets + matrices.apply(shift(nothing, correction))
-    return correction, jnp.where(jnp.isfinite(updated).all(1, keepdims=True), updated, around.boundary)
+    with jax.default_matmul_precision(PRECISION):
+        matrices = around.conditioning.apply(matrices.where(usable & around.open))
+        if at is not None:
+            values = values + matrices.apply(jnp.where(jnp.isfinite(at), around.previous() - at, 0))
+        targets = jnp.where(usable[:, None], values, around.latest)
+        targets = jnp.where(around.open[:, None], targets, around.guesses)
+        correction = solve_lds(matrices, targets - around.guesses, nothing)
+        updated = targets + matrices.apply(shift(nothing, correction))
+    return correction, jnp.where(jnp.isfinite(updated).all(1, keepdims=True), updated, around.latest)

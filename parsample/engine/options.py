@@ -30,6 +30,7 @@ class Options(NamedTuple):
         mismatch: the share of the steps that may change in an iteration and still be accepted; see `methods.Picard`.
         norm: one of `NORMS`.
         accept_early: the share of the tolerance within which a step is accepted before the ones after it.
+        finish: whether the sequential loop takes over where the iterations were not enough.
     """
 
     window: int
@@ -40,6 +41,7 @@ class Options(NamedTuple):
     mismatch: float = 0.0
     norm: str = "max"
     accept_early: float = 1.0
+    finish: bool = False
 
     def size(self, rows: Float[Array, "window dim"]) -> Float[Array, "window dim"]:
         """Return what a tolerance is compared with, for every number of every row."""
@@ -212,22 +214,26 @@ def check_tolerances(
         )
 
 
-def check_guess(guess: PyTree, initial_state: PyTree, steps: int) -> Float[Array, "steps dim"]:
-    """Return a guess, states or a `Solution` that holds them, as flat vectors, one a step.
+def check_guess(
+    guess: PyTree, initial_state: PyTree, steps: int, chains: bool = False
+) -> Float[Array, "*chain steps dim"]:
+    """Return a guess, states or a `Solution` that holds them, as flat vectors, one a step (of each chain).
 
     Raises:
         ValueError: it is not like the states, or not finite.
     """
     if isinstance(guess, Solution):
         guess = guess.states
-    shapes = jax.tree.map(lambda leaf: (steps, *jnp.shape(leaf)), initial_state)
+    axes = 1 if chains else 0
+    shapes = jax.tree.map(lambda leaf: (*jnp.shape(leaf)[:axes], steps, *jnp.shape(leaf)[axes:]), initial_state)
     found = jax.tree.map(jnp.shape, guess)
     if found != shapes:
         raise ValueError(
             f"guess has the shapes {found}, expected {shapes}: a state for every step, like `Solution.states`."
         )
     dtype = floating_dtype(initial_state)
-    flat = jax.vmap(lambda state: ravel_state(state, dtype))(guess)
+    ravel = jax.vmap(lambda state: ravel_state(state, dtype))
+    flat = jax.vmap(ravel)(guess) if chains else ravel(guess)
     if not isinstance(flat, jax.core.Tracer) and not bool(jnp.isfinite(flat).all()):
         raise ValueError("guess holds values that are not finite, expected finite ones; leave it out to start anew.")
     return jnp.asarray(flat, dtype)

@@ -61,8 +61,7 @@ def choose(
     inputs: PyTree,
     *,
     window: int | None,
-    atol: float,
-    rtol: float,
+    options: Mapping[str, Any],
 ) -> Plan:
     """Time the sequential loop and quasi-Newton on the first steps of a chain, and take the fastest.
 
@@ -72,8 +71,7 @@ def choose(
         initial_state: as for `evaluate`.
         inputs: as for `evaluate`.
         window: of the parallel candidates; None to try several.
-        atol: as for `evaluate`.
-        rtol: as for `evaluate`.
+        options: of `evaluate`, those that the chain will be evaluated with: tolerances, guess, norm and the like.
 
     Raises:
         ValueError: called under `jit`, `vmap` or `grad`, where nothing can be measured.
@@ -86,15 +84,16 @@ def choose(
             "call evaluate with method='auto' outside, or name a method."
         )
     steps = jax.tree.leaves(inputs)[0].shape[0]
-    pilot = jax.tree.map(lambda leaf: leaf[: min(steps, PILOT)], inputs)
+    first = lambda tree: jax.tree.map(lambda leaf: leaf[: min(steps, PILOT)], tree)  # noqa: E731
+    pilot, options = first(inputs), {**options, "guess": first(options.get("guess"))}
+    if jax.numpy.ndim(options["atol"]):
+        options["atol"] = first(options["atol"])
     windows = {min(size, steps) for size in (WINDOWS if window is None else (window,))}
     plans: dict[str, tuple[methods.Method, int | None]] = {"sequential": (methods.Sequential(), None)}
     plans |= {f"quasi_newton, window {size}": (methods.QuasiNewton(), size) for size in sorted(windows)}
 
     def run(method: methods.Method, size: int | None) -> Callable[[], Any]:
-        return lambda: evaluate(
-            transition, initial_state, pilot, method=method, window=size, atol=atol, rtol=rtol, throw=False
-        )
+        return lambda: evaluate(transition, initial_state, pilot, method=method, window=size, throw=False, **options)
 
     best, seconds = fastest({name: run(*plan) for name, plan in plans.items()}, "sequential")
     return Plan(*plans[best], seconds)

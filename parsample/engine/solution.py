@@ -74,7 +74,9 @@ class Solution(eqx.Module):
             units. Exactly 0 where a state was taken from the transition itself.
         first_bad_step: the row of the first state that is not finite or not within tolerance, -1 where there is none.
         is_within: shape (steps,), whether a state is finite and its residual within tolerance.
+        finished: steps that were left to the sequential loop; they are among the evaluations, not the iterations.
         history: a `History`, or None.
+        details: with `details=True` what the transition tells of every step beside its state; otherwise None.
     """
 
     states: PyTree
@@ -85,7 +87,9 @@ class Solution(eqx.Module):
     residual: Float[Array, "*chain steps"]
     first_bad_step: Int[Array, "*chain"]
     is_within: Bool[Array, "*chain steps"]
+    finished: Int[Array, "*chain"]
     history: History | None = None
+    details: PyTree = None
 
     def explain(self) -> str:
         """Return the verdict in a sentence or two: how it ended, where, how far off, and what to do.

@@ -35,8 +35,11 @@ class Transition(eqx.Module):
         """Return the same transition whose derivative treats accept/reject as `gate` says, one of `GATES`."""
 
     @abc.abstractmethod
-    def with_diagonal(self, state: PyTree, input: PyTree) -> tuple[PyTree, PyTree] | None:
-        """Return the next state and the diagonal of the Jacobian (a pytree like the state), or None if unknown."""
+    def with_diagonal(self, state: PyTree, input: PyTree) -> tuple[tuple[PyTree, PyTree], PyTree] | None:
+        """Return what `advance` makes of `start(state)`, and the diagonal of the Jacobian, a pytree like the state.
+
+        None where the diagonal is not known.
+        """
 
     @abc.abstractmethod
     def surrogate(self) -> "Transition | None":
@@ -53,6 +56,10 @@ class Transition(eqx.Module):
     @abc.abstractmethod
     def state_of(self, carry: PyTree) -> PyTree:
         """Return the state inside a carry."""
+
+    def details(self, carry: PyTree, diagnostics: PyTree) -> PyTree:
+        """Return what a trace keeps of the step that ended in this carry: any pytree of arrays."""
+        return diagnostics
 
 
 class FunctionTransition(Transition):
@@ -110,14 +117,40 @@ def as_transition(transition: Callable) -> Transition:
 
 
 class FlatTransition(eqx.Module):
-    """A transition between flat vectors of shape (dim,), for methods, which know nothing of pytrees."""
+    """A transition between flat vectors of shape (dim,), for methods, which know nothing of pytrees.
+
+    Attributes:
+        transition: between states.
+        unravel: from a flat vector to a state.
+        detailed: whether the details of a step are asked for; where they are not, None stands for them.
+    """
 
     transition: Transition
     unravel: Callable = eqx.field(static=True)
+    detailed: bool = eqx.field(static=True, default=False)
 
     def __call__(self, vector: Float[Array, " dim"], input: PyTree) -> Float[Array, " dim"]:
         """Return the next state, flat."""
         return ravel_state(self.transition(self.unravel(vector), input), vector.dtype)
+
+    def with_details(self, vector: Float[Array, " dim"], input: PyTree) -> tuple[Float[Array, " dim"], PyTree]:
+        """Return the next state, flat, and the details of the step."""
+        if not self.detailed:
+            return self(vector, input), None
+        _, state, details = self.advance(self.start(vector), input, vector.dtype)
+        return state, details
+
+    def start(self, vector: Float[Array, " dim"]) -> PyTree:
+        """Return the carry of the sequential loop."""
+        return self.transition.start(self.unravel(vector))
+
+    def advance(self, carry: PyTree, input: PyTree, dtype: jnp.dtype) -> tuple[PyTree, Float[Array, " dim"], PyTree]:
+        """Make one sequential step: the next carry, the state in it, flat, and the details of the step."""
+        return self._seen(*self.transition.advance(carry, input), dtype)
+
+    def _seen(self, carry: PyTree, diagnostics: PyTree, dtype: jnp.dtype) -> tuple[PyTree, Array, PyTree]:
+        details = self.transition.details(carry, diagnostics) if self.detailed else None
+        return carry, ravel_state(self.transition.state_of(carry), dtype), details
 
     def tolerance(self, states: Float[Array, "*steps dim"], atol: Array, rtol: Array) -> Float[Array, "*steps dim"]:
         """Return what the error of each number may be: atol + rtol * |state|, and for integers too little to matter.
@@ -133,17 +166,19 @@ class FlatTransition(eqx.Module):
 
     def with_gate(self, gate: str) -> "FlatTransition":
         """Return the same with another gate."""
-        return FlatTransition(self.transition.with_gate(gate), self.unravel)
+        return FlatTransition(self.transition.with_gate(gate), self.unravel, self.detailed)
 
-    def with_diagonal(self, vector: Float[Array, " dim"], input: PyTree) -> tuple[Array, Array] | None:
-        """Return the next state and the diagonal of the Jacobian, both flat, or None.
+    def with_diagonal(self, vector: Float[Array, " dim"], input: PyTree) -> tuple[Array, Array, PyTree] | None:
+        """Return the next state and the diagonal of the Jacobian, both flat, and the details of the step, or None.
 
         A diagonal of complex numbers is none: for their real and imaginary parts it would be one of 2 x 2 blocks.
         """
-        pair = self.transition.with_diagonal(self.unravel(vector), input)
-        if pair is None or any(_is_complex(leaf) for leaf in jax.tree.leaves(pair[0])):
+        found = self.transition.with_diagonal(self.unravel(vector), input)
+        if found is None or any(_is_complex(leaf) for leaf in jax.tree.leaves(found[1])):
             return None
-        return ravel_state(pair[0], vector.dtype), ravel_state(pair[1], vector.dtype)
+        step, diagonal = found
+        _, state, details = self._seen(*step, vector.dtype)
+        return state, ravel_state(diagonal, vector.dtype), details
 
     def surrogate(self) -> "FlatTransition | None":
         """Return the transition that can stand in for this one, or None."""
@@ -181,7 +216,9 @@ class Unravel:
         return jax.tree.unflatten(tree, [of(leaf, dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)])
 
 
-def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tuple[FlatTransition, Array, int]:
+def flatten(
+    transition: Transition, initial_state: PyTree, inputs: PyTree, detailed: bool = False
+) -> tuple[FlatTransition, Array, int]:
     """Check a problem and put it in flat form.
 
     What is compiled of the transition serves until something changes that it reads, a global number say
@@ -220,7 +257,8 @@ def flatten(transition: Transition, initial_state: PyTree, inputs: PyTree) -> tu
         _check_output(transition, initial_state, jax.tree.map(lambda leaf: leaf[0], inputs))
     dtype = floating_dtype(initial_state)
     vector, unravel = ravel_pytree(_parts(initial_state, dtype))
-    return FlatTransition(pinned(transition), Unravel(unravel, tuple(leaf.dtype for _, leaf in leaves))), vector, steps
+    unravel = Unravel(unravel, tuple(leaf.dtype for _, leaf in leaves))
+    return FlatTransition(pinned(transition), unravel, detailed), vector, steps
 
 
 def floating_dtype(tree: PyTree) -> jnp.dtype:

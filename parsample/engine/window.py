@@ -1,28 +1,39 @@
-"""The stretch of steps being solved, and how it moves."""
+"""Bookkeeping of windows: rows that are cut out, put back, moved along, and counted."""
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 
-class Window(NamedTuple):
-    """A window of fixed length that starts at the first step that has not converged.
+def each(function: Callable) -> Callable:
+    """Return what applies a function to every chain: `vmap`, under which both sides of a branch are paid for.
 
-    Attributes:
-        first_step: the number of steps accepted so far, which is the row of the window's first state.
-        boundary: the accepted state before the window, shape (dim,).
-        guesses: shape (window, dim), the current guess of every state in the window.
+    Not so for one chain alone.
     """
 
-    first_step: Int[Array, ""]
-    boundary: Float[Array, " dim"]
-    guesses: Float[Array, "window dim"]
+    def apply(*batch: PyTree) -> PyTree:
+        if jax.tree.leaves(batch)[0].shape[0] > 1:
+            return jax.vmap(function)(*batch)
+        return jax.tree.map(lambda leaf: leaf[None], function(*jax.tree.map(lambda leaf: leaf[0], batch)))
 
-    def inside(self, steps: int) -> Bool[Array, " window"]:
-        """Say which rows lie before the end of the chain; the others are padding."""
-        return self.first_step + jnp.arange(self.guesses.shape[0]) < steps
+    return apply
+
+
+def cut(tree: PyTree, start: Int[Array, ""], length: int, axis: int = 0) -> PyTree:
+    """Cut `length` rows out of every leaf."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, length, axis), tree)
+
+
+def put(rows: Array, some: Array, start: Int[Array, ""], axis: int = 0) -> Array:
+    """Put some rows in the place of others."""
+    return jax.lax.dynamic_update_slice_in_dim(rows, some, start, axis)
+
+
+def slide(rows: PyTree, entering: PyTree, advance: Int[Array, ""]) -> PyTree:
+    """Move what is kept for every row of a window by `advance` steps; the rows that enter are those of `entering`."""
+    return jax.tree.map(lambda old, new: cut(jnp.concatenate([old, new]), advance, old.shape[0]), rows, entering)
 
 
 def count_leading(accept: Bool[Array, " window"]) -> Int[Array, ""]:
@@ -31,45 +42,12 @@ def count_leading(accept: Bool[Array, " window"]) -> Int[Array, ""]:
 
 
 def count_nearly_leading(
-    accept: Bool[Array, " window"], passable: Bool[Array, " window"], share: float
+    accept: Bool[Array, " window"], passable: Bool[Array, " window"], counted: Bool[Array, " window"], share: float
 ) -> Int[Array, ""]:
     """Count the rows of the longest stretch from the first in which at most this share is not accepted.
 
-    The stretch does not go beyond the first row that is not passable.
+    The stretch does not go beyond the first row that is not passable. Rows that are not counted are accepted.
     """
     length = jnp.arange(1, accept.shape[0] + 1)
-    few = jnp.cumsum(~accept) <= share * length
-    return jnp.max(jnp.where(few & (length <= count_leading(passable)), length, 0)).astype(jnp.int32)
-
-
-def move(
-    window: Window,
-    accepted: Float[Array, "window dim"],
-    updated: Float[Array, "window dim"],
-    incoming: Float[Array, "window dim"] | None,
-    advance: Int[Array, ""],
-) -> Window:
-    """Move a window by `advance` steps, at least 1.
-
-    Args:
-        window: as it was.
-        accepted: its states; the first `advance` of them are final.
-        updated: the new guesses for the rows that stay.
-        incoming: guesses for the steps beyond the window, or None: they start from the window's last state.
-        advance: how many steps were accepted.
-    """
-    length = window.guesses.shape[0]
-    if incoming is None:
-        incoming = jnp.broadcast_to(updated[-1], updated.shape)
-    guesses = jax.lax.dynamic_slice_in_dim(jnp.concatenate([updated, incoming]), advance, length)
-    boundary = jax.lax.dynamic_index_in_dim(accepted, advance - 1, keepdims=False)
-    return Window(window.first_step + advance, boundary, guesses)
-
-
-def slide(rows: PyTree, entering: PyTree, advance: Int[Array, ""]) -> PyTree:
-    """Move what is kept for every row of a window by `advance` steps; the rows that enter are those of `entering`."""
-
-    def one(old: Array, new: Array) -> Array:
-        return jax.lax.dynamic_slice_in_dim(jnp.concatenate([old, new]), advance, old.shape[0])
-
-    return jax.tree.map(one, rows, entering)
+    few = jnp.cumsum(~accept & counted) <= share * jnp.cumsum(counted)
+    return jnp.max(jnp.where(few & (length <= count_leading(passable | ~counted)), length, 0)).astype(jnp.int32)

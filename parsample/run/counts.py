@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parsample.engine import methods
-from parsample.samplers.chains import Plan, Segment
+from parsample.engine.solution import Solution
+from parsample.samplers.chains import Plan
 
 
 class Comparison(NamedTuple):
@@ -74,12 +75,12 @@ class Tally:
         method = methods.Sequential() if self.is_loop else plan.method
         return plan._replace(method=method, window=self.window, steps=self.steps, max_iterations=self.max_iterations)
 
-    def add(self, segment: Segment, num_samples: int, seconds: float) -> "Tally":
+    def add(self, segment: Solution, num_samples: int, seconds: float) -> "Tally":
         """Count a segment on the host that took so long; steps beyond `num_samples` are no draws."""
         kept = min(self.steps, num_samples - self.done)
         # The loop finishes a segment from some step to its end, and the last segment may end beyond the last draw.
         finished = segment.finished - np.minimum(segment.finished, self.steps - kept)
-        divergent = segment.info.get("is_divergent", np.zeros((1, 1)))
+        divergent = segment.details.info.get("is_divergent", np.zeros((1, 1)))
         return dataclasses.replace(
             self,
             done=self.done + self.steps,

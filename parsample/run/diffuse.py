@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
-from parsample.engine.finish import finish_sequentially
 from parsample.engine.memory import evaluation_bytes, largest_within
 from parsample.engine.methods.base import innermost
 from parsample.engine.options import check_seed, is_number, whole
@@ -146,7 +145,8 @@ def diffuse(
     if guess == "coarse":
         coarse_steps = _check_coarse(process, coarse_steps)
     rounds_of_guess = coarse_steps if guess == "coarse" else 0
-    solution, finished = _run(pinned(process), shape, dtype, keys, guesses, states, rounds_of_guess, options)
+    solution = _run(pinned(process), shape, dtype, keys, guesses, states, rounds_of_guess, options)
+    finished = solution.finished
     if throw:
         _raise_if_not_finite(process, solution)
     dim = sum(leaf[0, 0].size for leaf in jax.tree.leaves(solution.states))
@@ -175,25 +175,16 @@ def _run(
     given: PyTree,
     coarse_steps: int,
     options: dict[str, Any],
-) -> tuple[Solution, Array]:
-    transition = process.transition
-
-    def sample(element: tuple[Array, PyTree]) -> tuple[Solution, Array]:
-        key, guess = element
-        initial, inputs = begin(process, key, shape, dtype)
-        if guesses == "gaussian":
-            guess = evaluate(process.gaussian().transition, initial, inputs, method="sequential", throw=False).states
-        elif guesses == "coarse":
-            guess = _hold_predictions(process, initial, inputs, coarse_steps)
-        solution = evaluate(transition, initial, inputs, guess=guess, throw=False, **options)
-        whole = finish_sequentially(transition, initial, inputs, solution)
-        return whole, whole.evaluations - solution.evaluations
-
-    # On a CPU the steps of one window fill the machine; one sample after the other, none waits for a slower one. The
-    # loop has one step at a time, and goes faster with all samples together.
-    if jax.default_backend() == "cpu" and not isinstance(options["method"], methods.Sequential):
-        return jax.lax.map(sample, (keys, given))
-    return jax.vmap(sample)((keys, given))
+) -> Solution:
+    initial, inputs = jax.vmap(lambda key: begin(process, key, shape, dtype))(keys)
+    guess = given
+    if guesses == "gaussian":
+        gaussian = process.gaussian().transition
+        guess = evaluate(gaussian, initial, inputs, method="sequential", throw=False, chains=True).states
+    elif guesses == "coarse":
+        hold = lambda initial, inputs: _hold_predictions(process, initial, inputs, coarse_steps)  # noqa: E731
+        guess = jax.vmap(hold)(initial, inputs)
+    return evaluate(process.transition, initial, inputs, guess=guess, throw=False, chains=True, finish=True, **options)
 
 
 def begin(process: Process, rng_key: Array, shape: tuple[int, ...], dtype: Any) -> tuple[PyTree, Any]:

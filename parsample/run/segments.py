@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from parsample.engine import methods, planner
-from parsample.engine.solution import Status
+from parsample.engine.solution import Solution, Status
 from parsample.results.form import Form
 from parsample.results.groups import Groups, evaluation_group
 from parsample.results.judgement import tells_energy
@@ -20,7 +20,7 @@ from parsample.run.counts import NOT_COMPARED, Comparison, Tally
 from parsample.run.draws import variables_of
 from parsample.run.settings import Settings
 from parsample.run.until import Until, is_due
-from parsample.samplers.chains import Plan, Segment, begin, draw, run_segment, start_keys
+from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
 from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
@@ -85,7 +85,7 @@ class Run:
         self.programs: list[tuple[Plan, Callable]] = []
         self.compile_seconds = 0.0
 
-    def segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Segment, float]:
+    def segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Solution, float]:
         """Run one segment, and say how long it took without compiling."""
         inputs = draw(self.sampler, self.rng_keys, self.positions, start, plan.steps)
         program = self.program(plan, states, inputs)
@@ -100,7 +100,7 @@ class Run:
             if known[1:] == plan[1:] and bool(eqx.tree_equal(known.method, plan.method)):
                 return program
         began = time.perf_counter()
-        run: Any = eqx.filter_jit(run_segment)
+        run: Any = eqx.filter_jit(evaluate_chains)
         compiled = run.lower(self.sampler, states, inputs, plan).compile()
         self.compile_seconds += time.perf_counter() - began
         self.programs.append((plan, compiled))
@@ -127,9 +127,9 @@ class Run:
             start, length = tally.done, min(plan.steps, num_samples - tally.done)
             found, seconds = self.segment(plan, states, start)
             states = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
-            draws = jax.device_get(variables_of(naming, self.density, found.position))
+            draws = jax.device_get(variables_of(naming, self.density, found.details.position))
             # The history of the first segment alone is of use.
-            segment = jax.device_get(found if start == 0 else found._replace(history=None))
+            segment = jax.device_get(found if start == 0 else dataclasses.replace(found, history=None))
             if start == 0:
                 kept.see(evaluation_group(segment.history))
             _check_finite(segment.states, length, start)
@@ -144,7 +144,7 @@ class Run:
             report(
                 "sampling",
                 length,
-                acceptance_rate=float(np.mean(segment.info["acceptance_rate"])),
+                acceptance_rate=float(np.mean(segment.details.info["acceptance_rate"])),
                 divergences=tally.divergences,
                 step_size=float(np.mean(self.step_size)),
                 evaluations_per_step=float(np.mean(segment.evaluations)) / plan.steps,
@@ -158,7 +158,7 @@ class Run:
         runs = {name: lambda plan=plan: self.segment(plan, self.first, 0)[0] for name, plan in plans.items()}
         return plans[planner.fastest(runs, "sequential")[0]]
 
-    def compare(self, plan: Plan, parallel: Segment, parallel_seconds: float) -> Comparison:
+    def compare(self, plan: Plan, parallel: Solution, parallel_seconds: float) -> Comparison:
         """Run the first segment by the sequential loop, and compare."""
         if isinstance(plan.method, methods.Sequential):
             return NOT_COMPARED
@@ -170,7 +170,7 @@ class Run:
             parallel_seconds,
             seconds,
             _largest_difference(parallel.states, sequential.states),
-            int(np.sum(parallel.info["is_accepted"] != np.asarray(sequential.info["is_accepted"]))),
+            int(np.sum(parallel.details.info["is_accepted"] != np.asarray(sequential.details.info["is_accepted"]))),
         )
 
 
@@ -207,7 +207,7 @@ def _is_good(job: Job, tally: Tally, kept: Rows) -> bool:
 
 
 def _rows(
-    segment: Segment, draws: Mapping[str, np.ndarray], start: int, kept: int, thin: int, step_size: float
+    segment: Solution, draws: Mapping[str, np.ndarray], start: int, kept: int, thin: int, step_size: float
 ) -> Groups:
     """Return the rows of a segment that are kept: of its first `kept` steps every `thin`-th, counted from step 1."""
     # The last step of every `thin`, as NumPyro has it.
@@ -217,8 +217,8 @@ def _rows(
         # A copy where it is less: a view would hold on to the whole segment.
         return values[:, :kept] if thin == 1 else values[:, chosen].copy()
 
-    stats = {"lp": few(segment.lp)}
-    stats |= {STATISTICS.get(name, name): few(values) for name, values in segment.info.items()}
+    stats = {"lp": few(segment.details.lp)}
+    stats |= {STATISTICS.get(name, name): few(values) for name, values in segment.details.info.items()}
     stats["residual"] = few(segment.residual)
     stats["step_size"] = np.full_like(stats["lp"], step_size)
     return {"posterior": {name: few(values) for name, values in draws.items()}, "sample_stats": stats}

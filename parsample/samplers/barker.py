@@ -104,7 +104,6 @@ class Barker(PositionSampler):
     def _pull(self, state: LangevinState) -> Float[Array, " dim"]:
         return self.mass.root_transpose_times(state.gradient)
 
-    def with_diagonal(self, unknowns: PyTree, input: BarkerInput) -> tuple[PyTree, PyTree]:
-        """Return the next position and ones: with the signs and the decision fixed the Jacobian is the identity."""
-        state, _ = self.step(self.init(unknowns), input)
-        return state.position, jax.tree.map(jnp.ones_like, unknowns)
+    def with_diagonal(self, unknowns: PyTree, input: BarkerInput) -> tuple[tuple[Any, Any], PyTree]:
+        """Return the step and ones: with the signs and the decision fixed the Jacobian is the identity."""
+        return self.step(self.init(unknowns), input), jax.tree.map(jnp.ones_like, unknowns)

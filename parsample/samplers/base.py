@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -52,8 +52,8 @@ class Chain(eqx.Module):
         """
 
     @abc.abstractmethod
-    def with_diagonal(self, unknowns: PyTree, input: Any) -> tuple[PyTree, PyTree] | None:
-        """Return the next unknowns and the diagonal of their Jacobian (frozen gate), or None if it is not known."""
+    def with_diagonal(self, unknowns: PyTree, input: Any) -> tuple[tuple[Any, Any], PyTree] | None:
+        """Return what `step` does, and the diagonal of the unknowns' Jacobian (frozen gate), or None if not known."""
 
     @abc.abstractmethod
     def surrogate(self) -> "Chain | None":
@@ -169,8 +169,8 @@ class SamplerTransition(Transition):
         """Return the same transition with another derivative of accept/reject."""
         return SamplerTransition(self.sampler, gate)
 
-    def with_diagonal(self, state: PyTree, input: PyTree) -> tuple[PyTree, PyTree] | None:
-        """Return the next unknowns and the diagonal of the Jacobian, if the chain knows it."""
+    def with_diagonal(self, state: PyTree, input: PyTree) -> tuple[tuple[Any, Any], PyTree] | None:
+        """Return the step and the diagonal of the Jacobian, if the chain knows it."""
         return self.sampler.with_diagonal(state, input)
 
     def surrogate(self) -> "SamplerTransition | None":
@@ -189,6 +189,19 @@ class SamplerTransition(Transition):
     def state_of(self, carry: Any) -> PyTree:
         """Return the unknowns of a chain's state."""
         return self.sampler.unknowns(carry)
+
+    def details(self, carry: Any, diagnostics: Any) -> "Details":
+        """Return the draw, its log density, and the diagnostics that are scalars."""
+        scalars = {name: value for name, value in diagnostics._asdict().items() if jnp.ndim(value) == 0}
+        return Details(carry.position, carry.logdensity, scalars)
+
+
+class Details(NamedTuple):
+    """What the trace keeps of a step: the draw, its log density up to a constant, and scalar diagnostics by name."""
+
+    position: PyTree
+    lp: Float[Array, ""]
+    info: dict[str, Array]
 
 
 def check_step_size(step_size: Any) -> None:

@@ -141,11 +141,11 @@ class EllipticalSlice(Chain):
         (is_accepted, state, angle, tried), _ = jax.lax.scan(go_on, start, input.angles)
         return state, EllipticalInfo(is_accepted.astype(angle.dtype), is_accepted, angle, tried)
 
-    def with_diagonal(self, unknowns: PyTree, input: EllipticalInput) -> tuple[PyTree, PyTree]:
-        """Return the next position and the diagonal of the Jacobian, the cosine of the angle."""
+    def with_diagonal(self, unknowns: PyTree, input: EllipticalInput) -> tuple[tuple[Any, Any], PyTree]:
+        """Return the step and the diagonal of the Jacobian, the cosine of the angle."""
         state, info = self.step(self.init(unknowns), input)
         vector, unravel = ravel_pytree(unknowns)
-        return state.position, unravel(jnp.full_like(vector, jnp.cos(info.angle)))
+        return (state, info), unravel(jnp.full_like(vector, jnp.cos(info.angle)))
 
     def surrogate(self) -> "EllipticalSlice | None":
         """Return the same sampler on the log density's `surrogate`, if it has one."""

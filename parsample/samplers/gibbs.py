@@ -208,11 +208,11 @@ class Gibbs(PositionSampler):
         info = MetropolisInfo(infos.acceptance_rate.mean(), infos.is_accepted.any())
         return flat._replace(position=unravel(flat.position)), info
 
-    def with_diagonal(self, unknowns: PyTree, input: MetropolisInput | tuple) -> tuple[PyTree, PyTree] | None:
-        """Return the next position and ones: a random walk moves by the same wherever it stands. None for updates."""
+    def with_diagonal(self, unknowns: PyTree, input: MetropolisInput | tuple) -> tuple[tuple[Any, Any], PyTree] | None:
+        """Return the step and ones: a random walk moves by the same wherever it stands. None for updates."""
         if self.updates is not None:
             return None
-        return self.step(self.init(unknowns), input)[0].position, jax.tree.map(jnp.ones_like, unknowns)
+        return self.step(self.init(unknowns), input), jax.tree.map(jnp.ones_like, unknowns)
 
     def surrogate(self) -> Sampler | None:
         """Return random walks on the log density's `surrogate`, if it has one; conditional updates have none."""

@@ -68,10 +68,10 @@ class MALA(PositionSampler):
         reverse = -jnp.sqrt(self.step_size / 2) * jnp.vdot(noise, pull) - self.step_size / 4 * jnp.vdot(pull, pull)
         return proposal.logdensity - state.logdensity + reverse
 
-    def with_diagonal(self, unknowns: PyTree, input: MetropolisInput) -> tuple[PyTree, PyTree] | None:
-        """Return the next position and the diagonal of I + step_size M^-1 H, if the log density knows that of H."""
+    def with_diagonal(self, unknowns: PyTree, input: MetropolisInput) -> tuple[tuple[Any, Any], PyTree] | None:
+        """Return the step and the diagonal of I + step_size M^-1 H, if the log density knows that of H."""
         diagonal = drift_diagonal(self.logdensity_fn, unknowns, self.step_size, self.mass)
         if diagonal is None:
             return None
         state, info = self.step(self.init(unknowns), input)
-        return state.position, ravel_pytree(unknowns)[1](jnp.where(info.is_accepted, diagonal, 1))
+        return (state, info), ravel_pytree(unknowns)[1](jnp.where(info.is_accepted, diagonal, 1))

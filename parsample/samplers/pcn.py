@@ -72,9 +72,9 @@ class PCN(PositionSampler):
         log_ratio = proposal.logdensity - state.logdensity + log_gain(whitened, change)
         return metropolis.decide(gate, input.log_uniform, log_ratio, proposal, state)
 
-    def with_diagonal(self, unknowns: PyTree, input: MetropolisInput) -> tuple[PyTree, PyTree]:
-        """Return the next position and the diagonal of the Jacobian: exp(-step_size) where accepted, otherwise 1."""
+    def with_diagonal(self, unknowns: PyTree, input: MetropolisInput) -> tuple[tuple[Any, Any], PyTree]:
+        """Return the step and the diagonal of the Jacobian: exp(-step_size) where accepted, otherwise 1."""
         state, info = self.step(self.init(unknowns), input)
         vector, unravel = ravel_pytree(unknowns)
         factor = jnp.where(info.is_accepted, jnp.exp(-self.step_size), 1)
-        return state.position, unravel(jnp.full_like(vector, factor))
+        return (state, info), unravel(jnp.full_like(vector, factor))

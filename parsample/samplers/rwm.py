@@ -73,7 +73,6 @@ class RWM(PositionSampler):
         log_ratio = proposal.logdensity - state.logdensity
         return metropolis.decide(gate, input.log_uniform, log_ratio, proposal, state)
 
-    def with_diagonal(self, unknowns: PyTree, input: MetropolisInput) -> tuple[PyTree, PyTree]:
-        """Return the next position and ones: the Jacobian is the identity."""
-        state, _ = self.step(self.init(unknowns), input)
-        return state.position, jax.tree.map(jnp.ones_like, unknowns)
+    def with_diagonal(self, unknowns: PyTree, input: MetropolisInput) -> tuple[tuple[Any, Any], PyTree]:
+        """Return the step and ones: the Jacobian is the identity."""
+        return self.step(self.init(unknowns), input), jax.tree.map(jnp.ones_like, unknowns)

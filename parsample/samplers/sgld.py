@@ -146,14 +146,14 @@ class SGLD(PositionSampler):
         state = self.init(propose(at, input.noise, self.step_size, self.mass))
         return state, ULAInfo(jnp.ones_like(state.logdensity), jnp.asarray(True))
 
-    def with_diagonal(self, unknowns: PyTree, input: StochasticInput) -> tuple[PyTree, PyTree] | None:
-        """Return the next position and the diagonal of I + step_size M^-1 H, for a log density taken as a whole."""
+    def with_diagonal(self, unknowns: PyTree, input: StochasticInput) -> tuple[tuple[Any, Any], PyTree] | None:
+        """Return the step and the diagonal of I + step_size M^-1 H, for a log density taken as a whole."""
         if input.indices is not None:
             return None
         diagonal = drift_diagonal(self.logdensity_fn, unknowns, self.step_size, self.mass)
         if diagonal is None:
             return None
-        return self.step(self.init(unknowns), input)[0].position, ravel_pytree(unknowns)[1](diagonal)
+        return self.step(self.init(unknowns), input), ravel_pytree(unknowns)[1](diagonal)
 
 
 class SGHMCState(NamedTuple):

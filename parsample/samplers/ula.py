@@ -87,9 +87,9 @@ class ULA(PositionSampler):
         longer = eqx.tree_at(lambda sampler: sampler.step_size, self, factor * self.step_size)
         return longer.transition, ULAInput(noise.astype(inputs.noise.dtype))
 
-    def with_diagonal(self, unknowns: PyTree, input: ULAInput) -> tuple[PyTree, PyTree] | None:
-        """Return the next position and the diagonal of I + step_size M^-1 H, if the log density knows that of H."""
+    def with_diagonal(self, unknowns: PyTree, input: ULAInput) -> tuple[tuple[Any, Any], PyTree] | None:
+        """Return the step and the diagonal of I + step_size M^-1 H, if the log density knows that of H."""
         diagonal = drift_diagonal(self.logdensity_fn, unknowns, self.step_size, self.mass)
         if diagonal is None:
             return None
-        return self.step(self.init(unknowns), input)[0].position, ravel_pytree(unknowns)[1](diagonal)
+        return self.step(self.init(unknowns), input), ravel_pytree(unknowns)[1](diagonal)

@@ -194,7 +194,6 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("quasi_newton", "mclmc", "eight_schools"): PHASE,
     ("quasi_newton", "mclmc", "log_gamma"): PHASE,
     ("quasi_newton", "mclmc", "multivariate_normal"): PHASE,
-    ("quasi_newton", "ula", "eight_schools"): DIAGONAL,
     ("quasi_newton", "underdamped_langevin", "banana"): PHASE,
     ("quasi_newton", "underdamped_langevin", "eight_schools"): PHASE,
     ("quasi_newton", "underdamped_langevin", "log_gamma"): PHASE,

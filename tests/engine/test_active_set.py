@@ -164,10 +164,11 @@ def test_which_steps_wait() -> None:
     at = before[:-1] - moves
     at[[5, 90]] = np.nan
     around = Around(
-        jnp.asarray(before[0]), jnp.asarray(before[1:]), jnp.ones(rows, bool), None, None, jnp.asarray(tolerance),
+        jnp.asarray(before[0]), jnp.asarray(before[1:]), jnp.ones(rows, bool), jnp.asarray(before[0]), None, None,
+        jnp.asarray(tolerance),
         jax.random.key(0), Conditioning(), 1,
     )  # fmt: skip
-    found = active.waits(around, active.Evaluated(jnp.asarray(at), jnp.zeros((rows, 2)), Zero()))
+    found = active.waits(around, active.Evaluated(jnp.asarray(at), jnp.zeros((rows, 2)), Zero(), None))
     sizes = (moves / np.concatenate([tolerance[:1], tolerance[:-1]])).max(1)
     sizes[[5, 90]] = 0
     most = [max(sizes[max(0, row - active.SHADOW) : row], default=0) for row in range(rows)]
@@ -178,7 +179,7 @@ def test_which_steps_wait() -> None:
 
 
 class Delayed(methods.Method):
-    """Jacobi's iteration that knows only every third row of the window, and says so."""
+    """Jacobi's iteration that knows only every third open row of the window, and says so."""
 
     def prepare(self, transition: Any, initial_state: Any, inputs: Any) -> Prepared:
         return Prepared()
@@ -188,11 +189,11 @@ class Delayed(methods.Method):
 
     def iterate(self, transition: Any, around: Around, memory: Memory) -> Update:
         steps = around.steps()
-        waiting = around.inside & (jnp.arange(around.guesses.shape[0]) % 3 != 0)
+        waiting = around.open & ((jnp.cumsum(around.open) - 1) % 3 != 0)
         values = jax.vmap(transition)(steps.previous, steps.inputs)
         # What a row that waits has for a value looks perfect, and is not the transition's.
         values = jnp.where(waiting[:, None], around.guesses, values)
-        return update_of(around, values, values - around.guesses, values)._replace(waiting=waiting)
+        return update_of(around, values, values - around.guesses, values, None)._replace(waiting=waiting)
 
 
 @pytest.mark.parametrize("window", [None, 7])

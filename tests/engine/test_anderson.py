@@ -94,3 +94,17 @@ def test_a_batch_equals_a_loop_over_its_chains() -> None:
     initial_states = jnp.stack([problem.initial_state, -problem.initial_state])
     batch = jax.vmap(solve)(initial_states)
     np.testing.assert_array_equal(batch.iterations, [solve(initial).iterations for initial in initial_states])
+
+
+def test_a_step_is_mixed_from_what_lies_before_it_alone() -> None:
+    """The first states of a chain do not depend on how long it is, in any iteration: what is later does not disturb."""
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=(60, 2)), jnp.float32)
+    calm = jnp.full((60, 1), 0.7)
+    wild = calm.at[20:].set(5.0)
+    step = lambda state, input: input[0] * jnp.sin(state) + input[1]  # noqa: E731
+    for iterations in range(2, 12):
+        options: dict[str, Any] = {"method": methods.Anderson(methods.Jacobi()), "max_iterations": iterations}
+        one, other = (
+            evaluate(step, jnp.zeros(2), (gain, noise), throw=False, **options).states for gain in (calm, wild)
+        )
+        np.testing.assert_allclose(one[:20], other[:20], rtol=1e-6, atol=1e-6)

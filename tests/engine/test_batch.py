@@ -170,17 +170,33 @@ def test_no_setting_is_left_behind(settings: Any, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", KINDS)
-def test_every_product_is_computed_in_full_precision(method: str) -> None:
+def test_the_linear_systems_are_solved_in_full_precision_and_the_transition_keeps_the_callers(method: str) -> None:
+    """The network of the transition has 5 hidden numbers, which no product of the linear systems has."""
     problem = recursions.tanh_problem()
+    into, out = (jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32) for shape in ((5, 3), (3, 5)))
+
+    def step(state: Array, input: Array) -> Array:
+        return 0.3 * out @ jnp.tanh(into @ state) + input
 
     def total(initial_state: Array) -> Array:
-        return jnp.sum(evaluate(tanh_step, initial_state, problem.inputs, method=method, throw=False).states)
+        return jnp.sum(evaluate(step, initial_state, problem.inputs, method=method, throw=False).states)
 
-    for program in (total, jax.grad(total)):
+    def precisions(program: Any) -> tuple[list[str], list[str]]:
         text = jax.jit(program).lower(problem.initial_state).as_text()
         products = [line for line in text.splitlines() if "dot_general" in line]
-        assert products
-        assert all("HIGHEST, HIGHEST" in line for line in products)
+        is_ours = ["5x" not in line and "x5" not in line for line in products]
+        return [x for x, ours in zip(products, is_ours, strict=True) if ours], [
+            x for x, ours in zip(products, is_ours, strict=True) if not ours
+        ]
+
+    for program in (total, jax.grad(total)):
+        ours, theirs = precisions(program)
+        assert all("HIGHEST, HIGHEST" in line for line in ours)
+        assert theirs
+        assert not any("HIGHEST" in line for line in theirs)
+    assert precisions(jax.grad(total))[0]
+    with jax.default_matmul_precision("highest"):
+        assert all("HIGHEST, HIGHEST" in line for lines in precisions(total) for line in lines)
 
 
 @pytest.mark.parametrize(("method", "window"), each_once(KINDS, [None, 7]))

@@ -40,7 +40,7 @@ def blocks(method: methods.BlockQuasiNewton, problem: Problem, states: Any) -> t
 
     @jax.jit
     def both(states: Any) -> Any:
-        values, matrix = method.linearise(flat, Steps(states, problem.inputs, None, jax.random.key(0)))
+        values, matrix, _ = method.linearise(flat, Steps(states, problem.inputs, None, jax.random.key(0)))
         expected = jax.vmap(flat)(states, problem.inputs), jax.vmap(jax.jacfwd(flat))(states, problem.inputs)
         return values, matrix, matrix.dense(states.shape[1]), expected
 

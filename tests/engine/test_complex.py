@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import parsample as ps
-from parsample.engine.finish import finish_sequentially
 from parsample.engine.transition import as_transition, flatten
 from tests.engine.recursions import scan
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
@@ -80,9 +79,8 @@ def test_flat_and_back() -> None:
 def test_a_guess_and_what_is_left_to_the_loop() -> None:
     loop = scan(bent, START, INPUTS)
     assert ps.evaluate(bent, START, INPUTS, guess=loop, method="jacobi").iterations == 1
-    begun = ps.evaluate(bent, START, INPUTS, max_iterations=2, throw=False)
-    whole = finish_sequentially(as_transition(bent), START, INPUTS, begun)
-    assert whole.converged
+    whole = ps.evaluate(bent, START, INPUTS, max_iterations=2, finish=True)
+    assert whole.finished > 0
     SAME_COMPUTATION.check(np.asarray(whole.states[-1]).view(np.float32), np.asarray(loop[-1]).view(np.float32))
 
 

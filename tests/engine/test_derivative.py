@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 
 from parsample.engine import derivative, methods
 from parsample.engine.evaluate import evaluate
+from parsample.samplers import MALA
 from tests.engine.recursions import KINDS, WEIGHTS, map_trees, scan
 from tests.engine.test_methods import Threshold
 from tests.tolerances import SAME_COMPUTATION, Tolerance
@@ -227,3 +228,26 @@ def test_the_loop_of_tangents_keeps_no_matrices(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(derivative, "LARGEST_DENSE", 15)
     jax.clear_caches()  # what was traced with the other bound serves the same step
     assert compiled(256, 16, gradient=True).memory_analysis().temp_size_in_bytes < 0.5 * dense
+
+
+@pytest.mark.parametrize("method", ["sequential", "newton"])
+def test_what_is_not_finite_behind_the_gate_does_not_spoil_the_derivative(method: str) -> None:
+    """A log density that is NaN outside its support: the gate rejects such proposals, in reverse mode too."""
+
+    def draws(start: jax.Array, scale: jax.Array) -> jax.Array:
+        sampler = MALA(lambda x: jnp.sum(jnp.log(x) - scale * x), 0.3)
+        inputs = sampler.draw_inputs(jax.random.key(3), 40, start)
+        return evaluate(sampler.transition, start, inputs, method=method, atol=1e-5, rtol=1e-5).states[-1].sum()
+
+    point = jnp.asarray([0.5, 1.0]), jnp.asarray(1.2)
+    sampler = MALA(lambda x: jnp.sum(jnp.log(x) - 1.2 * x), 0.3)
+    states = evaluate(sampler.transition, point[0], sampler.draw_inputs(jax.random.key(3), 40, point[0])).states
+    noise = sampler.draw_inputs(jax.random.key(3), 40, point[0]).noise
+    before = jnp.concatenate([point[0][None], states[:-1]])
+    proposals = before + 0.3 * (1 / before - 1.2) + jnp.sqrt(0.6) * noise
+    assert bool((proposals < 0).any()), "no proposal left the support"
+    backward = jax.jit(jax.grad(draws, argnums=(0, 1)))(*point)
+    forward = jax.jit(jax.jacfwd(draws, argnums=(0, 1)))(*point)
+    for one, other in zip(backward, forward, strict=True):
+        assert np.isfinite(one).all()
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)

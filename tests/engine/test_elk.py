@@ -54,7 +54,8 @@ def test_the_merit_it_goes_on_from_never_rises(method: str) -> None:
     around = Around(
         boundary=initial,
         guesses=jnp.zeros((steps, 2)),
-        inside=jnp.ones(steps, bool),
+        open=jnp.ones(steps, bool),
+        latest=initial,
         inputs=problem.inputs,
         prepared=None,
         tolerance=jnp.zeros((steps, 2)),

@@ -20,7 +20,7 @@ def around_of(problem: Problem, guesses: Any, inside: Any) -> tuple[Any, Around]
     flat, initial, _ = flatten(as_transition(problem.transition), *problem[1:])
     nothing = jnp.zeros_like(guesses)
     key = jax.random.key(0)
-    return flat, Around(initial, guesses, inside, problem.inputs, None, nothing, key, Conditioning(), None)
+    return flat, Around(initial, guesses, inside, initial, problem.inputs, None, nothing, key, Conditioning(), None)
 
 
 def residual_of(problem: Problem, states: Any) -> Any:
@@ -31,7 +31,7 @@ def residual_of(problem: Problem, states: Any) -> Any:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("inside", [STEPS, 9])
 def test_a_step_goes_down_the_gradient_to_the_minimum_of_the_linearised_merit(inside: int) -> None:
-    """With rows beyond the end of the chain, which belong to nothing, too."""
+    """With rows that are not open, which have nothing to go down, too."""
     problem = recursions.tanh_problem(np.float64)
     states = jnp.asarray(np.random.default_rng(0).normal(size=(STEPS, 3)))
     flat, around = around_of(problem, states, jnp.arange(STEPS) < inside)

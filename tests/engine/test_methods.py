@@ -44,11 +44,11 @@ class Threshold(Transition):
     def with_gate(self, gate: str) -> "Threshold":
         return Threshold(gate, self.knows_diagonal)
 
-    def with_diagonal(self, state: Array, input: Array) -> tuple[Array, Array] | None:
+    def with_diagonal(self, state: Array, input: Array) -> tuple[tuple[Array, None], Array] | None:
         if not self.knows_diagonal:
             return None
         proposal = jnp.tanh(state + input)
-        return self(state, input), jnp.where(jnp.abs(proposal) < jnp.abs(state), 1 - proposal**2, 1)
+        return (self(state, input), None), jnp.where(jnp.abs(proposal) < jnp.abs(state), 1 - proposal**2, 1)
 
     def surrogate(self) -> None:
         return None
@@ -71,7 +71,7 @@ def linearise(
 
     def linearised(states: Array, inputs: PyTree) -> tuple[Array, Any]:
         per_step = method.prepare(flat, states[0], inputs).per_step
-        return method.linearise(flat, Steps(states, inputs, per_step, jax.random.key(seed)))
+        return method.linearise(flat, Steps(states, inputs, per_step, jax.random.key(seed)))[:2]
 
     return jax.jit(linearised)(states, inputs)
 
@@ -109,7 +109,7 @@ def test_every_method_returns_the_values_and_finite_matrices(name: str, which: s
     method: Any = methods.find(name)
     per_step = method.prepare(flat, vector, inputs).per_step
     steps_here = lambda states: Steps(states, inputs, per_step, jax.random.key(0))  # noqa: E731
-    values, matrix = jax.jit(lambda states: method.linearise(flat, steps_here(states)))(states)
+    values, matrix, _ = jax.jit(lambda states: method.linearise(flat, steps_here(states)))(states)
     SAME_COMPUTATION.check(values, jax.jit(jax.vmap(flat))(states, inputs))
     assert np.all(matrix.isfinite())
     applied = matrix.apply(states)
@@ -193,8 +193,8 @@ def test_the_analytic_diagonal_is_used_where_it_is_known() -> None:
 
 def test_a_wrong_analytic_diagonal_would_be_seen() -> None:
     class Wrong(Threshold):
-        def with_diagonal(self, state: Array, input: Array) -> tuple[Array, Array]:
-            return self(state, input), jnp.full_like(state, 0.125)
+        def with_diagonal(self, state: Array, input: Array) -> tuple[tuple[Array, None], Array]:
+            return (self(state, input), None), jnp.full_like(state, 0.125)
 
     problem = tanh_problem()
     _, matrix = linearise(methods.QuasiNewton(), Wrong(), points(problem), problem.inputs)
@@ -281,6 +281,6 @@ def test_the_sequential_loop_does_not_iterate() -> None:
     method = methods.Sequential()
     assert method.prepare(flat, vector, problem.inputs) == (None, None)
     rows = jnp.zeros((2, 3))
-    around = Around(vector, rows, jnp.ones(2, bool), rows, None, rows, jax.random.key(0), Conditioning(), None)
+    around = Around(vector, rows, jnp.ones(2, bool), vector, rows, None, rows, jax.random.key(0), Conditioning(), None)
     with pytest.raises(TypeError, match="does not iterate"):
         method.iterate(flat, around, method.start(flat, around))

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import parsample as ps
-from parsample.engine.finish import finish_sequentially
 from parsample.engine.methods import Picard
 from parsample.engine.window import count_nearly_leading
 from parsample.samplers import RWM
@@ -158,7 +157,7 @@ def test_the_longest_stretch_with_few_changes(rows: list[tuple[bool, bool]], sha
         head = rows[:length]
         if all(may_pass for _, may_pass in head) and sum(not good for good, _ in head) <= share * length:
             expected = length
-    assert int(count_nearly_leading(accept, passable, share)) == expected
+    assert int(count_nearly_leading(accept, passable, jnp.ones(7, bool), share)) == expected
 
 
 def test_an_approximation_is_neither_raised_for_nor_finished() -> None:
@@ -167,15 +166,16 @@ def test_an_approximation_is_neither_raised_for_nor_finished() -> None:
         jnp.asarray(problem.start, jnp.float32),
         jax.tree.map(lambda x: x.astype(jnp.float32), problem.inputs),
     )
-    evaluate = jax.jit(lambda start: ps.evaluate(rwm.transition, start, inputs, method=Picard(0.1), window=WINDOW))
-    solution = evaluate(start)
+    run = lambda finish: ps.evaluate(  # noqa: E731
+        rwm.transition, start, inputs, method=Picard(0.1), window=WINDOW, finish=finish
+    )
+    solution, whole = run(False), run(True)
     assert int(solution.status) == ps.Status.APPROXIMATE
-    whole = finish_sequentially(rwm.transition, start, inputs, solution)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(solution), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_one_that_ran_out_of_iterations_is_finished_from_its_first_bad_step() -> None:
+def test_one_that_ran_out_of_iterations_is_finished_from_where_it_stood() -> None:
     problem, rwm = chain(), RWM(density, STEP_SIZE)
     start, inputs = (
         jnp.asarray(problem.start, jnp.float32),
@@ -189,11 +189,16 @@ def test_one_that_ran_out_of_iterations_is_finished_from_its_first_bad_step() ->
     assert 0 < first == int(np.argmin(solution.is_within)) < STEPS - 1
     with pytest.raises(ps.ConvergenceError, match=f"{first} of {STEPS} steps converged in 20 iterations"):
         ps.evaluate(rwm.transition, start, inputs, method=Picard(0.1), window=WINDOW, max_iterations=20)
-    whole = finish_sequentially(rwm.transition, start, inputs, solution)
-    loop = ps.evaluate_sequential(rwm.transition, start, inputs)
-    assert bool(whole.converged)
-    assert bool(whole.is_within.all())
-    CONVERGED.check(whole.states, loop.states)
+    whole = ps.evaluate(
+        rwm.transition, start, inputs, method=Picard(0.1), window=WINDOW, max_iterations=20, finish=True
+    )
+    left = int(whole.finished)
+    assert 0 < left < STEPS - first
+    rest = jax.tree.map(lambda leaf: leaf[STEPS - left :], inputs)
+    loop = ps.evaluate_sequential(rwm.transition, whole.states[-left - 1], rest)
+    SAME_COMPUTATION.check(whole.states[-left:], loop.states)
+    np.testing.assert_array_equal(whole.is_within[:first], True)
+    assert int(whole.status) == ps.Status.APPROXIMATE
 
 
 def test_a_batch_tells_its_chains_apart() -> None:

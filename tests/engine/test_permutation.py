@@ -51,7 +51,7 @@ def test_signs_and_scales_are_found(window: int | None) -> None:
     problem = Problem(step, jnp.arange(5.0), (jnp.asarray(index), jnp.asarray(factor, jnp.float32)))
     flat, initial, steps = flatten(as_transition(step), *problem[1:])
     states = jnp.asarray(rng.normal(size=(50, 5)), jnp.float32)
-    _, found = methods.Permutation().linearise(flat, Steps(states, problem.inputs, None, jax.random.key(0)))
+    found: Any = methods.Permutation().linearise(flat, Steps(states, problem.inputs, None, jax.random.key(0))).matrices
     np.testing.assert_allclose(found.factor, factor, rtol=1e-6)
     np.testing.assert_array_equal(np.where(factor == 0, index, found.index), index)
     np.testing.assert_allclose(found.dense(5), jax.vmap(jax.jacfwd(flat))(states, problem.inputs), rtol=1e-6)

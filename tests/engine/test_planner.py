@@ -90,7 +90,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_the_loop_and_two_windows_are_compared(offered: dict[str, Any]) -> None:
     problem = tanh_problem(steps=600)
-    plan = planner.choose(evaluate, *problem, window=None, atol=1e-5, rtol=1e-5)
+    plan = planner.choose(evaluate, *problem, window=None, options={"atol": 1e-5, "rtol": 1e-5})
     assert list(offered["runs"]) == ["sequential", "quasi_newton, window 64", "quasi_newton, window 512"]
     assert offered["preferred"] == "sequential"
     assert (plan.method, plan.window, set(plan.seconds)) == (methods.Sequential(), None, set(offered["runs"]))
@@ -99,14 +99,14 @@ def test_the_loop_and_two_windows_are_compared(offered: dict[str, Any]) -> None:
 
 
 def _names(offered: dict[str, Any], problem: Problem, window: int | None) -> list[str]:
-    planner.choose(evaluate, *problem, window=window, atol=1e-5, rtol=1e-5)
+    planner.choose(evaluate, *problem, window=window, options={"atol": 1e-5, "rtol": 1e-5})
     return list(offered["runs"])
 
 
 def test_the_pilot_is_the_beginning_of_the_chain(offered: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "PILOT", 20)
     problem = tanh_problem(steps=100)
-    planner.choose(evaluate, *problem, window=10, atol=1e-5, rtol=1e-5)
+    planner.choose(evaluate, *problem, window=10, options={"atol": 1e-5, "rtol": 1e-5})
     for run in offered["runs"].values():
         CONVERGED.check(run().states, scan(*problem)[:20])
 
@@ -122,7 +122,7 @@ def test_auto_gives_the_states_of_the_loop(offered: dict[str, Any], take: str) -
 
 def test_auto_times_on_this_device() -> None:
     problem = tanh_problem()
-    plan = planner.choose(evaluate, *problem, window=8, atol=1e-5, rtol=1e-5)
+    plan = planner.choose(evaluate, *problem, window=8, options={"atol": 1e-5, "rtol": 1e-5})
     assert min(plan.seconds.values()) > 0
     CONVERGED.check(evaluate(*problem, method="auto", window=8, atol=1e-5, rtol=1e-5).states, scan(*problem))
 
@@ -133,3 +133,47 @@ def test_nothing_can_be_timed_in_a_transformed_function(wrap: Callable) -> None:
     solve = wrap(lambda inputs: evaluate(problem.transition, problem.initial_state, inputs, method="auto").states)
     with pytest.raises(ValueError, match=r"method is 'auto' inside a compiled or transformed function.* name a method"):
         solve(np.stack([problem.inputs] * 2) if wrap is jax.vmap else problem.inputs)
+
+
+def test_the_candidates_are_timed_on_the_callers_own_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its norm, guess, conditioning and tolerances; and a part of the window that is chosen is active."""
+    problem = tanh_problem()
+    seen: list[dict[str, Any]] = []
+
+    def fastest(candidates: Any, preferred: str) -> Any:
+        for run in candidates.values():
+            run()
+        return "quasi_newton, window 16", {}
+
+    def watched(*arguments: Any, **keywords: Any) -> Any:
+        seen.append(keywords)
+        return evaluate(*arguments, **keywords)
+
+    monkeypatch.setattr(planner, "fastest", fastest)
+    monkeypatch.setattr(planner, "WINDOWS", (16,))
+    monkeypatch.setattr(planner, "PILOT", 20)
+    original = planner.choose
+    monkeypatch.setattr(planner, "choose", lambda _, *rest, **keywords: original(watched, *rest, **keywords))
+    steps = problem.inputs.shape[0]
+    options: dict[str, Any] = {
+        "norm": "rms",
+        "accept_early": 0.5,
+        "damping": 0.1,
+        "clip": 2.0,
+        "projection": False,
+        "active_set": True,
+        "atol": jnp.full(steps, 1e-4),
+        "rtol": 1e-4,
+    }
+    found = evaluate(*problem, method="auto", guess=jnp.zeros((steps, 3)), **options)
+    assert len(seen) == 2
+    for keywords in seen:
+        assert {name: keywords[name] for name in ("norm", "accept_early", "damping", "clip", "projection")} == {
+            name: options[name] for name in ("norm", "accept_early", "damping", "clip", "projection")
+        }
+        assert keywords["active_set"] is True
+        assert keywords["atol"].shape == (20,)
+        assert keywords["guess"].shape == (20, 3)
+    # A sixteenth of the window of 16, not of the chain of 23: every batch is a single step.
+    by_hand = evaluate(*problem, method="quasi_newton", window=16, guess=jnp.zeros((steps, 3)), **options)
+    assert found.evaluations == by_hand.evaluations

@@ -21,7 +21,7 @@ FLOAT32 = TIGHT[np.dtype(np.float32)]
 def scales(method: methods.ScaledIdentity, transition: Any, states: Any, inputs: Any, initial: Any) -> np.ndarray:
     flat, vector, _ = flatten(as_transition(transition), initial, inputs)
     prepared = method.prepare(flat, vector, inputs).per_step
-    values, matrix = method.linearise(flat, Steps(states, inputs, prepared, jax.random.key(0)))
+    values, matrix, _ = method.linearise(flat, Steps(states, inputs, prepared, jax.random.key(0)))
     assert isinstance(matrix, matrices.ScaledIdentity)
     SAME_COMPUTATION.check(values, jax.vmap(transition)(states, inputs))
     return np.asarray(matrix.factor)

@@ -29,7 +29,7 @@ def test_the_flat_transition_is_the_same_function(name: str) -> None:
 
 def test_a_transition_keeps_its_gate_and_diagonal_when_flat() -> None:
     flat, vector, _ = flatten(Threshold(), jnp.asarray([0.5, -2.0]), jnp.ones((3, 2)))
-    value, diagonal = flat.with_diagonal(vector, jnp.ones(2)) or (None, None)
+    value, diagonal, _ = flat.with_diagonal(vector, jnp.ones(2)) or (None, None, None)
     SAME_COMPUTATION.check(value, Threshold()(vector, jnp.ones(2)))
     assert diagonal is not None
     assert diagonal.shape == (2,)

@@ -138,10 +138,10 @@ def test_the_derivative_of_a_step(mass, rng):
         frozen, relaxed = (jax.jacfwd(transition.with_gate(gate))(x, input) for gate in GATES)
         return frozen, relaxed, transition.with_diagonal(x, input), transition(x, input)
 
-    frozen, relaxed, (values, diagonals), expected = jacobians(jnp.asarray(positions), inputs)
+    frozen, relaxed, ((state, _), diagonals), expected = jacobians(jnp.asarray(positions), inputs)
     np.testing.assert_array_equal(frozen, np.broadcast_to(np.eye(textbook.DIM), frozen.shape))
     np.testing.assert_array_equal(diagonals, np.ones_like(positions))
-    SAME_COMPUTATION.check(values, expected)
+    SAME_COMPUTATION.check(state.position, expected)
     # exp(-80) is what is left of the derivative of the decision where it is certain.
     for step in range(0, 8, 2):
         z, odds = STEP_SIZE * noises[step], STEP_SIZE * noises[step] * (root.T @ textbook.gradient(positions[step]))

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from parsample.engine import methods
+from parsample.engine.solution import Solution
 from parsample.samplers import MALA, SAMPLERS
 from parsample.samplers.base import BLOCK
-from parsample.samplers.chains import Plan, Segment, decided_by_the_states, draw, evaluate_chains, run_segment
+from parsample.samplers.chains import Plan, draw, evaluate_chains
 from parsample.targets import LogisticRegression
 from parsample.warmup.coordinates import plain
 from tests.covering import each_once
@@ -44,25 +45,25 @@ def sampler() -> MALA:
     return MALA(plain(LogisticRegression()), jnp.asarray(0.02))
 
 
-compiled = eqx.filter_jit(run_segment)
+compiled = eqx.filter_jit(evaluate_chains)
 
 
-def run(method: methods.Method, states: Any = STARTS, keys: Any = KEYS, max_iterations: int = STEPS) -> Segment:
+def run(method: methods.Method, states: Any = STARTS, keys: Any = KEYS, max_iterations: int = STEPS) -> Solution:
     inputs = draw(sampler(), keys, states, 0, STEPS)
     return compiled(sampler(), states, inputs, Plan(method, 16, STEPS, max_iterations, 1e-5, 1e-5))
 
 
 @pytest.fixture(scope="module")
-def loop() -> Segment:
+def loop() -> Solution:
     return run(methods.Sequential())
 
 
 @pytest.fixture(scope="module")
-def parallel() -> Segment:
+def parallel() -> Solution:
     return run(methods.QuasiNewton())
 
 
-def test_the_loop_is_the_sampler_s_own_steps(loop: Segment) -> None:
+def test_the_loop_is_the_sampler_s_own_steps(loop: Solution) -> None:
     inputs = draw(sampler(), KEYS, STARTS, 0, STEPS)
     step = jax.jit(lambda state, input: sampler().step(state, input))
     for chain in range(2):
@@ -70,28 +71,28 @@ def test_the_loop_is_the_sampler_s_own_steps(loop: Segment) -> None:
         for t in range(20):
             state, info = step(state, jax.tree.map(lambda leaf, chain=chain, t=t: leaf[chain, t], inputs))
             SAME_COMPUTATION.check(loop.states[chain, t], state.position)
-            SAME_COMPUTATION.check(loop.lp[chain, t], state.logdensity)
+            SAME_COMPUTATION.check(loop.details.lp[chain, t], state.logdensity)
             # The exponential of a difference of log densities: it has their absolute errors as its relative one.
-            CONVERGED.check(loop.info["acceptance_rate"][chain, t], info.acceptance_rate)
-            assert bool(loop.info["is_accepted"][chain, t]) == bool(info.is_accepted)
+            CONVERGED.check(loop.details.info["acceptance_rate"][chain, t], info.acceptance_rate)
+            assert bool(loop.details.info["is_accepted"][chain, t]) == bool(info.is_accepted)
 
 
-def test_what_the_loop_costs(loop: Segment) -> None:
+def test_what_the_loop_costs(loop: Solution) -> None:
     np.testing.assert_array_equal(loop.residual, np.zeros((3, STEPS)))
     for name, expected in {"iterations": STEPS, "evaluations": STEPS, "finished": 0}.items():
         np.testing.assert_array_equal(getattr(loop, name), np.full(3, expected))
 
 
-def check_same_draws(found: Segment, loop: Segment) -> None:
-    np.testing.assert_array_equal(found.info["is_accepted"], loop.info["is_accepted"])
-    assert 0.1 < np.mean(loop.info["is_accepted"]) < 0.95
-    CONVERGED.check(found.info["acceptance_rate"], loop.info["acceptance_rate"])
-    for name in ("states", "lp"):
-        CONVERGED.check(getattr(found, name), getattr(loop, name))
-    CONVERGED.check(found.position, loop.position)
+def check_same_draws(found: Solution, loop: Solution) -> None:
+    np.testing.assert_array_equal(found.details.info["is_accepted"], loop.details.info["is_accepted"])
+    assert 0.1 < np.mean(loop.details.info["is_accepted"]) < 0.95
+    CONVERGED.check(found.details.info["acceptance_rate"], loop.details.info["acceptance_rate"])
+    CONVERGED.check(found.states, loop.states)
+    CONVERGED.check(found.details.lp, loop.details.lp)
+    CONVERGED.check(found.details.position, loop.details.position)
 
 
-def test_the_parallel_evaluation_gives_the_same(loop: Segment, parallel: Segment) -> None:
+def test_the_parallel_evaluation_gives_the_same(loop: Solution, parallel: Solution) -> None:
     check_same_draws(parallel, loop)
     assert np.all(np.asarray(parallel.iterations) < STEPS)
     assert np.all(np.asarray(parallel.finished) == 0)
@@ -99,14 +100,14 @@ def test_the_parallel_evaluation_gives_the_same(loop: Segment, parallel: Segment
     assert np.all(np.asarray(parallel.residual) <= bound * 1.001)
 
 
-def test_a_rejected_step_stays_where_it_was(parallel: Segment) -> None:
-    states, accepted = np.asarray(parallel.states), np.asarray(parallel.info["is_accepted"])
+def test_a_rejected_step_stays_where_it_was(parallel: Solution) -> None:
+    states, accepted = np.asarray(parallel.states), np.asarray(parallel.details.info["is_accepted"])
     moved = np.abs(np.diff(states, axis=1)).max(-1)
     assert moved[accepted[:, 1:]].min() > 1e-3
     assert moved[~accepted[:, 1:]].max() < 1e-3
 
 
-def test_too_few_iterations_are_finished_by_the_loop(loop: Segment) -> None:
+def test_too_few_iterations_are_finished_by_the_loop(loop: Solution) -> None:
     found = run(methods.QuasiNewton(), max_iterations=5)
     check_same_draws(found, loop)
     finished = np.asarray(found.finished)
@@ -116,46 +117,40 @@ def test_too_few_iterations_are_finished_by_the_loop(loop: Segment) -> None:
         np.testing.assert_array_equal(found.residual[chain, STEPS - finished[chain] :], 0)
 
 
-def test_a_chain_does_not_depend_on_the_others(parallel: Segment) -> None:
+def test_a_chain_does_not_depend_on_the_others(parallel: Solution) -> None:
     others = jnp.asarray([2, 1, 1])
     found = run(methods.QuasiNewton(), STARTS[others], KEYS[others])
-    np.testing.assert_array_equal(found.info["is_accepted"], parallel.info["is_accepted"][others])
+    np.testing.assert_array_equal(found.details.info["is_accepted"], parallel.details.info["is_accepted"][others])
     for name in ("states", "iterations"):
         np.testing.assert_array_equal(getattr(found, name), getattr(parallel, name)[others])
 
 
-def test_the_log_density_belongs_to_the_draw(parallel: Segment) -> None:
+def test_the_log_density_belongs_to_the_draw(parallel: Solution) -> None:
     target = LogisticRegression()
-    expected = jax.jit(jax.vmap(jax.vmap(plain(target))))(parallel.position)
-    CONVERGED.check(parallel.lp, expected)
+    expected = jax.jit(jax.vmap(jax.vmap(plain(target))))(parallel.details.position)
+    CONVERGED.check(parallel.details.lp, expected)
 
 
-@pytest.mark.parametrize("force", ["accept", "reject"])
-def test_a_decision_is_that_of_the_states(loop: Segment, force: str) -> None:
-    """A chain that decided one step otherwise than its inputs say, as rounding may: the details have to follow it."""
-    states, inputs = STARTS[:1], draw(sampler(), KEYS[:1], STARTS[:1], 0, STEPS)
-    accepted = np.asarray(loop.info["is_accepted"][0])
-    step = int(np.flatnonzero(accepted[5:] != (force == "accept"))[0]) + 5
-    other = inputs._replace(log_uniform=inputs.log_uniform.at[0, step].set(-np.inf if force == "accept" else np.inf))
-    plan = Plan(methods.Sequential(), 16, STEPS, STEPS, 1e-5, 1e-5)
-    chain = evaluate_chains(sampler(), states, other, plan)
-    assert bool(chain.details[2]["is_accepted"][0, step]) == (force == "accept")
-    first, ends = jax.tree.map(lambda leaf: leaf[0], (states, chain.states))
-    before = jnp.concatenate([first[None], ends[:-1]])
+class Torn(MALA):
+    """A sampler whose decisions hang on a rounding error, which another program would make otherwise."""
 
-    @jax.jit
-    def details(before: jax.Array, inputs: Any, ends: jax.Array, is_within: jax.Array) -> Any:
-        found, info = jax.vmap(sampler().transition.step)(before, inputs)
-        given = found.position, found.logdensity, info._asdict()
-        return decided_by_the_states(sampler(), before, ends, given, is_within, plan)
+    def __init__(self, logdensity_fn: Any, step_size: Any):
+        """Keep both."""
+        super().__init__(logdensity_fn, step_size)
 
-    exact = jnp.ones(STEPS, bool)
-    found = details(before, jax.tree.map(lambda leaf: leaf[0], inputs), ends, exact)
-    expected = jax.tree.map(lambda leaf: leaf[0], chain.details)
-    for one, two in zip(found[:2], expected[:2], strict=True):
-        CONVERGED.check(one, two)
-    np.testing.assert_array_equal(found[2]["is_accepted"], expected[2]["is_accepted"])
-    CONVERGED.check(found[2]["acceptance_rate"], expected[2]["acceptance_rate"])
-    # Steps that are only approximate keep theirs.
-    kept = details(before, jax.tree.map(lambda leaf: leaf[0], inputs), ends, exact.at[step].set(False))
-    assert bool(kept[2]["is_accepted"][step]) != (force == "accept")
+    def step(self, state: Any, input: Any, gate: str = "frozen") -> Any:
+        found, (_, info) = self.init(state.position + 0.2 * input.noise), super().step(state, input, gate)
+        total = jnp.sum(jnp.sin(1e3 * state.position) * input.noise)
+        odd = jnp.floor(1e7 * jnp.abs(total)) % 2 == 1
+        return jax.tree.map(lambda one, other: jnp.where(odd, one, other), found, state), info._replace(is_accepted=odd)
+
+
+@pytest.mark.parametrize("method", [methods.Sequential(), methods.QuasiNewton(), methods.Newton()])
+def test_a_draw_is_the_state_and_goes_with_its_decision(method: methods.Method) -> None:
+    torn = Torn(plain(LogisticRegression()), jnp.asarray(0.02))
+    inputs = draw(torn, KEYS, STARTS, 0, STEPS)
+    found = compiled(torn, STARTS, inputs, Plan(method, 16, STEPS, STEPS, 1e-5, 1e-5))
+    before = jnp.concatenate([STARTS[:, None], found.states[:, :-1]], 1)
+    moved = np.abs(found.details.position - before).max(-1) > 1e-4
+    np.testing.assert_array_equal(moved, found.details.info["is_accepted"])
+    CONVERGED.check(found.details.position, found.states)

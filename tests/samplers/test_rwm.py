@@ -87,7 +87,7 @@ def test_the_derivative_of_a_step(mass, rng):
         input = MetropolisInput(*input)
         return [jax.jacfwd(transition.with_gate(gate))(x, input) for gate in GATES], transition.with_diagonal(x, input)
 
-    (frozen, relaxed), (values, diagonals) = jacobians(positions, noises, log_uniforms)
+    (frozen, relaxed), ((state, _), diagonals) = jacobians(positions, noises, log_uniforms)
     # Accepted or not: the claim on which Picard being Newton rests. To the bit.
     np.testing.assert_array_equal(frozen, np.broadcast_to(np.eye(textbook.DIM), frozen.shape))
     np.testing.assert_array_equal(diagonals, np.ones_like(positions))
@@ -98,7 +98,7 @@ def test_the_derivative_of_a_step(mass, rng):
         slope = 1 / (2 + np.exp(odds) + np.exp(-odds))
         by_hand = np.eye(textbook.DIM) + slope * np.outer(proposal - x, through_odds)
         np.testing.assert_allclose(relaxed[step], by_hand, rtol=1e-9, atol=1e-12)
-        SAME_COMPUTATION.check(values[step], proposal if odds > 0 else x)
+        SAME_COMPUTATION.check(state.position[step], proposal if odds > 0 else x)
 
 
 @pytest.mark.parametrize("gate", GATES)

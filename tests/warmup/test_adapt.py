@@ -12,7 +12,7 @@ import pytest
 
 from parsample.engine import methods
 from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, ULA, Sampler
-from parsample.samplers.chains import Plan, draw, run_segment
+from parsample.samplers.chains import Plan, draw, evaluate_chains
 from parsample.targets import EightSchools, MultivariateNormal, Target
 from parsample.targets.density import LogDensity
 from parsample.warmup import adapt as warmup
@@ -59,11 +59,11 @@ def test_the_step_size_gives_the_acceptance_that_mala_wants(name: str) -> None:
     sampler = MALA(found.density, jnp.asarray(found.step_size))
     first = to_standardised(found.density, found.last)
     plan = Plan(methods.Sequential(), 1, 1024, 1024, 1e-5, 1e-5)
-    segment = jax.jit(lambda z, inputs: run_segment(sampler, z, inputs, plan))(
+    segment = jax.jit(lambda z, inputs: evaluate_chains(sampler, z, inputs, plan))(
         first, draw(sampler, keys(3), first, 0, 1024)
     )
-    assert float(segment.info["acceptance_rate"].mean()) == pytest.approx(0.574, abs=0.08)
-    assert np.mean(segment.info["is_accepted"]) == pytest.approx(0.574, abs=0.1)
+    assert float(segment.details.info["acceptance_rate"].mean()) == pytest.approx(0.574, abs=0.08)
+    assert np.mean(segment.details.info["is_accepted"]) == pytest.approx(0.574, abs=0.1)
 
 
 @pytest.mark.parametrize("name", COVARIANCES)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.iteration import Around, Memory, Update
+from parsample.engine.iteration import PRECISION, Around, Memory, Update
 from parsample.engine.methods.base import AbstractWrapper, Method, Prepared
 from parsample.engine.methods.picard import Picard
 from parsample.engine.transition import FlatTransition
@@ -35,7 +35,7 @@ class Anderson(AbstractWrapper):
     Cost: that of the method, and O(memory^2) numbers a step.
 
     Source: Tang et al. 2024 (ParaTAA), section 4; Walker & Ni 2011 for the form. Here a mixing that is not finite or
-    whose weights exceed 10 is left out, and after an iteration whose corrections grew the memory starts anew.
+    whose weights exceed 10 is left out, and where the corrections of the steps up to one grew, its memory starts anew.
     """
 
     has_active_set: ClassVar[bool] = True
@@ -77,18 +77,20 @@ class Anderson(AbstractWrapper):
         last_states, last_corrections, state_steps, correction_steps, rows = memory.rows
         update = self.method.iterate(transition, around, Memory(rows, memory.numbers))
         states, corrections = update.states, update.correction
-        usable = around.inside[:, None] & jnp.isfinite(corrections).all(1, keepdims=True)
+        usable = around.open[:, None] & jnp.isfinite(corrections).all(1, keepdims=True)
         corrections = jnp.where(usable, corrections, 0)
 
         known = jnp.isfinite(last_corrections)
-        grew = jnp.sum(jnp.where(known, corrections, 0) ** 2) > jnp.sum(jnp.where(known, last_corrections, 0) ** 2)
+        size = lambda rows: jnp.cumsum(jnp.sum(jnp.where(known, rows, 0) ** 2, 1))  # noqa: E731
+        grew = (size(corrections) > size(last_corrections))[:, None, None]
         difference = lambda new, old: jnp.where(known & usable & jnp.isfinite(new), new - old, 0)[:, None]  # noqa: E731
         append = lambda all_steps, new: jnp.where(grew, 0, jnp.concatenate([all_steps, new], 1)[:, 1:])  # noqa: E731
         state_steps = append(state_steps, difference(states, last_states))
         correction_steps = append(correction_steps, difference(corrections, last_corrections))
 
-        weights = _weights(correction_steps, corrections)
-        mixed = update.guesses - jnp.einsum("tm,tmd->td", weights, state_steps + correction_steps)
+        with jax.default_matmul_precision(PRECISION):
+            weights = _weights(correction_steps, corrections)
+            mixed = update.guesses - jnp.einsum("tm,tmd->td", weights, state_steps + correction_steps)
         guesses = jnp.where(jnp.isfinite(mixed).all(1, keepdims=True), mixed, update.guesses)
         kept = Memory((states, corrections, state_steps, correction_steps, update.memory.rows), update.memory.numbers)
         return update._replace(guesses=guesses, memory=kept)

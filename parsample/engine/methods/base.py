@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from parsample.engine.active import linearise_active, never, stay
-from parsample.engine.iteration import Around, Memory, Steps, Update, solve, update_of
-from parsample.engine.matrices import Matrix
+from parsample.engine.iteration import Around, Linearised, Memory, Steps, Update, solve, update_of
 from parsample.engine.transition import GATES, FlatTransition
 
 
@@ -82,7 +81,7 @@ class PreparedMethod(Method):
     has_active_set: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Matrix]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Evaluate the transition at every step, and choose its matrix.
 
         Args:
@@ -90,7 +89,7 @@ class PreparedMethod(Method):
             steps: where and with which inputs.
 
         Returns:
-            The values f(previous[t], inputs[t]), and A with leading axis `steps`.
+            The values f(previous[t], inputs[t]), A with leading axis `steps`, and the details of the steps.
         """
 
     def start(self, transition: FlatTransition, around: Around) -> Memory:
@@ -100,12 +99,12 @@ class PreparedMethod(Method):
     def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
         """Linearise, and solve the linear system."""
         if around.capacity is None:
-            values, matrices = jax.lax.stop_gradient(self.linearise(transition, around.steps()))
-            return update_of(around, values, *solve(around, values, matrices))
+            values, matrices, details = jax.lax.stop_gradient(self.linearise(transition, around.steps()))
+            return update_of(around, values, *solve(around, values, matrices), details)
         last, waiting, evaluations = linearise_active(self.linearise, transition, around, memory.rows, around.capacity)
         correction, guesses = solve(around, last.values, last.matrices, last.at)
         guesses = jnp.where(stay(around, last.values, correction)[:, None], around.guesses, guesses)
-        update = update_of(around, last.values, correction, guesses, Memory(last))
+        update = update_of(around, last.values, correction, guesses, last.details, Memory(last))
         return update._replace(evaluations=evaluations, waiting=waiting)
 
 
@@ -132,9 +131,9 @@ def check_probes(num_probes: int) -> None:
         )
 
 
-def evaluate_all(transition: FlatTransition, steps: Steps) -> Float[Array, "steps dim"]:
-    """Evaluate the transition at every step: shape (steps, dim)."""
-    return jax.vmap(transition)(steps.previous, steps.inputs)
+def evaluate_all(transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], PyTree]:
+    """Evaluate the transition at every step: the values, shape (steps, dim), and the details."""
+    return jax.vmap(transition.with_details)(steps.previous, steps.inputs)
 
 
 def draw_signs(rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Array:

@@ -3,9 +3,9 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
-from parsample.engine.iteration import Steps
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.matrices import Block, to_halves
 from parsample.engine.methods.base import LinearMethod, check_gate, check_probes, draw_signs
 from parsample.engine.transition import FlatTransition
@@ -46,7 +46,7 @@ class BlockQuasiNewton(LinearMethod):
         """Return two for each probe, one a block column, or one for each coordinate."""
         return dim if self.estimator == "exact" else 2 * self.num_probes
 
-    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Block]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values and the blocks."""
         gated, dtype = transition.with_gate(self.gate), steps.previous.dtype
         count, dim = steps.previous.shape
@@ -56,8 +56,10 @@ class BlockQuasiNewton(LinearMethod):
         else:
             probes = draw_signs(steps.rng_key, (self.num_probes, count, half), dtype)
 
-        def step(state: Array, input: PyTree, probes: Array) -> tuple[Array, Array]:
-            value, pushforward = jax.linearize(lambda state: gated(state, input), state)
+        def step(state: Array, input: PyTree, probes: Array) -> tuple[Array, Array, PyTree]:
+            value, pushforward, details = jax.linearize(
+                lambda state: gated.with_details(state, input), state, has_aux=True
+            )
 
             def estimate(probe: Array) -> Array:
                 below = jnp.zeros_like(probe)
@@ -67,7 +69,7 @@ class BlockQuasiNewton(LinearMethod):
                 return jnp.swapaxes(images, 0, 1) * probe
 
             blocks = jax.vmap(estimate)(probes)
-            return value, blocks.sum(0) if self.estimator == "exact" else blocks.mean(0)
+            return value, blocks.sum(0) if self.estimator == "exact" else blocks.mean(0), details
 
-        values, entries = jax.vmap(step, in_axes=(0, 0, 1))(steps.previous, steps.inputs, probes)
-        return values, Block(entries)
+        values, entries, details = jax.vmap(step, in_axes=(0, 0, 1))(steps.previous, steps.inputs, probes)
+        return Linearised(values, Block(entries), details)

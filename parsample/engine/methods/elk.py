@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.iteration import Around, Memory, Update, update_of
+from parsample.engine.iteration import PRECISION, Around, Memory, Update, update_of
 from parsample.engine.kalman import smooth
 from parsample.engine.methods.base import Method, Prepared, PreparedMethod
 from parsample.engine.methods.newton import Newton
@@ -36,18 +36,19 @@ class _TrustRegion(Method):
 
     def start(self, transition: FlatTransition, around: Around) -> Memory:
         """Remember no trajectory yet: rows are (states, values, matrices), the number is the penalty."""
-        values, matrices = jax.eval_shape(lambda: self.linear.linearise(transition, around.steps()))
+        values, matrices, _ = jax.eval_shape(lambda: self.linear.linearise(transition, around.steps()))
         empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), matrices)
         unknown = jnp.full(values.shape, jnp.nan, values.dtype)
         return Memory((unknown, unknown, empty), jnp.asarray(START, values.dtype))
 
     def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
         """Evaluate the candidate; go on from it if its merit is no higher, otherwise from the last best one."""
-        values, matrices = jax.lax.stop_gradient(self.linear.linearise(transition, around.steps()))
+        values, matrices, details = jax.lax.stop_gradient(self.linear.linearise(transition, around.steps()))
         (best_states, best_values, best_matrices), penalty = memory.rows, memory.numbers
-        # The first row's value depends on the boundary alone, which is exact: it is the same for every candidate.
-        best_values = best_values.at[0].set(values[0])
-        known = around.inside[:, None] & jnp.isfinite(best_states) & jnp.isfinite(best_values)
+        # The first open row's value depends on a final state alone: it is the same for every candidate.
+        first = around.open & (jnp.cumsum(around.open) == 1)
+        best_values = jnp.where(first[:, None], values, best_values)
+        known = around.open[:, None] & jnp.isfinite(best_states) & jnp.isfinite(best_values)
         old = jnp.sum(jnp.where(known, best_states - best_values, 0) ** 2)
         new = jnp.sum(jnp.where(known, around.guesses - values, 0) ** 2)
         # Rows that entered the window since have no merit to compare with; a comparison with NaN is False.
@@ -60,13 +61,14 @@ class _TrustRegion(Method):
         )
         penalty = jnp.clip(penalty * jnp.where(better, SUCCESS, FAILURE), SMALLEST, LARGEST)
 
-        usable = jnp.isfinite(values_here).all(1) & matrices.isfinite()
-        conditioned = around.conditioning.apply(matrices.where(usable))
+        usable = around.open & jnp.isfinite(values_here).all(1) & matrices.isfinite()
         offsets = jnp.where(usable[:, None], values_here - states, 0)
-        guesses = states + smooth(conditioned, offsets, penalty)
-        guesses = jnp.where(jnp.isfinite(guesses).all(1, keepdims=True), guesses, around.boundary)
+        with jax.default_matmul_precision(PRECISION):
+            conditioned = around.conditioning.apply(matrices.where(usable))
+            guesses = states + smooth(conditioned, offsets, penalty)
+        guesses = jnp.where(jnp.isfinite(guesses).all(1, keepdims=True), guesses, around.latest)
         kept = Memory((states, values_here, matrices), penalty)
-        return update_of(around, values, guesses - around.guesses, guesses, kept)
+        return update_of(around, values, guesses - around.guesses, guesses, details, kept)
 
 
 class ELK(_TrustRegion):

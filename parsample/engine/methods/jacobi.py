@@ -1,8 +1,6 @@
 """Jacobi iteration: A = 0."""
 
-from jaxtyping import Array, Float
-
-from parsample.engine.iteration import Steps
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.matrices import Zero
 from parsample.engine.methods.base import LinearMethod, evaluate_all
 from parsample.engine.transition import FlatTransition
@@ -22,6 +20,7 @@ class Jacobi(LinearMethod):
         """Whether the transition is differentiated: it is not."""
         return False
 
-    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Zero]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values and zero matrices."""
-        return evaluate_all(transition, steps), Zero()
+        values, details = evaluate_all(transition, steps)
+        return Linearised(values, Zero(), details)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.iteration import Around, Memory, Update, solve, update_of
+from parsample.engine.iteration import Around, Linearised, Memory, Update, solve, update_of
 from parsample.engine.methods.base import AbstractWrapper, Prepared, PreparedMethod, evaluate_all
 from parsample.engine.methods.quasi_newton import QuasiNewton
 from parsample.engine.transition import FlatTransition
@@ -51,7 +51,7 @@ class Lagged(AbstractWrapper):
 
     def start(self, transition: FlatTransition, around: Around) -> Memory:
         """Remember no matrices yet: rows are (known, matrices), numbers (age, size of the last corrections)."""
-        _, matrices = jax.eval_shape(lambda: self.method.linearise(transition, around.steps()))
+        matrices = jax.eval_shape(lambda: self.method.linearise(transition, around.steps())).matrices
         empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), matrices)
         known = jnp.zeros(around.guesses.shape[0], bool)
         return Memory((known, empty), (jnp.asarray(self.every), jnp.asarray(jnp.inf, around.guesses.dtype)))
@@ -61,20 +61,22 @@ class Lagged(AbstractWrapper):
         (known, old), (age, size) = memory
         steps = around.steps()
 
-        def fresh() -> tuple:
+        def fresh() -> Linearised:
             return jax.lax.stop_gradient(self.method.linearise(transition, steps))
 
-        def keep() -> tuple:
+        def keep() -> Linearised:
             # Rows that entered the window take the matrix of the last row that has one.
             rows = jnp.arange(known.shape[0])
             nearest = jnp.where(known, rows, jnp.max(jnp.where(known, rows, 0)))
-            return jax.lax.stop_gradient(evaluate_all(transition, steps)), jax.tree.map(lambda leaf: leaf[nearest], old)
+            values, details = jax.lax.stop_gradient(evaluate_all(transition, steps))
+            return Linearised(values, jax.tree.map(lambda leaf: leaf[nearest], old), details)
 
         refresh = (age >= self.every) | ~known.any()
-        values, matrices = jax.lax.cond(refresh, fresh, keep)
+        values, matrices, details = jax.lax.cond(refresh, fresh, keep)
         correction, guesses = solve(around, values, matrices)
-        new_size = jnp.sum(jnp.where(around.inside[:, None], correction, 0) ** 2)
+        new_size = jnp.sum(jnp.where(around.open[:, None], correction, 0) ** 2)
         age = jnp.where(refresh, 1, age + 1)
         # A comparison with NaN is False: what is not finite has not fallen.
         age = jnp.where(new_size <= self.enough * size, age, jnp.where(refresh, age, self.every))
-        return update_of(around, values, correction, guesses, Memory((jnp.ones_like(known), matrices), (age, new_size)))
+        kept = Memory((jnp.ones_like(known), matrices), (age, new_size))
+        return update_of(around, values, correction, guesses, details, kept)

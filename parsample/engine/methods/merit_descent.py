@@ -39,18 +39,17 @@ class MeritDescent(Method):
         # 2. Along -g the residual is r - s q with q[t] = g[t] - J[t] g[t-1], so |r - s q|^2 is least at s = r.q / q.q,
         #    and r.q = |g|^2.
 
-        def evaluate(guesses: Array) -> Array:
-            return jax.vmap(transition)(shift(around.boundary, guesses), around.inputs)
+        def evaluate(guesses: Array) -> tuple[Array, PyTree]:
+            return jax.vmap(transition.with_details)(shift(around.boundary, guesses), around.inputs)
 
-        values, pullback = jax.vjp(evaluate, around.guesses)
-        inside = around.inside[:, None]
-        usable = inside & jnp.isfinite(values).all(1, keepdims=True)
+        values, pullback, details = jax.vjp(evaluate, around.guesses, has_aux=True)
+        usable = around.open[:, None] & jnp.isfinite(values).all(1, keepdims=True)
         residual = jnp.where(usable, around.guesses - values, 0)
         gradient = residual - pullback(residual)[0]
         gradient = jnp.where(usable & jnp.isfinite(gradient).all(1, keepdims=True), gradient, 0)
-        pushed = jax.jvp(evaluate, (around.guesses,), (gradient,))[1]
+        _, pushed, _ = jax.jvp(evaluate, (around.guesses,), (gradient,), has_aux=True)
         change = jnp.where(usable, gradient - pushed, 0)
         change = jnp.where(jnp.isfinite(change), change, 0)
         size = jnp.sum(change**2)
         correction = -gradient * jnp.where(size > 0, jnp.sum(gradient**2) / jnp.where(size > 0, size, 1), 0)
-        return update_of(around, values, correction, around.guesses + correction)
+        return update_of(around, values, correction, around.guesses + correction, details)

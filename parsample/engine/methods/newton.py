@@ -2,9 +2,8 @@
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float
 
-from parsample.engine.iteration import Steps
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.matrices import Dense
 from parsample.engine.methods.base import LinearMethod, check_gate
 from parsample.engine.transition import FlatTransition
@@ -33,17 +32,16 @@ class Newton(LinearMethod):
         """Return one for each coordinate."""
         return dim
 
-    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Dense]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values and the Jacobians."""
         gated = transition.with_gate(self.gate)
 
         def step(state, input):
             def value_twice(state):
-                value = gated(state, input)
-                return value, value
+                value, details = gated.with_details(state, input)
+                return value, (value, details)
 
-            jacobian, value = jax.jacfwd(value_twice, has_aux=True)(state)
-            return value, jacobian
+            jacobian, (value, details) = jax.jacfwd(value_twice, has_aux=True)(state)
+            return value, Dense(jacobian), details
 
-        values, jacobians = jax.vmap(step)(steps.previous, steps.inputs)
-        return values, Dense(jacobians)
+        return Linearised(*jax.vmap(step)(steps.previous, steps.inputs))

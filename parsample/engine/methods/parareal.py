@@ -68,7 +68,7 @@ class Parareal(Method):
 
     def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
         """Run all segments, then sweep over their ends."""
-        window, dim = around.guesses.shape
+        window = around.guesses.shape[0]
         length = min(self.segment, window)
         count = -(-window // length)
 
@@ -76,18 +76,21 @@ class Parareal(Method):
             padding = jnp.broadcast_to(leaf[-1:], (count * length - window, *leaf.shape[1:]))
             return jnp.concatenate([leaf, padding]).reshape(count, length, *leaf.shape[1:])
 
-        inputs, prepared = jax.tree.map(cut, (around.inputs, around.prepared))
+        inputs, prepared, held = jax.tree.map(cut, (around.inputs, around.prepared, around.guesses))
+        is_open = cut(around.open)
         ends = cut(around.guesses)[:, -1]
         starts = shift(around.boundary, ends)
 
-        def fine(start: Array, inputs: PyTree) -> Array:
-            def step(state: Array, input: PyTree) -> tuple[Array, Array]:
-                state = transition(state, input)
-                return state, state
+        def fine(start: Array, *steps: PyTree) -> tuple[Array, PyTree]:
+            def step(state: Array, element: tuple) -> tuple[Array, tuple[Array, PyTree]]:
+                input, held, is_open = element
+                state, details = transition.with_details(state, input)
+                state = jnp.where(is_open, state, held)
+                return state, (state, details)
 
-            return jax.lax.scan(step, start, inputs)[1]
+            return jax.lax.scan(step, start, steps)[1]
 
-        values = jax.lax.stop_gradient(jax.vmap(fine)(starts, inputs))
+        values, details = jax.lax.stop_gradient(jax.vmap(fine)(starts, inputs, held, is_open))
         coarse = self._propagator(transition)
         before = jax.vmap(coarse)(starts, inputs, prepared)
 
@@ -95,7 +98,7 @@ class Parareal(Method):
             inputs, prepared, value, old = segment
             end = value + coarse(start, inputs, prepared) - old
             # A segment that is not finite forgets its past; such a guess is never accepted.
-            end = jnp.where(jnp.isfinite(end).all(), end, around.boundary)
+            end = jnp.where(jnp.isfinite(end).all(), end, around.latest)
             return end, end
 
         _, new_ends = jax.lax.scan(join, around.boundary, (inputs, prepared, values[:, -1], before))
@@ -104,9 +107,9 @@ class Parareal(Method):
         last = (jnp.arange(length) == length - 1)[None, :, None]
         states = jnp.where(last, ends[:, None], values)
         guesses = jnp.where(last, new_ends[:, None], values + moved)
-        flat = lambda rows: rows.reshape(-1, dim)[:window]  # noqa: E731
-        states, guesses, values = flat(states), flat(guesses), flat(values)
-        return Update(states, values, guesses - states, guesses, jnp.asarray(count * length), memory)
+        flat = lambda rows: rows.reshape(-1, *rows.shape[2:])[:window]  # noqa: E731
+        states, guesses, values, details = jax.tree.map(flat, (states, guesses, values, details))
+        return Update(states, values, guesses - states, guesses, jnp.asarray(count * length), memory, details)
 
     def _propagator(self, transition: FlatTransition) -> Callable[[Array, PyTree, PyTree], Array]:
         if self.coarse is not None:

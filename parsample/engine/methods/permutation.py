@@ -4,10 +4,10 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from parsample.engine import matrices
-from parsample.engine.iteration import Steps
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.methods.base import LinearMethod
 from parsample.engine.transition import FlatTransition
 
@@ -27,20 +27,20 @@ class Permutation(LinearMethod):
 
     projects: ClassVar[bool] = False
 
-    def linearise(
-        self, transition: FlatTransition, steps: Steps
-    ) -> tuple[Float[Array, "steps dim"], matrices.Permutation]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values and the permutations."""
         dim, dtype = steps.previous.shape[1], steps.previous.dtype
         columns = jnp.arange(1, dim + 1, dtype=dtype)
 
-        def step(state: Array, input: PyTree) -> tuple[Array, Array, Array]:
-            value, pushforward = jax.linearize(lambda state: transition(state, input), state)
-            return value, pushforward(jnp.ones_like(columns)), pushforward(columns)
+        def step(state: Array, input: PyTree) -> tuple[Array, PyTree, Array, Array]:
+            value, pushforward, details = jax.linearize(
+                lambda state: transition.with_details(state, input), state, has_aux=True
+            )
+            return value, details, pushforward(jnp.ones_like(columns)), pushforward(columns)
 
-        values, factor, weighted = jax.vmap(step)(steps.previous, steps.inputs)
+        values, details, factor, weighted = jax.vmap(step)(steps.previous, steps.inputs)
         # A row without an entry may have any index; one that is not finite is discarded by the driver.
         known = jnp.isfinite(factor) & jnp.isfinite(weighted) & (factor != 0)
         column = jnp.where(known, weighted, 1) / jnp.where(known, factor, 1)
         index = jnp.clip(jnp.round(column) - 1, 0, dim - 1).astype(jnp.int32)
-        return values, matrices.Permutation(index, factor)
+        return Linearised(values, matrices.Permutation(index, factor), details)

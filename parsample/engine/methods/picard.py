@@ -2,9 +2,8 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from parsample.engine.iteration import Steps
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.matrices import ScaledIdentity
 from parsample.engine.methods.base import LinearMethod, evaluate_all
 from parsample.engine.transition import FlatTransition
@@ -46,7 +45,7 @@ class Picard(LinearMethod):
         """Whether the transition is differentiated: it is not."""
         return False
 
-    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], ScaledIdentity]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values and identities."""
-        values = evaluate_all(transition, steps)
-        return values, ScaledIdentity(jnp.ones(values.shape[0], values.dtype))
+        values, details = evaluate_all(transition, steps)
+        return Linearised(values, ScaledIdentity(jnp.ones(values.shape[0], values.dtype)), details)

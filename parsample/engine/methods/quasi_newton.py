@@ -3,9 +3,9 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
-from parsample.engine.iteration import Steps
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.matrices import Diagonal
 from parsample.engine.methods.base import LinearMethod, check_gate, check_probes, draw_signs
 from parsample.engine.transition import FlatTransition
@@ -46,13 +46,14 @@ class QuasiNewton(LinearMethod):
         """Return one for each probe, or for each coordinate; an analytic diagonal counts as one."""
         return dim if self.estimator == "exact" else self.num_probes
 
-    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Diagonal]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values and the diagonals."""
         if self.estimator in ("auto", "analytic"):
             # The analytic diagonal is that of the frozen gate, so "auto" passes it by for another gate.
             known = jax.vmap(transition.with_diagonal)(steps.previous, steps.inputs) if self.gate == "frozen" else None
             if known is not None:
-                return known[0], Diagonal(known[1])
+                values, diagonals, details = known
+                return Linearised(values, Diagonal(diagonals), details)
             if self.estimator == "analytic":
                 raise ValueError(
                     "estimator is 'analytic', but the transition gives no diagonal of its Jacobian for "
@@ -60,26 +61,30 @@ class QuasiNewton(LinearMethod):
                 )
         gated = transition.with_gate(self.gate)
         if self.estimator == "exact":
-            values, diagonals = jax.vmap(lambda state, input: _exact(gated, state, input))(steps.previous, steps.inputs)
+            values, diagonals, details = jax.vmap(lambda *step: _exact(gated, *step))(steps.previous, steps.inputs)
         else:
             probes = draw_signs(steps.rng_key, (self.num_probes, *steps.previous.shape), steps.previous.dtype)
-            values, diagonals = jax.vmap(lambda *step: _hutchinson(gated, *step), in_axes=(0, 0, 1))(
+            values, diagonals, details = jax.vmap(lambda *step: _hutchinson(gated, *step), in_axes=(0, 0, 1))(
                 steps.previous, steps.inputs, probes
             )
-        return values, Diagonal(diagonals)
+        return Linearised(values, Diagonal(diagonals), details)
 
 
-def _exact(transition: FlatTransition, state: Array, input: PyTree) -> tuple[Array, Array]:
-    value, pushforward = jax.linearize(lambda state: transition(state, input), state)
+def _exact(transition: FlatTransition, state: Array, input: PyTree) -> tuple[Array, Array, PyTree]:
+    value, pushforward, details = jax.linearize(
+        lambda state: transition.with_details(state, input), state, has_aux=True
+    )
     basis = jnp.eye(state.size, dtype=state.dtype)
-    return value, jax.vmap(lambda direction: jnp.vdot(direction, pushforward(direction)))(basis)
+    return value, jax.vmap(lambda direction: jnp.vdot(direction, pushforward(direction)))(basis), details
 
 
-def _hutchinson(transition: FlatTransition, state: Array, input: PyTree, probes: Array) -> tuple[Array, Array]:
+def _hutchinson(transition: FlatTransition, state: Array, input: PyTree, probes: Array) -> tuple[Array, Array, PyTree]:
     def estimate(probe):
-        value, image = jax.jvp(lambda state: transition(state, input), (state,), (probe,))
-        return value, probe * image
+        value, image, details = jax.jvp(
+            lambda state: transition.with_details(state, input), (state,), (probe,), has_aux=True
+        )
+        return value, probe * image, details
 
     # The value does not depend on the probe, so it comes out of the vmap unbatched: it is computed once.
-    value, diagonals = jax.vmap(estimate, out_axes=(None, 0))(probes)
-    return value, diagonals.mean(0)
+    value, diagonals, details = jax.vmap(estimate, out_axes=(None, 0, None))(probes)
+    return value, diagonals.mean(0), details

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from parsample.engine import matrices
-from parsample.engine.iteration import Steps
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.methods.base import (
     Prepared,
     PreparedMethod,
@@ -20,7 +20,7 @@ from parsample.engine.methods.base import (
     evaluate_all,
 )
 from parsample.engine.methods.surrogate import Surrogate
-from parsample.engine.parts import Parts, scaled
+from parsample.engine.parts import scaled
 from parsample.engine.transition import FlatTransition
 
 SOURCES = ("trace", "surrogate")
@@ -103,22 +103,23 @@ class ScaledIdentity(PreparedMethod):
             raise ValueError(f"scale has shape {scale.shape}, expected ({steps},): one number for each step.")
         return Prepared(jnp.broadcast_to(scale.astype(dtype), (steps,)))
 
-    def linearise(
-        self, transition: FlatTransition, steps: Steps
-    ) -> tuple[Float[Array, "steps dim"], matrices.ScaledIdentity | Parts]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values and the scaled identities."""
         if steps.prepared is not None:
-            return evaluate_all(transition, steps), scaled(steps.prepared)
+            values, details = evaluate_all(transition, steps)
+            return Linearised(values, scaled(steps.prepared), details)
         gated = transition.with_gate(self.gate)
         probes = draw_signs(steps.rng_key, (self.num_probes, *steps.previous.shape), steps.previous.dtype)
 
         def step(state, input, probes):
             def estimate(probe):
-                value, image = jax.jvp(lambda state: gated(state, input), (state,), (probe,))
-                return value, jnp.vdot(probe, image) / probe.size
+                value, image, details = jax.jvp(
+                    lambda state: gated.with_details(state, input), (state,), (probe,), has_aux=True
+                )
+                return value, jnp.vdot(probe, image) / probe.size, details
 
-            value, traces = jax.vmap(estimate, out_axes=(None, 0))(probes)
-            return value, traces.mean()
+            value, traces, details = jax.vmap(estimate, out_axes=(None, 0, None))(probes)
+            return value, traces.mean(), details
 
-        values, scale = jax.vmap(step, in_axes=(0, 0, 1))(steps.previous, steps.inputs, probes)
-        return values, matrices.ScaledIdentity(scale)
+        values, scale, details = jax.vmap(step, in_axes=(0, 0, 1))(steps.previous, steps.inputs, probes)
+        return Linearised(values, matrices.ScaledIdentity(scale), details)

@@ -53,11 +53,11 @@ class Secant(Method):
     def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
         """Evaluate, update the entries, and solve."""
         steps = around.steps()
-        values = evaluate_all(transition, steps)
+        values, details = evaluate_all(transition, steps)
         last_states, last_values, entries = memory.rows
         moved, change = steps.previous - last_states, values - last_values
         smallest = NOISE * jnp.finfo(values.dtype).eps * (1 + jnp.abs(steps.previous))
         quotient = change / jnp.where(jnp.abs(moved) > smallest, moved, jnp.nan)
         entries = jnp.where(jnp.isfinite(quotient), quotient, entries)
         correction, guesses = solve(around, values, Diagonal(entries))
-        return update_of(around, values, correction, guesses, Memory((steps.previous, values, entries)))
+        return update_of(around, values, correction, guesses, details, Memory((steps.previous, values, entries)))

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.iteration import Steps
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.methods.base import Prepared, PreparedMethod, check_gate, draw_signs
 from parsample.engine.methods.scaled_identity import ScaledIdentity
 from parsample.engine.parts import scaled
-from parsample.engine.subspace import Subspace, written_out_in
+from parsample.engine.subspace import written_out_in
 from parsample.engine.transition import FlatTransition
 
 # How far the products of the basis may be from those of an orthonormal one: half-precision files pass.
@@ -99,7 +99,7 @@ class SubspaceNewton(PreparedMethod):
             )
         return Prepared((scale.per_step, rows), scale.guess)
 
-    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Subspace]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values, and the Jacobians in the subspace."""
         gated, dtype = transition.with_gate(self.gate), steps.previous.dtype
         count, dim = steps.previous.shape
@@ -110,21 +110,23 @@ class SubspaceNewton(PreparedMethod):
             rows = jnp.broadcast_to(given, (count, *given.shape))
         probes = draw_signs(steps.rng_key, (count, dim), dtype) if scale is None else jnp.zeros((count, 0), dtype)
 
-        def step(state: Array, input: PyTree, rows: Array, probe: Array) -> tuple[Array, Array, Array]:
-            value, pushforward = jax.linearize(lambda state: gated(state, input), state)
+        def step(state: Array, input: PyTree, rows: Array, probe: Array) -> tuple[Array, PyTree, Array, Array]:
+            value, pushforward, details = jax.linearize(
+                lambda state: gated.with_details(state, input), state, has_aux=True
+            )
             images = jax.vmap(pushforward)(rows)
             if scale is not None:
-                return value, images, jnp.zeros((), dtype)
+                return value, details, images, jnp.zeros((), dtype)
             outside = probe - (rows @ probe) @ rows
             size = jnp.vdot(outside, outside)
             # Where the basis spans everything, only rounding is left outside.
             there = size > jnp.sqrt(jnp.finfo(dtype).eps) * dim
             trace = jnp.vdot(outside, pushforward(outside)) / jnp.where(there, size, 1)
-            return value, images, jnp.where(there, trace, 0)
+            return value, details, images, jnp.where(there, trace, 0)
 
-        values, images, traces = jax.vmap(step)(steps.previous, steps.inputs, rows, probes)
+        values, details, images, traces = jax.vmap(step)(steps.previous, steps.inputs, rows, probes)
         factor = traces if scale is None else scale
-        return values, written_out_in(scaled(factor), rows, images)
+        return Linearised(values, written_out_in(scaled(factor), rows, images), details)
 
     def _search(self, transition: FlatTransition, state: Float[Array, " dim"], input: PyTree) -> Array:
         """Return rows that span what the Jacobian at the start of the chain shrinks least."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.iteration import Steps
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.matrices import Dense, Diagonal, Matrix
 from parsample.engine.methods.base import Prepared, PreparedMethod, evaluate_all
 from parsample.engine.transition import FlatTransition
@@ -61,9 +61,10 @@ class Surrogate(PreparedMethod):
         _, (guess, matrices) = jax.lax.scan(step, initial_state, inputs)
         return Prepared(matrices, guess if self.start_from_it else None)
 
-    def linearise(self, transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], Matrix]:
+    def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values, and the matrices that were prepared."""
-        return evaluate_all(transition, steps), steps.prepared
+        values, details = evaluate_all(transition, steps)
+        return Linearised(values, steps.prepared, details)
 
     def _matrix(self, transition: FlatTransition, state: Array, input: PyTree) -> Matrix:
         known = transition.with_diagonal(state, input) if self.structure == "diagonal" else None
