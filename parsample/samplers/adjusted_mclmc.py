@@ -73,6 +73,7 @@ class AdjustedMCLMC(PositionSampler):
     """
 
     target_acceptance: ClassVar[float] = 0.9
+    power_of_length: ClassVar[float] = 1
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float

@@ -59,6 +59,7 @@ class Barker(PositionSampler):
     """
 
     target_acceptance: ClassVar[float] = 0.57
+    power_of_length: ClassVar[float] = 1
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float

@@ -99,9 +99,13 @@ class Sampler(Chain):
     step_size: eqx.AbstractVar[Float[Array, ""] | float]
     # The mean acceptance rate that warm-up steers the step size to, dimensionless; None for no accept/reject.
     target_acceptance: ClassVar[float | None]
-    # Without accept/reject: (a, b, c) for a step size of a * step_size**b * dim**c, where MALA accepts as it should at
-    # `step_size` in standardised coordinates.
-    beside_mala: ClassVar[tuple[float, float, float]] = (0.1, 1.0, 0.0)
+    # The power of the target's length that the step size goes with: for a target a times as wide, a step size that is
+    # a**power_of_length times as large makes the same chain, a times as wide. 1 for a step in units of the position, 2
+    # in squared ones, 0 for one without a unit.
+    power_of_length: ClassVar[float]
+    # Without accept/reject: (a, b) for a step size of a * dim**b * step_size**(power_of_length / 2), where MALA accepts
+    # as it should at `step_size` in standardised coordinates.
+    beside_mala: ClassVar[tuple[float, float]] = (0.1, 0.0)
     # Whether MALA finds the scale of the posterior in warm-up, and this sampler only its own step size: without a
     # gradient that takes too many steps.
     warm_up_by_mala: ClassVar[bool] = False
@@ -114,6 +118,16 @@ class Sampler(Chain):
     def has_step_size(self) -> bool:
         """Whether the step size changes anything, so that warm-up looks for one."""
         return True
+
+    @classmethod
+    def at_length(cls, logdensity_fn: Callable, step_size: Any, length: Array | float) -> "Sampler":
+        """Return the sampler, with its defaults, of a target that is `length` times as wide as one for `step_size`."""
+        return cls(logdensity_fn, step_size * length**cls.power_of_length)
+
+    @classmethod
+    def steered_as(cls, options: Mapping[str, Any]) -> type["Sampler"]:
+        """Return the class whose acceptance, scaling and way of warm-up are those of this sampler with its options."""
+        return cls
 
     @classmethod
     def options_at(cls, options: Mapping[str, Any], step_size: float, longer: int = 1) -> dict[str, Any] | None:
@@ -214,6 +228,15 @@ def check_step_size(step_size: Any) -> None:
         or not (float(step_size) > 0 and math.isfinite(float(step_size)))
     ):
         raise ValueError(f"step_size is {step_size}, expected one finite number above 0, such as 0.1.")
+
+
+def check_power_of_length(sampler_class: type[Sampler]) -> None:
+    """Raise ValueError unless a sampler says how its step size goes with the length of the target."""
+    if not hasattr(sampler_class, "power_of_length"):
+        raise ValueError(
+            f"{sampler_class.__name__} does not say how its step size goes with the scale of the target; set the class "
+            "attribute power_of_length: 1 where step_size is in units of the position, 2 in squared ones, 0 without."
+        )
 
 
 def draw_normal(rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> Float[Array, "steps dim"]:

@@ -9,7 +9,8 @@ import equinox as eqx
 from parsample.engine import options
 from parsample.engine.names import unknown
 from parsample.engine.reads import pinned_class
-from parsample.samplers.base import Sampler
+from parsample.samplers.base import Sampler, check_power_of_length
+from parsample.samplers.mala import MALA
 
 # What a run decides itself.
 OF_THE_RUN = {
@@ -27,8 +28,9 @@ class Configured(eqx.Module):
         target_acceptance: to which warm-up steers the step size; None for that of the class.
 
     Raises:
-        ValueError: the sampler has no such option, or the run sets it; or the acceptance is not in (0, 1), or the
-            sampler does not accept and reject. What an option's value may be the sampler itself says, when it is made.
+        ValueError: the sampler has no such option, or the run sets it; the acceptance is not in (0, 1), or the sampler
+            does not accept and reject; or then it does not say how its step size scales. What an option's value may be
+            the sampler itself says, when it is made.
     """
 
     sampler_class: type[Sampler] = eqx.field(static=True)
@@ -43,7 +45,7 @@ class Configured(eqx.Module):
     ):
         """Check the names of the options."""
         self.sampler_class, self.sampler_options = pinned_class(sampler_class), dict(sampler_options or {})
-        self.target_acceptance = _acceptance(sampler_class, target_acceptance)
+        self.target_acceptance = _acceptance(sampler_class, self.steered_as, target_acceptance)
         known = [name for name in inspect.signature(sampler_class).parameters if name not in OF_THE_RUN]
         for name in self.sampler_options:
             if name in OF_THE_RUN:
@@ -66,14 +68,19 @@ class Configured(eqx.Module):
         return Configured(self.sampler_class, sampler_options, self.target_acceptance)
 
     @property
-    def beside_mala(self) -> tuple[float, float, float]:
-        """That of the class."""
-        return self.sampler_class.beside_mala
+    def steered_as(self) -> type[Sampler]:
+        """The class whose acceptance, scaling and way of warm-up are those of this sampler."""
+        return self.sampler_class.steered_as(self.sampler_options)
 
     @property
     def warm_up_by_mala(self) -> bool:
-        """That of the class."""
-        return self.sampler_class.warm_up_by_mala
+        """Whether MALA finds the scale of the posterior."""
+        return self.steered_as.warm_up_by_mala
+
+    def beside_mala(self, step_size: float, dim: int) -> float:
+        """Return the step size, for a sampler without accept/reject, where MALA accepts as it should at `step_size`."""
+        share, power_of_dim = self.steered_as.beside_mala
+        return share * step_size ** (self.steered_as.power_of_length / MALA.power_of_length) * dim**power_of_dim
 
 
 def check_steered(target_acceptance: float | None, step_size: float | None, num_warmup: int) -> None:
@@ -86,8 +93,10 @@ def check_steered(target_acceptance: float | None, step_size: float | None, num_
     )
 
 
-def _acceptance(sampler_class: type[Sampler], wanted: Any) -> float | None:
-    of_class = sampler_class.target_acceptance
+def _acceptance(sampler_class: type[Sampler], steered_as: type[Sampler], wanted: Any) -> float | None:
+    of_class = steered_as.target_acceptance
+    if of_class is None:
+        check_power_of_length(steered_as)
     if wanted is None:
         return of_class
     if of_class is None:

@@ -50,6 +50,7 @@ class GHMC(PhaseSampler):
     """
 
     target_acceptance: ClassVar[float] = 0.9
+    power_of_length: ClassVar[float] = 1
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float

@@ -147,6 +147,7 @@ class Gibbs(PositionSampler):
     """
 
     target_acceptance: ClassVar[float] = 0.44
+    power_of_length: ClassVar[float] = 1
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float

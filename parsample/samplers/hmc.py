@@ -103,6 +103,7 @@ class HMC(PositionSampler):
     """
 
     target_acceptance: ClassVar[float] = 0.8
+    power_of_length: ClassVar[float] = 1
     # How long a trajectory is whose leapfrog steps warm-up chooses: the time in which a momentum of 1 moves a position
     # by as many posterior standard deviations.
     trajectory_time: ClassVar[float] = 2.0

@@ -34,6 +34,7 @@ class MALA(PositionSampler):
     """
 
     target_acceptance: ClassVar[float] = 0.574
+    power_of_length: ClassVar[float] = 2
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float

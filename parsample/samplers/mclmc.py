@@ -94,8 +94,9 @@ class MCLMC(Sampler):
     """
 
     target_acceptance: ClassVar[None] = None
+    power_of_length: ClassVar[float] = 1
     # A step of length h moves a coordinate by h / sqrt(dim).
-    beside_mala: ClassVar[tuple[float, float, float]] = (0.5, 0.5, 0.5)
+    beside_mala: ClassVar[tuple[float, float]] = (0.5, 0.5)
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
@@ -42,6 +43,7 @@ class PCN(PositionSampler):
     """
 
     target_acceptance: ClassVar[float] = 0.4
+    power_of_length: ClassVar[float] = 0
     warm_up_by_mala: ClassVar[bool] = True
 
     logdensity_fn: Callable
@@ -52,6 +54,11 @@ class PCN(PositionSampler):
         """Check the arguments and factor the covariance."""
         check_step_size(step_size)
         self.logdensity_fn, self.step_size, self.reference = logdensity_fn, step_size, Reference.of(mean, covariance)
+
+    @classmethod
+    def at_length(cls, logdensity_fn: Callable, step_size: Any, length: Array | float) -> "PCN":
+        """Return the sampler of a target `length` times as wide: with a reference as wide, and the same step size."""
+        return eqx.tree_at(lambda sampler: sampler.reference.length, cls(logdensity_fn, step_size), length)
 
     def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> MetropolisState:
         """Return the state at a position, with its log density."""

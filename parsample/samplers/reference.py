@@ -16,10 +16,12 @@ class Reference(eqx.Module):
     Attributes:
         mean: shape () or (dim,), in the units of the position.
         covariance: factored; in squared units of the position.
+        length: L is this many times the factor of `covariance`.
     """
 
     mean: Float[Array, "..."]
     covariance: Mass
+    length: Float[Array, ""] | float = 1.0
 
     @classmethod
     def of(cls, mean: Any, covariance: Any) -> "Reference":
@@ -44,11 +46,11 @@ class Reference(eqx.Module):
         self.covariance.check(vector.size)
         if self.mean.shape not in ((), vector.shape):
             raise ValueError(f"mean is for {self.mean.size} dimensions, but the position holds {vector.size} numbers.")
-        return self.covariance.solve_root(vector - self.mean.astype(vector.dtype))
+        return self.covariance.solve_root(vector - self.mean.astype(vector.dtype)) / self.length
 
     def move(self, vector: Float[Array, " dim"], change: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """Return the flat position whose v differs by `change` from that of a flat position."""
-        return (vector + self.covariance.root_times(change)).astype(vector.dtype)
+        return (vector + self.length * self.covariance.root_times(change)).astype(vector.dtype)
 
 
 def log_gain(whitened: Float[Array, " dim"], change: Float[Array, " dim"]) -> Float[Array, ""]:

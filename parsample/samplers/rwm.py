@@ -43,6 +43,7 @@ class RWM(PositionSampler):
     """
 
     target_acceptance: ClassVar[float] = 0.234
+    power_of_length: ClassVar[float] = 1
     warm_up_by_mala: ClassVar[bool] = True
 
     logdensity_fn: Callable

@@ -107,6 +107,7 @@ class SGLD(PositionSampler):
     """
 
     target_acceptance: ClassVar[None] = None
+    power_of_length: ClassVar[float] = 2
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float
@@ -193,7 +194,7 @@ class SGHMC(Sampler):
     """
 
     target_acceptance: ClassVar[None] = None
-    beside_mala: ClassVar[tuple[float, float, float]] = (0.1, 0.5, 0.0)
+    power_of_length: ClassVar[float] = 1
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float

@@ -1,6 +1,6 @@
 """Parallel tempering: replicas at several temperatures that trade places, as one chain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from parsample.engine.transition import floating_dtype
-from parsample.samplers.base import PositionSampler, Sampler, check_step_size
+from parsample.samplers.base import PositionSampler, Sampler, check_power_of_length, check_step_size
 from parsample.samplers.gate import choose
 from parsample.samplers.mala import MALA
 from parsample.samplers.metropolis import draw_log_uniform
@@ -79,7 +79,8 @@ class Tempering(Sampler):
     """Parallel tempering: the cold replica crosses barriers by trading places with hotter ones.
 
     The replicas x_k have the densities p(x_k)^b_k, with inverse temperatures 1 = b_0 > b_1 > ... A step moves each of
-    them by the inner sampler, with the step size step_size / b_k, and then swaps neighbours with the probability
+    them by the inner sampler, with the step size that it wants where a normal target is b_k^-1/2 times as wide
+    (`Sampler.power_of_length`), and then swaps neighbours with the probability
     min(1, exp((b_k - b_k+1) (log p(x_k+1) - log p(x_k)))), even pairs and odd pairs by turns. Unknown are the positions
     of all replicas, with a leading axis `temperature`.
 
@@ -93,7 +94,8 @@ class Tempering(Sampler):
     Args:
         logdensity_fn: position -> log density, up to a constant.
         step_size: that of the cold replica, as the inner sampler has it.
-        inner: the class of a sampler whose only unknown is the position.
+        inner: the class of a sampler whose only unknown is the position. Warm-up steers the cold replica to its
+            acceptance.
         num_temperatures: replicas, at least 2.
         hottest: the inverse temperature of the last replica, between 0 and 1; those before are a geometric sequence.
         inverse_temperatures: the ladder itself, in place of these two: 1 first, falling, above 0.
@@ -108,6 +110,7 @@ class Tempering(Sampler):
     """
 
     target_acceptance: ClassVar[float] = MALA.target_acceptance
+    power_of_length: ClassVar[float] = MALA.power_of_length
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float
@@ -125,14 +128,18 @@ class Tempering(Sampler):
     ):
         """Check the arguments, and fill in the ladder."""
         check_step_size(step_size)
-        if not (isinstance(inner, type) and issubclass(inner, PositionSampler)):
-            raise ValueError(
-                f"inner is {inner!r}, expected the class of a sampler that knows but the position, such as MALA."
-            )
+        _check_inner(inner)
         if inverse_temperatures is None:
             inverse_temperatures = geometric_ladder(num_temperatures, hottest)
         self.logdensity_fn, self.step_size, self.inner = logdensity_fn, step_size, inner
         self.inverse_temperatures = jnp.asarray(_check_ladder(inverse_temperatures), float)
+
+    @classmethod
+    def steered_as(cls, options: Mapping[str, Any]) -> type[Sampler]:
+        """Return the class of the inner sampler."""
+        inner = options.get("inner", MALA)
+        _check_inner(inner)
+        return inner
 
     def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> TemperingState:
         """Return the state with every replica at the position. Nothing is drawn."""
@@ -200,7 +207,7 @@ class Tempering(Sampler):
         return replicas._replace(**{name: scale(getattr(replicas, name)) for name in PROPORTIONAL if name in names})
 
     def _sampler(self, beta: Array | float) -> Any:
-        return self.inner(Tempered(self.logdensity_fn, beta), self.step_size / beta)
+        return self.inner.at_length(Tempered(self.logdensity_fn, beta), self.step_size, beta**-0.5)
 
     def _ladder(self, position: PyTree) -> Float[Array, " temperature"]:
         return self.inverse_temperatures.astype(floating_dtype(position))
@@ -212,6 +219,14 @@ class Tempering(Sampler):
 
 def _state(replicas: Any) -> TemperingState:
     return TemperingState(jax.tree.map(lambda leaf: leaf[0], replicas.position), replicas.logdensity[0], replicas)
+
+
+def _check_inner(inner: Any) -> None:
+    if not (isinstance(inner, type) and issubclass(inner, PositionSampler)):
+        raise ValueError(
+            f"inner is {inner!r}, expected the class of a sampler that knows but the position, such as MALA."
+        )
+    check_power_of_length(inner)
 
 
 def geometric_ladder(num_temperatures: Any, hottest: Any) -> np.ndarray:

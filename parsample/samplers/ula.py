@@ -47,6 +47,7 @@ class ULA(PositionSampler):
     """
 
     target_acceptance: ClassVar[None] = None
+    power_of_length: ClassVar[float] = 2
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float

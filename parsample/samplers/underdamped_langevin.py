@@ -72,8 +72,9 @@ class UnderdampedLangevin(PhaseSampler):
     """
 
     target_acceptance: ClassVar[None] = None
+    power_of_length: ClassVar[float] = 1
     # MALA's proposal is a leapfrog step of sqrt(2 step_size); this is half of that.
-    beside_mala: ClassVar[tuple[float, float, float]] = (0.7, 0.5, 0.0)
+    beside_mala: ClassVar[tuple[float, float]] = (0.7, 0.0)
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float

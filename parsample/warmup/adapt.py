@@ -190,8 +190,7 @@ def adapt(
         run.tune(1)
     tuned = run.step_size
     if not adjusts:
-        share, power, power_of_dim = make.beside_mala
-        tuned = share * tuned**power * vectors.shape[1] ** power_of_dim
+        tuned = make.beside_mala(tuned, vectors.shape[1])
     kept, stats = run.history() if keep_draws else (np.empty((len(vectors), 0, vectors.shape[1])), {})
     density, changes = trimmed(run.density), tuple(run.changes)
     return Adaptation(density, step_size or tuned, run.vectors, kept, stats, changes, chosen, moved=run.moved)

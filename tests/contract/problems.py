@@ -164,8 +164,8 @@ def problem(sampler_name: str, target_name: str, data: Path | None) -> Problem:
     adjusts = sampler_class.target_acceptance is not None
     density, position, step_size = settle(sampler_class if adjusts else MALA, target_name, data)
     if not adjusts:
-        _, power, power_of_dim = sampler_class.beside_mala
-        step_size = UNADJUSTED_SHARE * step_size**power * position.size**power_of_dim
+        _, power_of_dim = sampler_class.beside_mala
+        step_size = UNADJUSTED_SHARE * step_size ** (sampler_class.power_of_length / 2) * position.size**power_of_dim
     sampler = make_sampler(sampler_class, TracedOnce(density), step_size)
     start = sampler.unknowns(sampler.init(position, jax.random.key(SEED + 3)))
     inputs = sampler.draw_inputs(jax.random.key(SEED + 2), STEPS, position)

@@ -9,7 +9,7 @@ import pytest
 
 import parsample
 from parsample.engine.transition import GATES
-from parsample.samplers import MALA, SGHMC, ULA, Gibbs, Tempering
+from parsample.samplers import MALA, SAMPLERS, SGHMC, ULA, AdjustedMCLMC, Gibbs, Tempering
 from parsample.samplers.base import BLOCK, PositionSampler
 from parsample.samplers.metropolis import MetropolisInput, decide
 from parsample.samplers.tempering import geometric_ladder
@@ -22,6 +22,10 @@ from tests.tolerances import SAME_COMPUTATION
 STEP_SIZE = 0.2
 LADDER = np.array([1.0, 0.6, 0.35, 0.1])
 EYE = np.eye(textbook.DIM)
+
+
+def normal(x):
+    return -0.5 * x @ x
 
 
 # --- one step
@@ -95,6 +99,25 @@ def test_a_sequential_step_costs_one_gradient_a_temperature(rng_key):
     assert len(calls) == 22
 
 
+@pytest.mark.parametrize("inner", [*SAMPLERS.values(), AdjustedMCLMC], ids=lambda inner: inner.__name__)
+@pytest.mark.usefixtures("x64")
+def test_a_hot_replica_of_a_normal_target_is_the_cold_one_stretched(inner):
+    """Whatever a sampler's step size is measured in: so each replica accepts as often as the cold one."""
+    if not issubclass(inner, PositionSampler):
+        with pytest.raises(ValueError, match="expected the class of a sampler that knows but the position"):
+            Tempering(normal, inner=inner)
+        return
+    tempering = Tempering(normal, 0.6, inner, inverse_temperatures=[1, 0.5, 0.1, 0.003])
+    stretch = np.asarray(tempering.inverse_temperatures)[:, None] ** -0.5
+    start = jax.random.normal(jax.random.key(1), (10,))
+    inputs = tempering.draw_inputs(jax.random.key(0), 100, start)
+    moves = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, :1], leaf.shape), inputs.moves)
+    inputs = inputs._replace(moves=moves, log_uniforms=jnp.full_like(inputs.log_uniforms, jnp.inf))
+    states = parsample.evaluate_sequential(tempering.transition, stretch * start, inputs).states
+    np.testing.assert_allclose(states / stretch, np.broadcast_to(states[:, :1], states.shape), rtol=1e-6, atol=1e-6)
+    assert np.any(np.diff(states[:, 0], axis=0) != 0, axis=1).mean() > 0.05, "next to nothing was accepted"
+
+
 class WithCache(NamedTuple):
     """A state that keeps more than log density and gradient."""
 
@@ -105,6 +128,8 @@ class WithCache(NamedTuple):
 
 class Walk(PositionSampler):
     """A random walk whose state keeps something of its own."""
+
+    power_of_length = 2
 
     logdensity_fn: Any
     step_size: Any
@@ -131,7 +156,7 @@ def test_any_sampler_of_positions_can_move_the_replicas(inner):
     states, infos = jax.jit(jax.vmap(tempering.transition.step))(starts, inputs)
     fresh = jax.vmap(tempering.resume)(states.replicas.position)
     jax.tree.map(SAME_COMPUTATION.check, states, fresh)
-    alone = inner(lambda x: 0.35 * textbook.Quartic()(x), STEP_SIZE / 0.35)
+    alone = inner(lambda x: 0.35 * textbook.Quartic()(x), STEP_SIZE * 0.35 ** -(inner.power_of_length / 2))
     for t in range(40):
         move = jax.tree.map(lambda leaf, t=t: leaf[t, 2], inputs.moves)
         moved = alone.transition(starts[t, 2], move)
@@ -255,6 +280,12 @@ def test_methods_that_hold_a_permutation_gain_most():
 # --- inputs, and what does not fit
 
 
+class Unscaled(PositionSampler):
+    """A sampler that does not say how its step size scales."""
+
+    target_acceptance = None
+
+
 def test_the_turns_of_pairs_follow_the_steps_of_the_chain(rng_key):
     tempering = Tempering(textbook.Quartic())
     for start in (0, 1, BLOCK - 1, BLOCK + 2):
@@ -292,6 +323,7 @@ def test_the_geometric_ladder():
     [
         ({"inner": SGHMC}, "inner is <class .*SGHMC'>, expected the class of a sampler that knows but the position"),
         ({"inner": MetropolisInput}, "inner is .*, expected the class of a sampler"),
+        ({"inner": Unscaled}, "Unscaled does not say how its step size goes with .*; set the class attribute power_of"),
         ({"num_temperatures": 1}, "num_temperatures is 1, expected a whole number of at least 2; with one temperature"),
         ({"hottest": 1.0}, r"hottest is 1\.0, expected an inverse temperature between 0 and 1"),
         ({"hottest": 0.0}, r"hottest is 0\.0, expected an inverse temperature"),
