@@ -109,6 +109,8 @@ class Sampler(Chain):
     # Whether MALA finds the scale of the posterior in warm-up, and this sampler only its own step size: without a
     # gradient that takes too many steps.
     warm_up_by_mala: ClassVar[bool] = False
+    # Whether warm-up asks for `options_learnt`.
+    learns_options: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # What the fields above do not say: a sampler works with its defaults, from a log density alone.
 
@@ -137,6 +139,18 @@ class Sampler(Chain):
             options: of the constructor, as they were given.
             step_size: in standardised coordinates, dimensionless.
             longer: how many times as far as usual a step should go, since the draws of warm-up depended on each other.
+
+        Returns:
+            None where nothing follows.
+        """
+        return None
+
+    def options_learnt(self, options: Mapping[str, Any], unknowns: PyTree) -> dict[str, Any] | None:
+        """Return the options to go on with: those given, and what a stretch of warm-up says of them.
+
+        Args:
+            options: of the constructor, as they were given.
+            unknowns: at some steps of chains that have found in, two leading axes, such as step and chain.
 
         Returns:
             None where nothing follows.

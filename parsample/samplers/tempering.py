@@ -68,11 +68,13 @@ class TemperingInfo(NamedTuple):
         acceptance_rate: of the cold replica's own move.
         is_accepted: whether its position changed, by that move or by a swap.
         swap_acceptance_rate: the probability with which neighbours would be swapped, mean over the pairs.
+        swap_rates: that of each pair, the coldest first; their means over a chain are what `equal_swaps` takes.
     """
 
     acceptance_rate: Float[Array, ""]
     is_accepted: Bool[Array, ""]
     swap_acceptance_rate: Float[Array, ""]
+    swap_rates: Float[Array, " pairs"]
 
 
 class Tempering(Sampler):
@@ -97,7 +99,8 @@ class Tempering(Sampler):
         inner: the class of a sampler whose only unknown is the position. Warm-up steers the cold replica to its
             acceptance.
         num_temperatures: replicas, at least 2.
-        hottest: the inverse temperature of the last replica, between 0 and 1; those before are a geometric sequence.
+        hottest: the inverse temperature of the last replica, between 0 and 1; those before are a geometric sequence,
+            which warm-up moves to equal swap rates.
         inverse_temperatures: the ladder itself, in place of these two: 1 first, falling, above 0.
 
     Raises:
@@ -106,11 +109,13 @@ class Tempering(Sampler):
     Cost: what the inner sampler costs, times the number of temperatures; swaps cost no further log density for inner
         samplers that keep nothing but log density and gradient (MALA), and a fresh start of every replica otherwise.
 
-    Source: Geyer 1991; Syed et al. 2022 for taking even and odd pairs by turns instead of by chance.
+    Source: Geyer 1991; Syed et al. 2022 for taking even and odd pairs by turns instead of by chance, and for equal swap
+    rates, with which round trips between the hottest and the cold replica are most frequent.
     """
 
     target_acceptance: ClassVar[float] = MALA.target_acceptance
     power_of_length: ClassVar[float] = MALA.power_of_length
+    learns_options: ClassVar[bool] = True
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float
@@ -176,18 +181,25 @@ class Tempering(Sampler):
         found = _state(replicas)
         changed = jax.tree.map(lambda new, old: jnp.any(new != old), found.position, state.position)
         is_accepted = jnp.any(jnp.stack(jax.tree.leaves(changed)))
-        rate = jnp.mean(jnp.exp(jnp.minimum(log_ratio, 0)))
-        return found, TemperingInfo(infos.acceptance_rate[0], is_accepted, rate)
+        rates = jnp.exp(jnp.minimum(log_ratio, 0))
+        return found, TemperingInfo(infos.acceptance_rate[0], is_accepted, rates.mean(), rates)
+
+    def options_learnt(self, options: Mapping[str, Any], unknowns: PyTree) -> dict[str, Any] | None:
+        """Move the temperatures between the first and the last towards equal swap rates, unless they are given."""
+        if options.get("inverse_temperatures") is not None:
+            return None
+        rates = np.asarray(_mean_swap_rates(self, unknowns), float)
+        # Half of the way, in logarithms: the rates of so short a stretch are not known well, and there is a next one.
+        ladder = np.sqrt(self.inverse_temperatures * equal_swaps(self.inverse_temperatures, rates))
+        kept = {name: value for name, value in options.items() if name not in ("num_temperatures", "hottest")}
+        return {**kept, "inverse_temperatures": [1.0, *ladder[1:].tolist()]}
 
     def _swap(
         self, ladder: Float[Array, " temperature"], replicas: Any, input: TemperingInput, gate: str
     ) -> tuple[Any, Float[Array, " pairs"]]:
         """Return the replicas after the swaps, and the log ratios of all pairs."""
         values = replicas.logdensity / ladder
-        log_ratio = (ladder[:-1] - ladder[1:]) * (values[1:] - values[:-1])
-        # A replica without a density does not come into the cold; a comparison with NaN is False.
-        has_chance = jnp.isfinite(values[1:]) & (log_ratio > -jnp.inf)
-        log_ratio = jnp.where(has_chance, log_ratio, -jnp.inf)
+        log_ratio = _log_ratio(ladder, values, values)
         # Every replica has its turn with one neighbour, the pair to its right or to its left, or at an end with none.
         replica = jnp.arange(ladder.size)
         pair = jnp.where(replica % 2 == input.parity, replica, replica - 1)
@@ -221,12 +233,66 @@ def _state(replicas: Any) -> TemperingState:
     return TemperingState(jax.tree.map(lambda leaf: leaf[0], replicas.position), replicas.logdensity[0], replicas)
 
 
+def equal_swaps(inverse_temperatures: Any, swap_rates: Any) -> np.ndarray:
+    """Return a ladder with the same ends, and as many temperatures, whose neighbours are swapped equally often.
+
+    What neighbours are not swapped adds up, from the cold to the hottest, to a barrier that hardly depends on the
+    ladder. It is taken to grow evenly with the logarithm of the temperature between two of them, as it does for a
+    normal target, and parted into equal shares. Rates that were measured on the new ladder improve it further.
+
+    Args:
+        inverse_temperatures: of the ladder that was measured, falling from 1, shape (temperature,).
+        swap_rates: mean probability with which neighbours were swapped, shape (temperature - 1,); the means over steps
+            and chains of `TemperingInfo.swap_rates`.
+
+    Raises:
+        ValueError: the ladder is none, or the rates are not one in [0, 1] for each pair.
+
+    Source: Syed, Bouchard-Cote, Deligiannidis & Doucet 2022, "Non-reversible parallel tempering", section 5.1 and
+    algorithm 2; linear instead of cubic between the temperatures.
+    """
+    ladder, rates = _check_ladder(np.asarray(inverse_temperatures, float)), np.asarray(swap_rates, float)
+    if rates.shape != (ladder.size - 1,) or not np.all((rates >= 0) & (rates <= 1)):
+        raise ValueError(
+            f"swap_rates is {swap_rates}, expected {ladder.size - 1} numbers from 0 to 1, one for each pair."
+        )
+    # Where every swap was made temperatures are as good as the same; a little keeps them apart.
+    barrier = np.concatenate([[0.0], np.cumsum(np.maximum(1 - rates, 1e-3))])
+    shares = np.linspace(0, barrier[-1], ladder.size)[1:-1]
+    between = np.exp(np.interp(shares, barrier, np.log(ladder)))
+    return np.concatenate([ladder[:1], between, ladder[-1:]])
+
+
+@eqx.filter_jit
+def _mean_swap_rates(tempering: Tempering, unknowns: PyTree) -> Float[Array, " pairs"]:
+    """Return the mean probability of each swap, over two leading axes of one replica and of the other.
+
+    Replicas are independent of each other, so that every place of the one may be set against every place of the other:
+    many more pairs than there are steps.
+    """
+    ladder = tempering._ladder(unknowns)
+    values = jax.vmap(jax.vmap(lambda unknowns: tempering.resume(unknowns).replicas.logdensity / ladder))(unknowns)
+    values = values.reshape(-1, ladder.size)
+    return jnp.exp(jnp.minimum(_log_ratio(ladder, values[:, None], values), 0)).mean((0, 1))
+
+
 def _check_inner(inner: Any) -> None:
     if not (isinstance(inner, type) and issubclass(inner, PositionSampler)):
         raise ValueError(
             f"inner is {inner!r}, expected the class of a sampler that knows but the position, such as MALA."
         )
     check_power_of_length(inner)
+
+
+def _log_ratio(
+    ladder: Float[Array, " temperature"], values: Float[Array, "..."], others: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """Return the log ratios of swaps, last axis `pairs`, given log densities, and `others` of the hotter replicas."""
+    colder, hotter = values[..., :-1], others[..., 1:]
+    log_ratio = (ladder[:-1] - ladder[1:]) * (hotter - colder)
+    # A replica without a density does not come into the cold; a comparison with NaN is False.
+    has_chance = jnp.isfinite(hotter) & (log_ratio > -jnp.inf)
+    return jnp.where(has_chance, log_ratio, -jnp.inf)
 
 
 def geometric_ladder(num_temperatures: Any, hottest: Any) -> np.ndarray:

@@ -43,6 +43,8 @@ FAR = 2.5
 LOST = 10.0
 # How far the logarithm of a chain's own step size moves, from unit to unit, for a difference of 1 in its acceptance.
 GAIN = 2.0
+# Units of the segments in which a sampler that MALA warmed up learns its options.
+LEARNING = (4, 4)
 # Units of a part that is evaluated in parallel at a time; the segments above are whole numbers of such parts.
 STRETCH = 4
 # Statistics of the steps that are kept, as the samplers name them.
@@ -173,6 +175,7 @@ def adapt(
     for units in SEGMENTS:
         draws, gradients = run.segment(units)
         run.estimate(draws[run.shares], gradients[run.shares], mass)
+        run.learn_options(make)
         run.find_step_size()
         run.gather()
         run.tune(TUNING)
@@ -184,8 +187,7 @@ def adapt(
             run.kept.clear()
     chosen = run.choose_options(make) if chooses else None
     if adjusts and not warms_itself:
-        run.begin(make)
-        run.find_step_size()
+        run.hand_over(make)
     while run.done < num_warmup:
         run.tune(1)
     tuned = run.step_size
@@ -193,7 +195,8 @@ def adapt(
         tuned = make.beside_mala(tuned, vectors.shape[1])
     kept, stats = run.history() if keep_draws else (np.empty((len(vectors), 0, vectors.shape[1])), {})
     density, changes = trimmed(run.density), tuple(run.changes)
-    return Adaptation(density, step_size or tuned, run.vectors, kept, stats, changes, chosen, moved=run.moved)
+    options = run.learnt or chosen
+    return Adaptation(density, step_size or tuned, run.vectors, kept, stats, changes, options, moved=run.moved)
 
 
 class _Warmup:
@@ -223,6 +226,8 @@ class _Warmup:
         self.changes: list[int] = []
         self.seen: tuple[np.ndarray, np.ndarray] | None = None
         self.moved, self.longer = 0, 1
+        self.passed: list[PyTree] = []
+        self.learnt: dict[str, Any] | None = None
         self.begin(make)
 
     def begin(self, make: Configured) -> None:
@@ -268,11 +273,13 @@ class _Warmup:
         draws, gradients, lp, accepted = [empty], [empty], [empty[..., 0]], np.zeros(len(self.vectors))
         first, end = self.done, min(self.done + units * self.unit, self.num_warmup)
         log_steps = np.where(shared & self.shares, self.averaging.log_step, self.log_steps)
+        self.passed.clear()
         if first < end:
             sampler, states = self.start(first)
         while self.done < end:
             steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
             states, moved, slopes, stats = self.run(sampler, states, log_steps, self.done, steps)
+            self.passed.append(states)
             draws.append(moved)
             gradients.append(slopes)
             lp.append(stats["lp"])
@@ -340,6 +347,30 @@ class _Warmup:
         if chosen != self.make.sampler_options:
             self.begin(given.chosen(chosen))
         return chosen
+
+    def hand_over(self, make: Configured) -> None:
+        """Go on with a sampler that another one has found the scale for."""
+        self.begin(make)
+        self.find_step_size()
+        for units in LEARNING if make.sampler_class.learns_options else ():
+            self.segment(units)
+            self.learn_options(make)
+            self.find_step_size()
+
+    def learn_options(self, given: Configured) -> None:
+        """Let the sampler learn options from where the last segment passed, and go on with them.
+
+        Of its first half nothing is learnt: what else is unknown than the position had yet to find in.
+        """
+        passed = self.passed[len(self.passed) // 2 :]
+        if not self.make.sampler_class.learns_options or not passed:
+            return
+        sampler, _ = self.start(self.done)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack([leaf[self.shares] for leaf in leaves]), *passed)
+        learnt = sampler.options_learnt(given.sampler_options, stacked)
+        if learnt is not None:
+            self.learnt = learnt
+            self.begin(given.chosen(learnt))
 
     def find_step_size(self) -> None:
         """Double or halve the step size of each chain until its acceptance of a unit crosses the target.
