@@ -121,7 +121,8 @@ def test_it_can_be_differentiated(name, rng_key):
     given = 1.3, example(jnp.float64), 0.1
     value_and_gradient = jax.jit(jax.value_and_grad(end, (0, 1, 2)), static_argnums=3)
     values, gradients = zip(*(value_and_gradient(*given, gate) for gate in GATES), strict=True)
-    assert values[0] == values[1]
+    # Two programs, which may round differently; the gate concerns the derivative alone.
+    SAME_COMPUTATION.check(*values)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     # No decision changes within a step this small, so the frozen gate has the derivative of the function itself.
     width = 1e-6
