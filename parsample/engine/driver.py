@@ -91,17 +91,17 @@ def _solve_block(problem: Problem, loop: Loop, begin: int | Array, end: int | Ar
 def _views(problem: Problem, loop: Loop, begin: int | Array) -> View:
     """Cut the windows out of the chains, leading axis `chain`."""
     place, length, count = loop.place, problem.chosen.window, loop.before.shape[0]
-    atol = jnp.broadcast_to(problem.atol, (count, problem.steps))
-    fixed = problem.inputs, problem.prepared, atol
     latest = state_before(loop, place.done - begin)
     if length == problem.steps:
+        fixed = problem.inputs, problem.prepared, jnp.broadcast_to(problem.atol, (count, length))
         return View(loop.before, latest, loop.rows.states, place.start, place.done, place.iterations, *fixed)
     # Rows that no window has held yet start from the last one that it has.
     held = jnp.minimum(place.start[:, None] + jnp.arange(length), place.reached[:, None] - 1) - begin
     guesses = jax.vmap(lambda states, at: states[at])(loop.rows.states, held)
     boundary = state_before(loop, place.start - begin)
-    fixed = jax.vmap(lambda tree, at: cut(tree, at, length))(fixed, place.start)
-    return View(boundary, latest, guesses, place.start, place.done, place.iterations, *fixed)
+    inputs, prepared = jax.vmap(lambda tree, at: cut(tree, at, length))((problem.inputs, problem.prepared), place.start)
+    atol = jax.vmap(lambda at: cut(problem.atol, at, length))(place.start)
+    return View(boundary, latest, guesses, place.start, place.done, place.iterations, inputs, prepared, atol)
 
 
 def _iterate(problem: Problem, loop: Loop, begin: int | Array, going: Bool[Array, " chain"]) -> Loop:

@@ -85,7 +85,7 @@ def judged_step(problem: Problem, view: View, memory: Memory) -> Step:
         fitting = finite & (chosen.size(residual) <= around.tolerance)
         passable = jnp.isfinite(values).all(1)
         farther = count_nearly_leading(fitting.all(1), passable, around.open, chosen.mismatch)
-        # The new guesses are one iteration further; `measured` says what they are worth.
+        # The new guesses are one iteration further; `evaluate` measures what they are worth.
         final = jnp.where(farther > accepted, update.guesses, final)
         accepted = jnp.maximum(accepted, farther)
     is_final = (row < accepted) | exact

@@ -141,7 +141,7 @@ def temporaries(steps: int, window: int | None, dim: int = 16) -> int:
 def test_a_window_bounds_the_memory() -> None:
     dim, short, long = 16, 256, 1024
     states = 4 * dim * (long - short)
-    # The padded states and the padded inputs grow with the chain; Jacobians, of 16 states each, do not.
+    # The states grow with the chain; Jacobians, of 16 states each, do not.
     assert temporaries(long, window=8) - temporaries(short, window=8) < 4 * states
     # The measure is sound: it sees them where every step has one.
     assert temporaries(long, window=None) - temporaries(short, window=None) > dim * states

@@ -144,8 +144,8 @@ def test_details_are_those_of_the_accepting_evaluation(method: str) -> None:
 
 
 @pytest.mark.usefixtures("together")
-def test_what_is_as_long_as_the_chain_is_not_written_by_iterations() -> None:
-    """Only the output is that long, and a block of it is written at a time."""
+def test_memory_grows_with_the_chain_by_its_states_alone() -> None:
+    """Windows and blocks are as long in a long chain as in a short one."""
 
     @jax.jit
     def solve(starts: Any, inputs: Any) -> Any:

@@ -36,7 +36,7 @@ def test_the_rest_is_the_loop_and_the_beginning_stays(window: int | None) -> Non
     assert (bool(whole.converged), int(whole.status), int(whole.first_bad_step)) == (True, Status.CONVERGED, -1)
     assert int(whole.iterations) == int(solution.iterations) == 2
     assert int(whole.finished) == STEPS - first
-    # The steps of the loop, and in the place of the pass that measures what was not finished.
+    # Two iterations and the steps of the loop: nothing is measured again.
     assert int(whole.evaluations) == 2 * (window or STEPS) + STEPS - first
 
 
