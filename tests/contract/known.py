@@ -228,5 +228,10 @@ KNOWN_OVERCLAIMING: dict[Row, str] = {
     ("quasi_newton", "mclmc", "banana"): AMPLIFIED,
 }
 
-# Of these, the rows whose error is within ten times the tolerance: on another processor they may pass.
-NEAR_THE_LINE: set[Row] = {("newton", "mclmc", "log_gamma")}
+# Of these, the rows that may pass on another processor or version: the error is within ten times the tolerance, or the
+# chain's own rounding decides whether a difference has time to grow.
+NEAR_THE_LINE: set[Row] = {
+    ("newton", "mclmc", "log_gamma"),
+    ("newton", "tempering", "banana"),
+    ("permutation", "tempering", "banana"),
+}
