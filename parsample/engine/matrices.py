@@ -5,51 +5,132 @@ Every leaf may carry leading axes (usually `steps`); the laws hold along them by
     (A2 @ A1).apply(x) == A2.apply(A1.apply(x))          composition is associative
     identity_like(A) @ A == A @ identity_like(A) == A
     A.dense(dim) is the same linear map
+
+A structure is a class here or in its own file, with the products that stay in it or in another one registered below it.
 """
 
 import abc
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from parsample.engine.norms import spectral_norm_bound, two_by_two_norm
+
+# The structure at hand: scaling and the like stay in it.
+Same = TypeVar("Same", bound="Matrix")
+
 
 class Matrix(eqx.Module):
-    """A square matrix of known structure, or a stack of them along leading axes. Dimensionless."""
+    """A square matrix of known structure, or a stack of them along leading axes. Dimensionless.
+
+    A structure says what its entries are, and has `scale`, `clip`, `where` and `isfinite` by that.
+    """
+
+    # The fields that A is linear in, and the number of trailing axes that make one matrix; a matrix has its own.
+    entry_axes: ClassVar[Mapping[str, int]] = {}
 
     @abc.abstractmethod
     def apply(self, vector: Float[Array, "*steps dim"]) -> Float[Array, "*steps dim"]:
         """Return A x."""
 
     @abc.abstractmethod
-    def scale(self, factor: Float[Array, "*steps"] | float) -> "Matrix":
-        """Return `factor` A, one factor for all matrices or one for each."""
-
-    @abc.abstractmethod
-    def clip(self, limit: float) -> "Matrix":
-        """Return A with its stored entries clipped to [-limit, limit]."""
-
-    @abc.abstractmethod
     def project(self) -> "Matrix":
-        """Return a matrix of spectral norm at most 1: entries clipped for a diagonal, A / max(1, norm) for a dense."""
+        """Return a matrix of spectral norm at most 1, up to rounding: A itself where an upper bound of its norm is."""
 
     @abc.abstractmethod
     def dense(self, dim: int) -> Float[Array, "*steps dim dim"]:
         """Return the matrix written out."""
 
-    @abc.abstractmethod
+    @property
+    def dim(self) -> int | None:
+        """The size of the vectors, where the entries tell it."""
+        return None
+
+    def scale(self: Same, factor: Float[Array, "*steps"] | float) -> Same:
+        """Return `factor` A, one factor for all matrices or one for each."""
+        return self._map(lambda entries, axes: _beside(jnp.asarray(factor, entries.dtype), axes) * entries)
+
+    def clip(self: Same, limit: float) -> Same:
+        """Return A with its stored entries clipped to [-limit, limit]."""
+        return self._map(lambda entries, _: jnp.clip(entries, -limit, limit))
+
+    def where(self: Same, keep: Bool[Array, "*steps"] | bool) -> Same:
+        """Return A where `keep` holds and 0 elsewhere."""
+        return self._map(lambda entries, axes: jnp.where(_beside(jnp.asarray(keep), axes), entries, 0))
+
     def isfinite(self) -> Bool[Array, "*steps"] | bool:
         """Say for each matrix whether all its entries are finite."""
-
-    @abc.abstractmethod
-    def where(self, keep: Bool[Array, "*steps"]) -> "Matrix":
-        """Return A where `keep` holds and 0 elsewhere."""
+        found = [
+            value.isfinite() if isinstance(value, Matrix) else jnp.isfinite(value).all(tuple(range(-axes, 0)))
+            for value, axes in self._entries().values()
+        ]
+        return functools.reduce(operator.and_, found, True)
 
     def __matmul__(self, earlier: "Matrix") -> "Matrix":
         """Return the composition: first `earlier`, then this one."""
         return compose(self, earlier)
+
+    def _entries(self) -> dict[str, tuple[Any, int]]:
+        return {name: (getattr(self, name), axes) for name, axes in self.entry_axes.items()}
+
+    def _map(self: Same, change: Callable[[Array, int], Array]) -> Same:
+        """Return the matrix with `change(entries, axes)` in place of its entries."""
+        changed = {
+            name: value._map(change) if isinstance(value, Matrix) else change(value, axes)
+            for name, (value, axes) in self._entries().items()
+        }
+        return dataclasses.replace(self, **changed)
+
+
+def _beside(numbers: Array, axes: int) -> Array:
+    """Return one number for each matrix, shaped to meet its entries."""
+    return numbers.reshape(*numbers.shape, *[1] * axes)
+
+
+# (later, earlier) -> their product, for structures that are neither zero nor a scaled identity.
+PRODUCTS: dict[tuple[type, type], Callable[[Any, Any], Matrix]] = {}
+
+
+def product(later: type, earlier: type) -> Callable[[Callable[[Any, Any], Matrix]], Callable[[Any, Any], Matrix]]:
+    """Register how matrices of two structures are composed. A pair without a product is written out."""
+
+    def register(compose_them: Callable[[Any, Any], Matrix]) -> Callable[[Any, Any], Matrix]:
+        PRODUCTS[later, earlier] = compose_them
+        return compose_them
+
+    return register
+
+
+def compose(later: Matrix, earlier: Matrix) -> Matrix:
+    """Return the matrix of `x -> later(earlier(x))`, in the simplest structure that holds it.
+
+    Raises:
+        TypeError: no product is registered, and neither matrix knows the size of its vectors to be written out.
+
+    Cost: O(1), O(dim) or, where one is dense and neither diagonal, O(dim^3) each.
+    """
+    if isinstance(later, Zero) or isinstance(earlier, Zero):
+        return Zero()
+    if isinstance(later, ScaledIdentity):
+        return earlier.scale(later.factor)
+    if isinstance(earlier, ScaledIdentity):
+        return later.scale(earlier.factor)
+    found = PRODUCTS.get((type(later), type(earlier)))
+    if found is not None:
+        return found(later, earlier)
+    dim = earlier.dim if later.dim is None else later.dim
+    if dim is None:
+        raise TypeError(
+            f"no product is registered for {type(later).__name__} after {type(earlier).__name__}, and neither knows "
+            "the size of its vectors; register one with `product`, or write one of them out as Dense."
+        )
+    return Dense(later.dense(dim) @ earlier.dense(dim))
 
 
 class Zero(Matrix):
@@ -59,14 +140,6 @@ class Zero(Matrix):
         """Return zeros like `vector`."""
         return jnp.zeros_like(vector)
 
-    def scale(self, factor: Float[Array, "*steps"] | float) -> "Zero":
-        """Return itself."""
-        return self
-
-    def clip(self, limit: float) -> "Zero":
-        """Return itself."""
-        return self
-
     def project(self) -> "Zero":
         """Return itself."""
         return self
@@ -75,31 +148,17 @@ class Zero(Matrix):
         """Return one matrix of zeros, whatever the leading axes."""
         return jnp.zeros((dim, dim))
 
-    def isfinite(self) -> bool:
-        """Return True."""
-        return True
-
-    def where(self, keep: Bool[Array, "*steps"]) -> "Zero":
-        """Return itself."""
-        return self
-
 
 class ScaledIdentity(Matrix):
     """A = a I, with `factor` a of shape (*steps,)."""
+
+    entry_axes: ClassVar = {"factor": 0}
 
     factor: Float[Array, "*steps"]
 
     def apply(self, vector: Float[Array, "*steps dim"]) -> Float[Array, "*steps dim"]:
         """Return a x."""
         return self.factor[..., None] * vector
-
-    def scale(self, factor: Float[Array, "*steps"] | float) -> "ScaledIdentity":
-        """Return `factor` a I."""
-        return ScaledIdentity(factor * self.factor)
-
-    def clip(self, limit: float) -> "ScaledIdentity":
-        """Return a I with a clipped to [-limit, limit]."""
-        return ScaledIdentity(jnp.clip(self.factor, -limit, limit))
 
     def project(self) -> "ScaledIdentity":
         """Return a I with a clipped to [-1, 1], which is the nearest matrix of norm at most 1."""
@@ -109,31 +168,21 @@ class ScaledIdentity(Matrix):
         """Return the matrices written out."""
         return self.factor[..., None, None] * jnp.eye(dim, dtype=self.factor.dtype)
 
-    def isfinite(self) -> Bool[Array, "*steps"]:
-        """Say for each matrix whether it is finite."""
-        return jnp.isfinite(self.factor)
-
-    def where(self, keep: Bool[Array, "*steps"]) -> "ScaledIdentity":
-        """Return A where `keep` holds and 0 elsewhere."""
-        return ScaledIdentity(jnp.where(keep, self.factor, 0))
+    def norm_bound(self) -> Float[Array, "*steps"]:
+        """Return the spectral norm |a| of each matrix."""
+        return jnp.abs(self.factor)
 
 
 class Diagonal(Matrix):
     """A = diag(a), with `entries` a of shape (*steps, dim)."""
+
+    entry_axes: ClassVar = {"entries": 1}
 
     entries: Float[Array, "*steps dim"]
 
     def apply(self, vector: Float[Array, "*steps dim"]) -> Float[Array, "*steps dim"]:
         """Return a * x."""
         return self.entries * vector
-
-    def scale(self, factor: Float[Array, "*steps"] | float) -> "Diagonal":
-        """Return `factor` A."""
-        return Diagonal(jnp.asarray(factor, self.entries.dtype)[..., None] * self.entries)
-
-    def clip(self, limit: float) -> "Diagonal":
-        """Return A with its diagonal clipped to [-limit, limit]."""
-        return Diagonal(jnp.clip(self.entries, -limit, limit))
 
     def project(self) -> "Diagonal":
         """Return A with its diagonal clipped to [-1, 1], the nearest matrix of norm at most 1."""
@@ -143,17 +192,19 @@ class Diagonal(Matrix):
         """Return the matrices written out."""
         return self.entries[..., None] * jnp.eye(dim, dtype=self.entries.dtype)
 
-    def isfinite(self) -> Bool[Array, "*steps"]:
-        """Say for each matrix whether it is finite."""
-        return jnp.isfinite(self.entries).all(-1)
+    @property
+    def dim(self) -> int:
+        """The size of the vectors."""
+        return self.entries.shape[-1]
 
-    def where(self, keep: Bool[Array, "*steps"]) -> "Diagonal":
-        """Return A where `keep` holds and 0 elsewhere."""
-        return Diagonal(jnp.where(keep[..., None], self.entries, 0))
+
+product(Diagonal, Diagonal)(lambda later, earlier: Diagonal(later.entries * earlier.entries))
 
 
 class Dense(Matrix):
     """A written out, `entries` of shape (*steps, dim, dim)."""
+
+    entry_axes: ClassVar = {"entries": 2}
 
     entries: Float[Array, "*steps dim dim"]
 
@@ -161,34 +212,27 @@ class Dense(Matrix):
         """Return A x. O(dim^2)."""
         return jnp.einsum("...ij,...j->...i", self.entries, vector)
 
-    def scale(self, factor: Float[Array, "*steps"] | float) -> "Dense":
-        """Return `factor` A."""
-        return Dense(jnp.asarray(factor, self.entries.dtype)[..., None, None] * self.entries)
-
-    def clip(self, limit: float) -> "Dense":
-        """Return A with every entry clipped to [-limit, limit]."""
-        return Dense(jnp.clip(self.entries, -limit, limit))
-
     def project(self) -> "Dense":
-        """Return A / max(1, spectral norm). O(dim^3), by singular values.
+        """Return A / max(1, an upper bound of its spectral norm), which is within a few percent. O(dim^3).
 
-        A matrix that is not finite stays as it is: the singular values of the others are still right.
+        A matrix that is not finite stays as it is.
         """
-        finite = self.isfinite()
-        norm = jnp.linalg.norm(self.where(finite).entries, ord=2, axis=(-2, -1))
-        return Dense(self.entries / jnp.maximum(norm, 1)[..., None, None])
+        bound = spectral_norm_bound(self.where(self.isfinite()).entries)
+        return self.scale(1 / jnp.maximum(bound, 1))
 
     def dense(self, dim: int) -> Float[Array, "*steps dim dim"]:
         """Return the entries."""
         return self.entries
 
-    def isfinite(self) -> Bool[Array, "*steps"]:
-        """Say for each matrix whether it is finite."""
-        return jnp.isfinite(self.entries).all((-2, -1))
+    @property
+    def dim(self) -> int:
+        """The size of the vectors."""
+        return self.entries.shape[-1]
 
-    def where(self, keep: Bool[Array, "*steps"]) -> "Dense":
-        """Return A where `keep` holds and 0 elsewhere."""
-        return Dense(jnp.where(keep[..., None, None], self.entries, 0))
+
+product(Dense, Dense)(lambda later, earlier: Dense(later.entries @ earlier.entries))
+product(Diagonal, Dense)(lambda later, earlier: Dense(later.entries[..., :, None] * earlier.entries))
+product(Dense, Diagonal)(lambda later, earlier: Dense(later.entries * earlier.entries[..., None, :]))
 
 
 class Block(Matrix):
@@ -200,27 +244,17 @@ class Block(Matrix):
     `entries` has shape (*steps, 2, 2, half): y[i] = sum over j of entries[i, j] * x[j], with x[0] and x[1] the halves.
     """
 
+    entry_axes: ClassVar = {"entries": 3}
+
     entries: Float[Array, "*steps 2 2 half"]
 
     def apply(self, vector: Float[Array, "*steps dim"]) -> Float[Array, "*steps dim"]:
         """Return A x. O(dim)."""
         return from_halves(jnp.sum(self.entries * to_halves(vector)[..., None, :, :], -2), vector.shape[-1])
 
-    def scale(self, factor: Float[Array, "*steps"] | float) -> "Block":
-        """Return `factor` A."""
-        return Block(jnp.asarray(factor, self.entries.dtype)[..., None, None, None] * self.entries)
-
-    def clip(self, limit: float) -> "Block":
-        """Return A with every entry clipped to [-limit, limit]."""
-        return Block(jnp.clip(self.entries, -limit, limit))
-
     def project(self) -> "Block":
-        """Return A with every 2 x 2 block divided by max(1, its spectral norm). O(dim).
-
-        The norm of [[a, b], [c, d]] is (|(a + d, c - b)| + |(a - d, b + c)|) / 2.
-        """
-        a, b, c, d = (self.entries[..., i, j, :] for i in (0, 1) for j in (0, 1))
-        norm = (jnp.hypot(a + d, c - b) + jnp.hypot(a - d, b + c)) / 2
+        """Return A with every 2 x 2 block divided by max(1, its spectral norm). O(dim)."""
+        norm = two_by_two_norm(*(self.entries[..., i, j, :] for i in (0, 1) for j in (0, 1)))
         return Block(self.entries / jnp.maximum(norm, 1)[..., None, None, :])
 
     def dense(self, dim: int) -> Float[Array, "*steps dim dim"]:
@@ -229,14 +263,6 @@ class Block(Matrix):
         unit = jnp.broadcast_to(jnp.eye(dim, dtype=self.entries.dtype), (*self.entries.shape[:-3], dim, dim))
         columns = Block(self.entries[..., None, :, :, :]).apply(unit)
         return jnp.swapaxes(columns, -1, -2)
-
-    def isfinite(self) -> Bool[Array, "*steps"]:
-        """Say for each matrix whether all its entries are finite."""
-        return jnp.isfinite(self.entries).all((-3, -2, -1))
-
-    def where(self, keep: Bool[Array, "*steps"]) -> "Block":
-        """Return A where `keep` holds and 0 elsewhere."""
-        return Block(jnp.where(keep[..., None, None, None], self.entries, 0))
 
 
 def to_halves(vector: Float[Array, "*steps dim"]) -> Float[Array, "*steps 2 half"]:
@@ -251,11 +277,21 @@ def from_halves(halves: Float[Array, "*steps 2 half"], dim: int) -> Float[Array,
     return halves.reshape(*halves.shape[:-2], 2 * halves.shape[-1])[..., :dim]
 
 
+# A sum over the two halves in the middle; a matrix product would put the short axes of length 2 last.
+product(Block, Block)(
+    lambda later, earlier: Block((later.entries[..., :, :, None, :] * earlier.entries[..., None, :, :, :]).sum(-3))
+)
+product(Diagonal, Block)(lambda later, earlier: Block(to_halves(later.entries)[..., :, None, :] * earlier.entries))
+product(Block, Diagonal)(lambda later, earlier: Block(later.entries * to_halves(earlier.entries)[..., None, :, :]))
+
+
 class Permutation(Matrix):
     """A scaled permutation: (A x)[i] = factor[i] * x[index[i]]. Both of shape (*steps, dim).
 
     Signs, scales and zeros go into `factor`; compositions stay in this form, in O(dim).
     """
+
+    entry_axes: ClassVar = {"factor": 1}
 
     index: Int[Array, "*steps dim"]
     factor: Float[Array, "*steps dim"]
@@ -266,14 +302,6 @@ class Permutation(Matrix):
         index = jnp.broadcast_to(self.index, shape)
         return self.factor * jnp.take_along_axis(jnp.broadcast_to(vector, shape), index, -1)
 
-    def scale(self, factor: Float[Array, "*steps"] | float) -> "Permutation":
-        """Return `factor` A."""
-        return _permutation(self.index, jnp.asarray(factor, self.factor.dtype)[..., None] * self.factor)
-
-    def clip(self, limit: float) -> "Permutation":
-        """Return A with its factors clipped to [-limit, limit]."""
-        return Permutation(self.index, jnp.clip(self.factor, -limit, limit))
-
     def project(self) -> "Permutation":
         """Return A with its factors clipped to [-1, 1], the nearest matrix of norm at most 1."""
         return self.clip(1.0)
@@ -282,13 +310,10 @@ class Permutation(Matrix):
         """Return the matrices written out."""
         return self.factor[..., None] * (self.index[..., None] == jnp.arange(dim))
 
-    def isfinite(self) -> Bool[Array, "*steps"]:
-        """Say for each matrix whether all its factors are finite."""
-        return jnp.isfinite(self.factor).all(-1)
-
-    def where(self, keep: Bool[Array, "*steps"]) -> "Permutation":
-        """Return A where `keep` holds and 0 elsewhere."""
-        return Permutation(self.index, jnp.where(keep[..., None], self.factor, 0))
+    @property
+    def dim(self) -> int:
+        """The size of the vectors."""
+        return self.factor.shape[-1]
 
 
 def _permute_columns(later: Permutation, factor: Array) -> Array:
@@ -302,54 +327,17 @@ def _permutation(index: Array, factor: Array) -> Permutation:
     return Permutation(*jnp.broadcast_arrays(index, factor))
 
 
+@product(Permutation, Permutation)
 def _permute_twice(later: Permutation, earlier: Permutation) -> Permutation:
     inner, outer = jnp.broadcast_arrays(earlier.index, later.index)
     return _permutation(jnp.take_along_axis(inner, outer, -1), _permute_columns(later, earlier.factor))
 
 
-def _dense_after(later: Any, earlier: Any) -> Dense:
-    dim = (later if isinstance(later, Dense) else earlier).entries.shape[-1]
-    return Dense(later.dense(dim) @ earlier.dense(dim))
+@product(Permutation, Diagonal)
+def _permute_scaled(later: Permutation, earlier: Diagonal) -> Permutation:
+    return _permutation(later.index, _permute_columns(later, earlier.entries))
 
 
-# (later, earlier) -> their product, for structures that are neither zero nor a scaled identity. One that composes with
-# its like only adds its row from its own file.
-PRODUCTS: dict[tuple[type, type], Callable[[Any, Any], Matrix]] = {
-    (Diagonal, Diagonal): lambda later, earlier: Diagonal(later.entries * earlier.entries),
-    (Diagonal, Block): lambda later, earlier: Block(to_halves(later.entries)[..., :, None, :] * earlier.entries),
-    (Block, Diagonal): lambda later, earlier: Block(later.entries * to_halves(earlier.entries)[..., None, :, :]),
-    # A sum over the two halves in the middle; a matrix product would put the short axes of length 2 last.
-    (Block, Block): lambda later, earlier: Block(
-        (later.entries[..., :, :, None, :] * earlier.entries[..., None, :, :, :]).sum(-3)
-    ),
-    (Diagonal, Permutation): lambda later, earlier: _permutation(earlier.index, later.entries * earlier.factor),
-    (Permutation, Diagonal): lambda later, earlier: _permutation(later.index, _permute_columns(later, earlier.entries)),
-    (Permutation, Permutation): _permute_twice,
-    (Diagonal, Dense): lambda later, earlier: Dense(later.entries[..., :, None] * earlier.entries),
-    (Dense, Diagonal): lambda later, earlier: Dense(later.entries * earlier.entries[..., None, :]),
-    (Dense, Dense): lambda later, earlier: Dense(later.entries @ earlier.entries),
-    (Dense, Block): _dense_after,
-    (Block, Dense): _dense_after,
-    (Dense, Permutation): _dense_after,
-    (Permutation, Dense): _dense_after,
-}
-
-
-def compose(later: Matrix, earlier: Matrix) -> Matrix:
-    """Return the matrix of `x -> later(earlier(x))`, in the simplest structure that holds it.
-
-    Raises:
-        TypeError: no structure holds the product: a block with a permutation.
-
-    Cost: O(1), O(dim) or, where one is dense and neither diagonal, O(dim^3) each.
-    """
-    if isinstance(later, Zero) or isinstance(earlier, Zero):
-        return Zero()
-    if isinstance(later, ScaledIdentity):
-        return earlier.scale(later.factor)
-    if isinstance(earlier, ScaledIdentity):
-        return later.scale(earlier.factor)
-    product = PRODUCTS.get((type(later), type(earlier)))
-    if product is None:
-        raise TypeError(f"no composition is known for {type(later).__name__} after {type(earlier).__name__}")
-    return product(later, earlier)
+@product(Diagonal, Permutation)
+def _scale_permuted(later: Diagonal, earlier: Permutation) -> Permutation:
+    return _permutation(earlier.index, later.entries * earlier.factor)

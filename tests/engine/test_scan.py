@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from parsample.engine.matrices import Dense, Matrix, ScaledIdentity, Zero
 from parsample.engine.scan import SHORT, solve_lds
+from parsample.engine.subspace import Subspace
 from tests.covering import each_two
 from tests.engine.test_matrices import BUILDERS, name_of, written_out
 from tests.tolerances import SAME_COMPUTATION, Tolerance
@@ -59,7 +60,8 @@ def test_every_scan_equals_the_textbook(structure: type[Matrix], shape: tuple[in
         assert worst <= SUM(dtype)["atol"] + SUM(dtype)["rtol"] * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("structure", BUILDERS, ids=name_of)
+# The basis of a subspace is fixed, and what a derivative in it would be differs between the scans.
+@pytest.mark.parametrize("structure", [cls for cls in BUILDERS if cls is not Subspace], ids=name_of)
 @pytest.mark.usefixtures("x64")
 def test_every_scan_has_the_textbook_gradient(structure: type[Matrix]) -> None:
     steps, dim = 20, 3

@@ -15,8 +15,8 @@ class Newton(LinearMethod):
     Args:
         gate: how the derivative treats accept/reject.
 
-    Cost: dim JVPs a step, a matrix of dim x dim a step in memory, and O(dim^3) a step for its projection (and for the
-        scan, on an accelerator). For small dim.
+    Cost: dim JVPs a step, a matrix of dim x dim a step in memory, and O(dim^3) a step: six products of matrices for its
+        projection, and those of the scan on an accelerator. For small dim.
 
     Source: Lim et al. 2024 (DEER), Gonzalez et al. 2024; here each matrix is projected to spectral norm 1 by the
     driver, without which the iteration can diverge.
