@@ -1,9 +1,9 @@
 """A regularised linear dynamical system, solved as a Kalman smoother.
 
-    minimise over y:  sum over t of |y[t] - A[t] y[t-1] - b[t]|^2 + penalty |y[t]|^2,   y before the first step is 0
+    minimise over y:  sum over t of |y[t] - A[t] y[t-1] - b[t]|^2 + penalty[t] |y[t]|^2,   y before the first step is 0
 
 1. This is the mean of a linear Gaussian model: y[t] = A[t] y[t-1] + b[t] + noise of variance 1, and an observation of 0
-   at every step with noise of variance 1 / penalty.
+   at every step with noise of variance 1 / penalty[t].
 2. The filter's gain is the same at every step only for a known past; its elements below are those of a parallel scan.
 3. The smoother's mean m_s[t] = E[t] m_s[t+1] + g[t] is a linear dynamical system run backwards.
 """
@@ -31,7 +31,7 @@ class _Element(NamedTuple):
 def smooth(
     matrices: Matrix,
     offsets: Float[Array, "steps dim"],
-    penalty: Float[Array, ""] | float,
+    penalty: Float[Array, "*steps"] | float,
     *,
     scan: str | None = None,
 ) -> Float[Array, "steps dim"]:
@@ -40,7 +40,8 @@ def smooth(
     Args:
         matrices: A, leading axis `steps`. Dimensionless. Anything but a diagonal is written out.
         offsets: b, shape (steps, dim), in the units of the state.
-        penalty: above 0, dimensionless. 0 would be the linear dynamical system itself.
+        penalty: at least 0, dimensionless; one number, or one for each step. With 0 at every step y is the solution of
+            the linear dynamical system itself.
         scan: "loop", "associative", or None to choose by device, as `solve_lds` does.
 
     Returns:
@@ -69,7 +70,8 @@ def smooth(
     # Nothing is known to be wrong before the first step: y = 0 there exactly, so its matrix does not matter.
     entries = entries.at[0].set(0)
     filtered = _filter_diagonal if diagonal else _filter_dense
-    means, covariances = filtered(entries, offsets, jnp.asarray(penalty, offsets.dtype), scan)
+    penalties = jnp.broadcast_to(jnp.asarray(penalty, offsets.dtype), (steps,))
+    means, covariances = filtered(entries, offsets, penalties, scan)
     later = jnp.concatenate([entries[1:], jnp.zeros_like(entries[:1])])
     later_offsets = jnp.concatenate([offsets[1:], jnp.zeros_like(offsets[:1])])
     if diagonal:
@@ -84,23 +86,23 @@ def smooth(
     return solve_lds(system, rest[::-1], jnp.zeros(dim, offsets.dtype), scan=scan)[::-1]
 
 
-def _filter_diagonal(entries: Array, offsets: Array, penalty: Array, scan: str | None) -> tuple[Array, Array]:
-    def loop(entries: Array, offsets: Array) -> tuple[Array, Array]:
+def _filter_diagonal(entries: Array, offsets: Array, penalties: Array, scan: str | None) -> tuple[Array, Array]:
+    def loop(entries: Array, offsets: Array, penalties: Array) -> tuple[Array, Array]:
         def step(carry, element):
             mean, variance = carry
-            a, b = element
+            a, b, penalty = element
             predicted = a**2 * variance + 1
             shrink = 1 / (1 + penalty * predicted)
             carry = (a * mean + b) * shrink, predicted * shrink
             return carry, carry
 
         start = jnp.zeros_like(offsets[0]), jnp.zeros_like(offsets[0])
-        return jax.lax.scan(step, start, (entries, offsets))[1]
+        return jax.lax.scan(step, start, (entries, offsets, penalties))[1]
 
-    def associative(entries: Array, offsets: Array) -> tuple[Array, Array]:
+    def associative(entries: Array, offsets: Array, penalties: Array) -> tuple[Array, Array]:
         # Not 1 - gain: for a large penalty nothing but rounding would be left of it.
-        shrink = 1 / (1 + penalty)
-        gain = penalty * shrink
+        shrink = 1 / (1 + penalties[:, None])
+        gain = penalties[:, None] * shrink
         elements = _Element(
             shrink * entries,
             shrink * offsets,
@@ -123,34 +125,35 @@ def _filter_diagonal(entries: Array, offsets: Array, penalty: Array, scan: str |
         found = jax.lax.associative_scan(combine, elements)
         return found.offset, found.covariance
 
-    return _choose(loop, associative, entries, offsets, scan)
+    return _choose(loop, associative, (entries, offsets, penalties), scan)
 
 
-def _filter_dense(entries: Array, offsets: Array, penalty: Array, scan: str | None) -> tuple[Array, Array]:
+def _filter_dense(entries: Array, offsets: Array, penalties: Array, scan: str | None) -> tuple[Array, Array]:
     unit = jnp.eye(offsets.shape[1], dtype=offsets.dtype)
 
-    def loop(entries: Array, offsets: Array) -> tuple[Array, Array]:
+    def loop(entries: Array, offsets: Array, penalties: Array) -> tuple[Array, Array]:
         def step(carry, element):
             mean, covariance = carry
-            a, b = element
+            a, b, penalty = element
             predicted = a @ covariance @ a.T + unit
             shrink = jnp.linalg.inv(unit + penalty * predicted)
             covariance = predicted @ shrink
             carry = shrink @ (a @ mean + b), (covariance + covariance.T) / 2
             return carry, carry
 
-        return jax.lax.scan(step, (jnp.zeros_like(offsets[0]), jnp.zeros_like(unit)), (entries, offsets))[1]
+        start = jnp.zeros_like(offsets[0]), jnp.zeros_like(unit)
+        return jax.lax.scan(step, start, (entries, offsets, penalties))[1]
 
-    def associative(entries: Array, offsets: Array) -> tuple[Array, Array]:
-        shrink = 1 / (1 + penalty)
-        gain = penalty * shrink
+    def associative(entries: Array, offsets: Array, penalties: Array) -> tuple[Array, Array]:
+        shrink = 1 / (1 + penalties[:, None])
+        gain = penalties[:, None] * shrink
         transposed = jnp.swapaxes(entries, 1, 2)
         elements = _Element(
-            shrink * entries,
+            shrink[..., None] * entries,
             shrink * offsets,
-            jnp.broadcast_to(shrink * unit, entries.shape),
+            shrink[..., None] * unit,
             -gain * _times(transposed, offsets),
-            gain * transposed @ entries,
+            gain[..., None] * transposed @ entries,
         )
 
         def combine(i: _Element, j: _Element) -> _Element:
@@ -168,15 +171,15 @@ def _filter_dense(entries: Array, offsets: Array, penalty: Array, scan: str | No
         found = jax.lax.associative_scan(combine, elements)
         return found.offset, found.covariance
 
-    return _choose(loop, associative, entries, offsets, scan)
+    return _choose(loop, associative, (entries, offsets, penalties), scan)
 
 
-def _choose(loop, associative, entries: Array, offsets: Array, scan: str | None) -> tuple[Array, Array]:
-    if scan == "loop" or (scan is None and offsets.shape[0] <= SHORT):
-        return loop(entries, offsets)
+def _choose(loop, associative, steps: tuple[Array, Array, Array], scan: str | None) -> tuple[Array, Array]:
+    if scan == "loop" or (scan is None and steps[0].shape[0] <= SHORT):
+        return loop(*steps)
     if scan == "associative":
-        return associative(entries, offsets)
-    return jax.lax.platform_dependent(entries, offsets, cpu=loop, default=associative)
+        return associative(*steps)
+    return jax.lax.platform_dependent(*steps, cpu=loop, default=associative)
 
 
 def _times(matrices: Array, vectors: Array) -> Array:

@@ -31,15 +31,16 @@ def system(structure: type[Matrix], steps: int, dim: int, dtype: Any, size: floa
     return jax.tree.map(cast, matrices), cast(jnp.asarray(rng.normal(size=(steps, dim))))
 
 
-def textbook(matrices: Matrix, offsets: Any, penalty: float) -> np.ndarray:
-    """The y with (B^T B + penalty I) y = B^T b, where (B y)[t] = y[t] - A[t] y[t-1]."""
+def textbook(matrices: Matrix, offsets: Any, penalty: Any) -> np.ndarray:
+    """The y with (B^T B + penalty) y = B^T b, where (B y)[t] = y[t] - A[t] y[t-1], the penalty on the diagonal."""
     steps, dim = offsets.shape
     dense = np.asarray(written_out(matrices, (steps,), dim), np.float64)
     system = np.eye(steps * dim)
     for step in range(1, steps):
         rows, columns = slice(step * dim, (step + 1) * dim), slice((step - 1) * dim, step * dim)
         system[rows, columns] = -dense[step]
-    normal = system.T @ system + penalty * np.eye(steps * dim)
+    penalties = np.repeat(np.broadcast_to(penalty, steps), dim)
+    normal = system.T @ system + np.diag(penalties)
     return np.linalg.solve(normal, system.T @ np.asarray(offsets, np.float64).ravel()).reshape(steps, dim)
 
 
@@ -53,7 +54,9 @@ CASES += [(structure, *shape) for structure in (Diagonal, Dense) for shape in [(
 def test_every_scan_solves_the_normal_equations(case: tuple[type[Matrix], int, int], dtype: Any) -> None:
     structure, steps, dim = case
     matrices, offsets = system(structure, steps, dim, dtype, size=0.6)
-    for penalty in PENALTIES:
+    # One penalty, or one for each step, of which some may be 0.
+    each = np.resize([1e-3, 30.0, 0.0, 1.0], steps).astype(dtype)
+    for penalty in (*PENALTIES, each):
         expected = textbook(matrices, offsets, penalty)
         for scan in SCANS:
             found = solve(matrices, offsets, penalty, scan=scan)
