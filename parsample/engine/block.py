@@ -10,6 +10,7 @@ from parsample.engine.methods.base import Method
 from parsample.engine.options import Options
 from parsample.engine.solution import History
 from parsample.engine.transition import FlatTransition
+from parsample.engine.window import cut, each
 
 # A block is so many windows long, and at least so many steps: the longer, the less chains wait for each other; the
 # shorter, the less memory.
@@ -108,5 +109,8 @@ class Loop(NamedTuple):
 
 def state_before(loop: Loop, at: Int[Array, " chain"]) -> Float[Array, "chain dim"]:
     """Return the state before a row of the block."""
-    chain = jnp.arange(at.shape[0])
-    return jnp.where((at == 0)[:, None], loop.before, loop.rows.states[chain, at - 1])
+
+    def state(states: Array, at: Array) -> Array:
+        return cut(states, jnp.maximum(at - 1, 0), 1)[0]
+
+    return jnp.where((at == 0)[:, None], loop.before, each(state)(loop.rows.states, at))

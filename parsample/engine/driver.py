@@ -97,10 +97,11 @@ def _views(problem: Problem, loop: Loop, begin: int | Array) -> View:
         return View(loop.before, latest, loop.rows.states, place.start, place.done, place.iterations, *fixed)
     # Rows that no window has held yet start from the last one that it has.
     held = jnp.minimum(place.start[:, None] + jnp.arange(length), place.reached[:, None] - 1) - begin
-    guesses = jax.vmap(lambda states, at: states[at])(loop.rows.states, held)
+    take = lambda states, at: states.at[at].get(mode="clip", wrap_negative_indices=False)  # noqa: E731
+    guesses = each(take)(loop.rows.states, held)
     boundary = state_before(loop, place.start - begin)
-    inputs, prepared = jax.vmap(lambda tree, at: cut(tree, at, length))((problem.inputs, problem.prepared), place.start)
-    atol = jax.vmap(lambda at: cut(problem.atol, at, length))(place.start)
+    inputs, prepared = each(lambda tree, at: cut(tree, at, length))((problem.inputs, problem.prepared), place.start)
+    atol = each(lambda at: cut(problem.atol, at, length))(place.start)
     return View(boundary, latest, guesses, place.start, place.done, place.iterations, inputs, prepared, atol)
 
 
@@ -122,12 +123,12 @@ def _iterate(problem: Problem, loop: Loop, begin: int | Array, going: Bool[Array
         if whole:
             return jnp.where(mask, new, rows)
         one = lambda rows, new, mask, at: put(rows, jnp.where(mask, new, cut(rows, at, length)), at)  # noqa: E731
-        return jax.vmap(one)(rows, new, mask, place.start - begin)
+        return each(one)(rows, new, mask, place.start - begin)
 
     rows = jax.tree.map(write, loop.rows, step.rows)
     memory = step.memory
     if not whole:
-        memory = memory._replace(rows=jax.vmap(slide)(memory.rows, problem.entering, start - place.start))
+        memory = memory._replace(rows=each(slide)(memory.rows, problem.entering, start - place.start))
     keep = lambda new, old: jnp.where(going.reshape(-1, *[1] * (new.ndim - 1)), new, old)  # noqa: E731
     reached = place.reached if problem.guess is not None else keep(place.start + length, place.reached)
     return Loop(
@@ -154,7 +155,7 @@ def _record(loop: Loop, step: Step, going: Bool[Array, " chain"]) -> History | N
     seen, chain = step.seen, jnp.arange(going.shape[0])
     assert seen is not None
     if seen.states is not None:
-        seen = seen._replace(states=jax.vmap(put)(loop.rows.states, seen.states, loop.place.start))
+        seen = seen._replace(states=each(put)(loop.rows.states, seen.states, loop.place.start))
     # Beyond the end, and so dropped, for a chain that waits.
     at = jnp.where(going, loop.place.iterations, loop.history.merit.shape[1])
     return jax.tree.map(lambda old, new: old.at[chain, at].set(new, mode="drop"), loop.history, seen)

@@ -48,7 +48,7 @@ def around_of(problem: Problem, view: View) -> Around:
         inputs=view.inputs,
         prepared=view.prepared,
         tolerance=problem.transition.tolerance(view.guesses, view.atol[:, None], problem.rtol),
-        rng_key=jax.random.fold_in(jax.random.key(0), view.iterations),
+        rng_key=jax.random.key(view.iterations),
         conditioning=chosen.conditioning,
         capacity=chosen.capacity,
         accept_early=chosen.accept_early,

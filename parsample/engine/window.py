@@ -22,13 +22,14 @@ def each(function: Callable) -> Callable:
 
 
 def cut(tree: PyTree, start: Int[Array, ""], length: int, axis: int = 0) -> PyTree:
-    """Cut `length` rows out of every leaf."""
-    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, length, axis), tree)
+    """Cut `length` rows out of every leaf; `start` counts from the front."""
+    slice_in = jax.lax.dynamic_slice_in_dim
+    return jax.tree.map(lambda leaf: slice_in(leaf, start, length, axis, allow_negative_indices=False), tree)
 
 
 def put(rows: Array, some: Array, start: Int[Array, ""], axis: int = 0) -> Array:
-    """Put some rows in the place of others."""
-    return jax.lax.dynamic_update_slice_in_dim(rows, some, start, axis)
+    """Put some rows in the place of others; `start` counts from the front."""
+    return jax.lax.dynamic_update_slice_in_dim(rows, some, start, axis, allow_negative_indices=False)
 
 
 def slide(rows: PyTree, entering: PyTree, advance: Int[Array, ""]) -> PyTree:

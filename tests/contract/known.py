@@ -156,7 +156,6 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("quasi_elk", "mala", "eight_schools_centered"): TRUST,
     ("quasi_elk", "ula", "breast_cancer"): TRUST,
     ("quasi_elk", "ula", "eight_schools_centered"): TRUST,
-    ("quasi_elk", "ula", "eight_schools_conjugate"): TRUST,
     ("quasi_newton", "barker", "banana"): SIGNS,
     ("quasi_newton", "ghmc", "banana"): PHASE,
     ("quasi_newton", "ghmc", "eight_schools"): PHASE,

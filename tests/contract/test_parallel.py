@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from parsample.engine.methods import METHODS
+from parsample.engine.methods.base import innermost
 from parsample.engine.solution import Solution
 from parsample.samplers import SAMPLERS
 from parsample.targets import TARGETS
@@ -23,10 +24,10 @@ from tests.contract.problems import STEPS, Problem
 from tests.engine.recursions import KINDS
 from tests.tolerances import CONVERGED
 
-# Half the steps, and a little more. A row within MARGIN of it may stand in the table or not: rounding, which differs
-# between versions and processors, moves its count by a few.
+# Half the steps, and a little more. A row within the margin of it may stand in the table or not: rounding, which
+# differs between versions and processors, moves its count by a few, and the random probes of a method by a tenth.
 SLOW = STEPS // 2 + 4
-MARGIN = 8
+MARGIN, MARGIN_OF_PROBES = 8, 24
 
 ROWS = problems.rows()
 PARAMETERS = [
@@ -75,10 +76,11 @@ def test_an_iteration_gains_two_steps(evaluated):
         assert int(evaluated.solution.iterations) == STEPS
         return
     iterations = int(evaluated.solution.iterations)
+    margin = MARGIN_OF_PROBES if hasattr(innermost(METHODS[evaluated.row[0]]()), "num_probes") else MARGIN
     if evaluated.row in KNOWN_NOT_CONVERGING:
-        assert iterations > SLOW - MARGIN, "the row has become better than known: take it out of the table"
+        assert iterations > SLOW - margin, "the row has become better than known: take it out of the table"
         pytest.xfail(KNOWN_NOT_CONVERGING[evaluated.row])
-    assert iterations <= SLOW + MARGIN
+    assert iterations <= SLOW + margin
 
 
 def test_the_known_rows_exist():
