@@ -90,3 +90,78 @@ def test_without_a_surrogate_it_is_linearised_in_its_diagonal_at_the_start() -> 
 def test_a_segment_below_one_is_refused(segment: int) -> None:
     with pytest.raises(ValueError, match=rf"segment is {segment}, expected a whole number of steps of at least 1"):
         methods.Parareal(segment=segment)
+
+
+MGRIT = [(3, "F"), (2, "FCF"), (3, "FCF"), (4, "FCF")]
+
+
+@pytest.mark.parametrize(("levels", "relaxation"), MGRIT)
+@pytest.mark.parametrize(("segment", "window", "steps"), [(3, None, STEPS), (2, 7, STEPS), (16, None, 5), (1, None, 1)])
+def test_more_levels_and_fcf_give_the_chain_of_the_loop(
+    levels: int, relaxation: str, segment: int, window: int | None, steps: int
+) -> None:
+    problem = recursions.tanh_problem(steps=steps)
+    for coarse in (None, shrink):
+        method = methods.Parareal(coarse, segment, levels, relaxation)
+        solution = evaluate(*problem, method=method, window=window, **FLOAT32)
+        CONVERGED.check(solution.states, scan(*problem))
+        true = residuals(problem.initial_state, solution.states, problem.inputs)
+        np.testing.assert_allclose(solution.residual, true.max(1), rtol=0, atol=1e-6)
+        length = min(window or steps, steps)
+        whole = -(-length // min(segment, length)) * min(segment, length)
+        assert solution.evaluations == solution.iterations * whole * (2 if relaxation == "FCF" else 1)
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+@pytest.mark.parametrize(("relaxation", "gain"), [("F", 1), ("FCF", 2)])
+def test_an_iteration_is_exact_for_one_segment_more_and_with_fcf_for_two(
+    levels: int, relaxation: str, gain: int
+) -> None:
+    """Whatever the coarse propagator: here one that is far off."""
+    problem = recursions.tanh_problem(steps=48)
+    coarse = lambda state, inputs: jnp.cos(3 * state) + len(inputs)  # noqa: E731
+    true = scan(*problem)
+    for iterations in (1, 2, 3):
+        method = methods.Parareal(coarse, 4, levels, relaxation)
+        solution = evaluate(
+            *problem, method=method, max_iterations=iterations, throw=False, accept_early=0.0, **FLOAT32
+        )
+        exact = 4 * gain * iterations
+        SAME_COMPUTATION.check(solution.states[:exact], true[:exact])
+
+
+def relax(state: Any, input: Any) -> Any:
+    """A step of a stiffish ODE with a forcing: it contracts slowly."""
+    return state + 0.02 * (jnp.sin(input) - state - 0.3 * state**3)
+
+
+def one_step(state: Any, inputs: Any) -> Any:
+    """All steps of a segment as one, implicit in the linear part so that any length is stable."""
+    size = 0.02 * inputs.shape[0]
+    return (state + size * (jnp.sin(inputs.mean(0)) - 0.3 * state**3 / (1 + state**2))) / (1 + size)
+
+
+@pytest.mark.usefixtures("x64")
+def test_three_levels_take_fewer_steps_in_sequence_than_two() -> None:
+    """An ODE of 1,024 steps in segments of 8: two levels wait for 8 + 128 steps an iteration, three for 2 x 8 + 16."""
+    problem = Problem(relax, jnp.ones(2), 3 * jnp.asarray(np.linspace(0, 6, 2048).reshape(1024, 2)))
+    depth = {}
+    for levels, relaxation, wait in ((2, "F", 8 + 128), (3, "F", 8 + 8 + 16), (3, "FCF", 2 * (8 + 8) + 16)):
+        solution = evaluate(*problem, method=methods.Parareal(one_step, 8, levels, relaxation), atol=1e-9, rtol=0.0)
+        CONVERGED.check(solution.states, scan(*problem))
+        depth[levels, relaxation] = int(solution.iterations) * wait
+    # 13 iterations, 28 and 14: a V-cycle loses what FCF gives back.
+    assert depth[3, "FCF"] < 0.8 * depth[3, "F"] < 0.5 * depth[2, "F"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"levels": 1}, "levels is 1, expected a whole number of at least 2; 2 is Parareal"),
+        ({"levels": True}, "levels is True, expected a whole number"),
+        ({"relaxation": "C"}, "relaxation is 'C', expected 'F' or 'FCF'"),
+    ],
+)
+def test_levels_and_relaxation_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        methods.Parareal(**options)

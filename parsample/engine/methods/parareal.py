@@ -1,4 +1,4 @@
-"""Parareal: a coarse propagator carries corrections from segment to segment."""
+"""Parareal and MGRIT: a coarse propagator carries corrections from segment to segment, on two levels or more."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -19,32 +19,46 @@ class Parareal(Method):
     With F the steps of a segment and G the coarse propagator, the state at the end of segment n becomes
     F(x[n]) + G(x_new[n]) - G(x[n]). With segments of one step and a linear G this is the driver's own iteration.
 
+    With more than two levels (MGRIT) the sweep over the ends of segments, a recursion as well, is cut into segments of
+    its own, which a propagator over `segment` times as many steps joins, and so on; only the coarsest is sequential.
+
     Args:
         coarse: `coarse(state, inputs) -> state`, over a whole segment: `inputs` have a leading axis of at most
             `segment` steps. It may be any sampler with a larger step. None for the steps of a segment by the
             transition's surrogate (see `Surrogate`), or, where there is none, by the transition linearised in its
             diagonal at the initial state.
         segment: steps of a segment, at least 1.
+        levels: 2 is Parareal. With more, `coarse` is also handed segment^2, segment^3, ... steps at a time.
+        relaxation: "F", or "FCF" to run the segments once more from the ends of their first run, on every level: an
+            iteration is exact for two segments more, not one, at twice the evaluations.
 
     Raises:
-        ValueError: a segment below 1.
+        ValueError: a segment below 1, fewer than two levels, or another relaxation.
 
-    Cost: each iteration has a depth of `segment` evaluations beside the coarse sweep, which is sequential. Calls of
-        the coarse propagator are not counted as evaluations.
+    Cost: each iteration has a depth of `segment` evaluations (twice that with FCF), and on every further level of as
+        many calls of a coarse propagator, and on the coarsest of one for each of its steps: for T steps and segments
+        of m, T / m calls on two levels, m + T / m^2 on three. These calls are not counted as evaluations.
 
-    Source: Lions et al. 2001; Selvam et al. 2024 (SRDS) for samplers. Here segments are counted from the window's
-    start, and inside a segment the states are the transition's own.
+    Source: Lions et al. 2001; Selvam et al. 2024 (SRDS) for samplers; Falgout et al. 2014 (MGRIT), as one V-cycle an
+    iteration, with the full approximation scheme. Here segments are counted from the window's start, and inside a
+    segment the states are the transition's own.
     """
 
     has_matrices: ClassVar[bool] = False
 
     coarse: Callable | None = None
     segment: int = eqx.field(static=True, default=16)
+    levels: int = eqx.field(static=True, default=2)
+    relaxation: str = eqx.field(static=True, default="F")
 
     def __check_init__(self):
-        """Check the length of a segment."""
+        """Check the options."""
         if isinstance(self.segment, bool) or not isinstance(self.segment, int) or self.segment < 1:
             raise ValueError(f"segment is {self.segment!r}, expected a whole number of steps of at least 1.")
+        if isinstance(self.levels, bool) or not isinstance(self.levels, int) or self.levels < 2:
+            raise ValueError(f"levels is {self.levels!r}, expected a whole number of at least 2; 2 is Parareal.")
+        if self.relaxation not in ("F", "FCF"):
+            raise ValueError(f"relaxation is {self.relaxation!r}, expected 'F' or 'FCF'.")
 
     @property
     def needs_derivative(self) -> bool:
@@ -67,19 +81,12 @@ class Parareal(Method):
         return Memory()
 
     def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
-        """Run all segments, then sweep over their ends."""
+        """Run all segments, then solve for their ends."""
         window = around.guesses.shape[0]
-        length = min(self.segment, window)
-        count = -(-window // length)
-
-        def cut(leaf: Array) -> Array:
-            padding = jnp.broadcast_to(leaf[-1:], (count * length - window, *leaf.shape[1:]))
-            return jnp.concatenate([leaf, padding]).reshape(count, length, *leaf.shape[1:])
-
+        cut = lambda leaf: _cut(leaf, self.segment)  # noqa: E731
         inputs, prepared, held = jax.tree.map(cut, (around.inputs, around.prepared, around.guesses))
         is_open = cut(around.open)
-        ends = cut(around.guesses)[:, -1]
-        starts = shift(around.boundary, ends)
+        ends = held[:, -1]
 
         def fine(start: Array, *steps: PyTree) -> tuple[Array, PyTree]:
             def step(state: Array, element: tuple) -> tuple[Array, tuple[Array, PyTree]]:
@@ -90,26 +97,67 @@ class Parareal(Method):
 
             return jax.lax.scan(step, start, steps)[1]
 
-        values, details = jax.lax.stop_gradient(jax.vmap(fine)(starts, inputs, held, is_open))
-        coarse = self._propagator(transition)
-        before = jax.vmap(coarse)(starts, inputs, prepared)
+        def run(ends: Array) -> tuple[Array, PyTree]:
+            return jax.lax.stop_gradient(jax.vmap(fine)(shift(around.boundary, ends), inputs, held, is_open))
 
-        def join(start: Array, segment: tuple) -> tuple[Array, Array]:
-            inputs, prepared, value, old = segment
-            end = value + coarse(start, inputs, prepared) - old
+        values, details = run(ends)
+        if self.relaxation == "FCF":
+            ends = values[:, -1]
+            values, details = run(ends)
+        new_ends = self._next(transition, around, (inputs, prepared), ends, values[:, -1], self.levels - 1)
+        states, guesses = _inside(around.boundary, ends, new_ends, values)
+        flat = lambda rows: rows.reshape(-1, *rows.shape[2:])[:window]  # noqa: E731
+        states, guesses, values, details = jax.tree.map(flat, (states, guesses, values, details))
+        evaluations = jnp.asarray(is_open.size * len(self.relaxation.replace("C", "")))
+        return Update(states, values, guesses - states, guesses, evaluations, memory, details)
+
+    def _next(
+        self,
+        transition: FlatTransition,
+        around: Around,
+        steps: PyTree,
+        ends: Float[Array, "segments dim"],
+        values: Float[Array, "segments dim"],
+        levels: int,
+    ) -> Float[Array, "segments dim"]:
+        """Return new ends of segments, given where their runs from the old ends came out: x = G(x before) + forcing.
+
+        Args:
+            transition: of every step.
+            around: the window.
+            steps: inputs and what is prepared, leading axes (segments, steps of a segment).
+            ends: states from which the segments after them were run.
+            values: ends of the runs.
+            levels: that are left, this one included.
+        """
+        coarse = self._propagator(transition)
+        forcing = values - jax.vmap(coarse)(shift(around.boundary, ends), *steps)
+
+        def advance(start: Array, segment: tuple) -> tuple[Array, Array]:
+            steps, forcing = segment
+            end = coarse(start, *steps) + forcing
             # A segment that is not finite forgets its past; such a guess is never accepted.
             end = jnp.where(jnp.isfinite(end).all(), end, around.latest)
             return end, end
 
-        _, new_ends = jax.lax.scan(join, around.boundary, (inputs, prepared, values[:, -1], before))
-        # Inside a segment the states are those of the fine run; a correction of its start moves them along.
-        moved = shift(jnp.zeros_like(around.boundary), new_ends - ends)[:, None]
-        last = (jnp.arange(length) == length - 1)[None, :, None]
-        states = jnp.where(last, ends[:, None], values)
-        guesses = jnp.where(last, new_ends[:, None], values + moved)
-        flat = lambda rows: rows.reshape(-1, *rows.shape[2:])[:window]  # noqa: E731
-        states, guesses, values, details = jax.tree.map(flat, (states, guesses, values, details))
-        return Update(states, values, guesses - states, guesses, jnp.asarray(count * length), memory, details)
+        if levels == 1:
+            return jax.lax.scan(advance, around.boundary, (steps, forcing))[1]
+        count = ends.shape[0]
+        cut = lambda leaf: _cut(leaf, self.segment)  # noqa: E731
+        segments = jax.tree.map(cut, (steps, forcing))
+
+        def run(ends: Array) -> Array:
+            scan = lambda start, segment: jax.lax.scan(advance, start, segment)[1]  # noqa: E731
+            return jax.vmap(scan)(shift(around.boundary, ends), segments)
+
+        last = cut(values)[:, -1]
+        inside = run(last)
+        if self.relaxation == "FCF":
+            last = inside[:, -1]
+            inside = run(last)
+        joined = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), segments[0])
+        new = self._next(transition, around, joined, last, inside[:, -1], levels - 1)
+        return _inside(around.boundary, last, new, inside)[1].reshape(-1, ends.shape[1])[:count]
 
     def _propagator(self, transition: FlatTransition) -> Callable[[Array, PyTree, PyTree], Array]:
         if self.coarse is not None:
@@ -119,3 +167,22 @@ class Parareal(Method):
         if surrogate is not None:
             return lambda state, inputs, prepared: jax.lax.scan(lambda x, u: (surrogate(x, u), None), state, inputs)[0]
         return lambda state, inputs, prepared: state * jnp.prod(prepared, 0)
+
+
+def _cut(leaf: Array, segment: int) -> Array:
+    """Cut the leading axis into segments, the last filled up with its last element; one that is shorter is one."""
+    length = min(segment, leaf.shape[0])
+    count = -(-leaf.shape[0] // length)
+    padding = jnp.broadcast_to(leaf[-1:], (count * length - leaf.shape[0], *leaf.shape[1:]))
+    return jnp.concatenate([leaf, padding]).reshape(count, length, *leaf.shape[1:])
+
+
+def _inside(
+    boundary: Float[Array, " dim"],
+    ends: Float[Array, "segments dim"],
+    new_ends: Float[Array, "segments dim"],
+    values: Float[Array, "segments steps dim"],
+) -> tuple[Float[Array, "segments steps dim"], Float[Array, "segments steps dim"]]:
+    """Return the states of runs that began at the ends, and the new ones: moved along with the start of a segment."""
+    moved = shift(jnp.zeros_like(boundary), new_ends - ends)[:, None]
+    return values.at[:, -1].set(ends), (values + moved).at[:, -1].set(new_ends)
