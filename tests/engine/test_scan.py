@@ -1,4 +1,4 @@
-"""`solve_lds`: the loop, the associative scan and the textbook recursion agree, and so do their derivatives."""
+"""`solve_lds`: every scan agrees with the textbook recursion, and so do their derivatives."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parsample.engine.matrices import Dense, Matrix, ScaledIdentity, Zero
+from parsample.engine.matrices import Block, Dense, Diagonal, Matrix, ScaledIdentity, Zero
 from parsample.engine.scan import SHORT, solve_lds
 from parsample.engine.subspace import Subspace
 from tests.covering import each_two
 from tests.engine.test_matrices import BUILDERS, name_of, written_out
 from tests.tolerances import SAME_COMPUTATION, Tolerance
 
-SCANS = ["loop", "associative", None]
+SCANS = ["loop", "associative", "blocked", None]
 solve = jax.jit(solve_lds, static_argnames="scan")
-# The three ways add up hundreds of terms in different orders; the tolerance is that of a sum, not of one operation.
+# They add up hundreds of terms in different orders; the tolerance is that of a sum, not of one operation.
 SUM = Tolerance(float32=(1e-4, 1e-5), float64=(1e-11, 1e-12))
 
 
@@ -46,7 +46,7 @@ def textbook(matrices: Matrix, offsets: Any, initial_state: Any) -> np.ndarray:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("dtype", "structure", "shape"),
-    each_two([np.float32, np.float64], list(BUILDERS), [(1, 1), (SHORT, 2), (61, 3)]),
+    each_two([np.float32, np.float64], list(BUILDERS), [(1, 1), (SHORT, 2), (61, 3), (64, 4), (600, 2)]),
     ids=name_of,
 )
 def test_every_scan_equals_the_textbook(structure: type[Matrix], shape: tuple[int, int], dtype: Any) -> None:
@@ -94,7 +94,7 @@ def test_every_scan_has_the_textbook_gradient(structure: type[Matrix]) -> None:
 
 @given(
     st.sampled_from(list(BUILDERS)),
-    st.sampled_from(["loop", "associative"]),
+    st.sampled_from(["loop", "associative", "blocked"]),
     st.sampled_from([1, 17]),
     st.integers(0, 1000),
 )
@@ -131,9 +131,26 @@ def test_a_batch_of_systems_equals_a_loop_over_them(structure: type[Matrix]) -> 
     [(200, "cpu", True), (200, "cuda", False), (200, "tpu", False), (SHORT, "cpu", True), (SHORT, "cuda", True)],
 )
 def test_the_scan_is_chosen_by_backend_and_size(steps: int, platform: str, loops: bool) -> None:
-    arguments = system(Dense, steps, 2, np.float32)
-    program = jax.jit(solve_lds).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
-    assert ("stablehlo.while" in program) == loops
+    for structure in (Dense, Diagonal):
+        arguments = system(structure, steps, 2, np.float32)
+        program = jax.jit(solve_lds).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+        assert ("stablehlo.while" in program) == loops
+
+
+@pytest.mark.parametrize(
+    ("structure", "scan"),
+    [(ScaledIdentity, "blocked"), (Diagonal, "blocked"), (Block, "associative"), (Dense, "associative")],
+    ids=name_of,
+)
+def test_an_accelerator_gets_the_scan_that_suits_the_structure(structure: type[Matrix], scan: str) -> None:
+    arguments = system(structure, 200, 2, np.float32)
+
+    def operations(name: str | None) -> int:
+        traced = jax.jit(solve_lds, static_argnames="scan").trace(*arguments, scan=name)
+        return traced.lower(lowering_platforms=("cuda",)).as_text().count("stablehlo.concatenate")
+
+    other = {"blocked": "associative", "associative": "blocked"}[scan]
+    assert operations(None) == operations(scan) != operations(other)
 
 
 def test_other_numbers_of_steps_are_refused() -> None:
@@ -142,5 +159,5 @@ def test_other_numbers_of_steps_are_refused() -> None:
 
 
 def test_an_unknown_scan_is_refused() -> None:
-    with pytest.raises(ValueError, match="scan is 'parallel', expected 'loop', 'associative' or None"):
+    with pytest.raises(ValueError, match="scan is 'parallel', expected 'loop', 'associative', 'blocked' or None"):
         solve_lds(ScaledIdentity(jnp.ones(3)), jnp.ones((3, 2)), jnp.ones(2), scan="parallel")
