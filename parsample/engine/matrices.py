@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -34,6 +35,8 @@ class Matrix(eqx.Module):
 
     # The fields that A is linear in, and the number of trailing axes that make one matrix; a matrix has its own.
     entry_axes: ClassVar[Mapping[str, int]] = {}
+    # The fields that all matrices of a system have in common.
+    common: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def apply(self, vector: Float[Array, "*steps dim"]) -> Float[Array, "*steps dim"]:
@@ -71,6 +74,17 @@ class Matrix(eqx.Module):
             for value, axes in self._entries().values()
         ]
         return functools.reduce(operator.and_, found, True)
+
+    def split(self: Same) -> tuple[Same, Same]:
+        """Return what is each matrix's own, and what those of a system have in common, with None for the rest.
+
+        `equinox.combine` puts them together again. What is common is taken from the first matrix of a stack, so that
+        copies of it that were only broadcast are never made.
+        """
+        theirs = {name: getattr(self, name) for name in self.common}
+        own = jax.tree.map(lambda leaf: None if any(leaf is field for field in theirs.values()) else leaf, self)
+        first = jax.tree.map(lambda leaf: leaf[0] if any(leaf is field for field in theirs.values()) else None, self)
+        return own, first
 
     def __matmul__(self, earlier: "Matrix") -> "Matrix":
         """Return the composition: first `earlier`, then this one."""

@@ -1,5 +1,6 @@
 """Solve a linear dynamical system: which scan, for which matrix, on which backend."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -48,47 +49,47 @@ def solve_lds(
     if isinstance(matrices, Zero):
         return offsets
     steps = offsets.shape[0]
-    for leaf in jax.tree.leaves(matrices):
+    own, common = matrices.split()
+    for leaf in jax.tree.leaves(own):
         if leaf.shape[0] != steps:
             raise ValueError(f"matrices hold {leaf.shape[0]} steps and offsets {steps}, expected the same number.")
     match scan:
         case "loop":
-            return _loop(matrices, offsets, initial_state)
+            return _loop(own, common, offsets, initial_state)
         case "associative":
-            return _associative(matrices, offsets, initial_state)
+            return _associative(own, common, offsets, initial_state)
         case "blocked":
-            return _blocked(matrices, offsets, initial_state)
+            return _blocked(own, common, offsets, initial_state)
         case None if steps <= SHORT:
-            return _loop(matrices, offsets, initial_state)
+            return _loop(own, common, offsets, initial_state)
         case None:
             elsewhere = _blocked if isinstance(matrices, Diagonal | ScaledIdentity) else _associative
-            return jax.lax.platform_dependent(matrices, offsets, initial_state, cpu=_loop, default=elsewhere)
+            return jax.lax.platform_dependent(own, common, offsets, initial_state, cpu=_loop, default=elsewhere)
         case _:
             raise ValueError(f"scan is {scan!r}, expected 'loop', 'associative', 'blocked' or None.")
 
 
-def _loop(matrices: Matrix, offsets: Array, initial_state: Array) -> Array:
+def _loop(own: Matrix, common: Matrix, offsets: Array, initial_state: Array) -> Array:
     def step(state, element):
         matrix, offset = element
-        state = matrix.apply(state) + offset
+        state = eqx.combine(matrix, common).apply(state) + offset
         return state, state
 
-    return jax.lax.scan(step, initial_state, (matrices, offsets))[1]
+    return jax.lax.scan(step, initial_state, (own, offsets))[1]
 
 
-def _associative(matrices: Matrix, offsets: Array, initial_state: Array) -> Array:
-    first = jax.tree.map(lambda leaf: leaf[0], matrices)
+def _associative(own: Matrix, common: Matrix, offsets: Array, initial_state: Array) -> Array:
+    first = eqx.combine(jax.tree.map(lambda leaf: leaf[0], own), common)
     offsets = offsets.at[0].add(first.apply(initial_state))
 
     def combine(earlier, later):
-        matrix_earlier, offset_earlier = earlier
-        matrix_later, offset_later = later
-        return matrix_later @ matrix_earlier, matrix_later.apply(offset_earlier) + offset_later
+        matrix_earlier, matrix_later = (eqx.combine(element[0], common) for element in (earlier, later))
+        return _own(matrix_later @ matrix_earlier, common), matrix_later.apply(earlier[1]) + later[1]
 
-    return jax.lax.associative_scan(combine, (matrices, offsets))[1]
+    return jax.lax.associative_scan(combine, (own, offsets))[1]
 
 
-def _blocked(matrices: Matrix, offsets: Array, initial_state: Array) -> Array:
+def _blocked(own: Matrix, common: Matrix, offsets: Array, initial_state: Array) -> Array:
     """Compose the steps of each block, all blocks at once; solve for the ends of blocks; run each from its start."""
     steps, dim = offsets.shape
     count = -(-steps // LENGTH)
@@ -98,16 +99,24 @@ def _blocked(matrices: Matrix, offsets: Array, initial_state: Array) -> Array:
         padding = [(0, count * LENGTH - steps), *[(0, 0)] * (leaf.ndim - 1)]
         return jnp.pad(leaf, padding).reshape(count, LENGTH, *leaf.shape[1:])
 
-    blocks = jax.tree.map(to_blocks, (matrices, offsets))
+    blocks = jax.tree.map(to_blocks, (own, offsets))
     elements = [jax.tree.map(lambda leaf: leaf[:, place], blocks) for place in range(LENGTH)]  # noqa: B023
+    elements = [(eqx.combine(matrix, common), offset) for matrix, offset in elements]
     state = initial_state[None]
     if count > 1:
         whole, end = elements[0]
         for matrix, offset in elements[1:]:
             whole, end = matrix @ whole, matrix.apply(end) + offset
-        state = jnp.concatenate([state, _blocked(whole, end, initial_state)[:-1]])
+        state = jnp.concatenate([state, _blocked(_own(whole, common), common, end, initial_state)[:-1]])
     states = []
     for matrix, offset in elements:
         state = matrix.apply(state) + offset
         states.append(state)
     return jnp.stack(states, 1).reshape(-1, dim)[:steps]
+
+
+def _own(matrix: Matrix, common: Matrix) -> Matrix:
+    """Return a matrix without what all have in common."""
+    return jax.tree.map(
+        lambda leaf, shared: leaf if shared is None else None, matrix, common, is_leaf=lambda x: x is None
+    )

@@ -17,13 +17,15 @@ class Subspace(Matrix):
 
     R is a scaled identity, or one for each pair of parts of the state, and must keep the span and its complement apart
     (a scaled identity always does). With orthonormal rows `basis`, the same for all matrices that are composed, a
-    product is of the same form and the same rank. Both arrays have shape (*steps, rank, dim).
+    product is of the same form and the same rank. `excess` has shape (*steps, rank, dim), `basis` the same or
+    (rank, dim).
     """
 
     entry_axes: ClassVar = {"rest": 0, "excess": 2}
+    common: ClassVar = ("basis",)
 
     rest: ScaledIdentity | Parts
-    basis: Float[Array, "*steps rank dim"]
+    basis: Float[Array, "*_ rank dim"]
     excess: Float[Array, "*steps rank dim"]
 
     def apply(self, vector: Float[Array, "*steps dim"]) -> Float[Array, "*steps dim"]:
@@ -39,7 +41,7 @@ class Subspace(Matrix):
         most by a factor of sqrt(2) too large. A matrix that is not finite stays as it is.
         """
         finite = self.where(self.isfinite())
-        images = _each(finite.apply, self.basis)
+        images = _each(finite.apply, jnp.broadcast_to(self.basis, self.excess.shape))
         inside = jnp.einsum("...id,...jd->...ij", images, self.basis)
         outside = images - jnp.einsum("...ij,...jd->...id", inside, self.basis)
         rest = finite.rest.norm_bound()
@@ -56,17 +58,18 @@ class Subspace(Matrix):
         return self.rest.dense(dim) + jnp.einsum("...ri,...rj->...ij", self.excess, self.basis)
 
 
-def written_out_in(rest: ScaledIdentity | Parts, basis: Float[Array, "*steps rank dim"], images: Array) -> Subspace:
+def written_out_in(rest: ScaledIdentity | Parts, basis: Float[Array, "*_ rank dim"], images: Array) -> Subspace:
     """Return the matrix that is `rest` outside the span of the basis, and takes its row i to row i of `images`."""
-    return Subspace(rest, basis, images - _each(rest.apply, basis))
+    return Subspace(rest, basis, images - _each(rest.apply, jnp.broadcast_to(basis, images.shape)))
 
 
 @product(Subspace, Subspace)
 def _compose(later: Subspace, earlier: Subspace) -> Subspace:
     """Return the product on the subspace of both. O(rank^2 dim)."""
-    images = _each(later.apply, _each(earlier.apply, earlier.basis))
+    axes = jnp.broadcast_shapes(later.excess.shape, earlier.excess.shape)
+    images = _each(later.apply, _each(earlier.apply, jnp.broadcast_to(earlier.basis, axes)))
     rest = cast(ScaledIdentity | Parts, later.rest @ earlier.rest)
-    return written_out_in(rest, jnp.broadcast_to(later.basis, images.shape), images)
+    return written_out_in(rest, later.basis, images)
 
 
 def _each(apply: Callable[[Array], Array], rows: Array) -> Array:

@@ -1,11 +1,14 @@
 """The laws of matrices written out in a subspace: all are those of the dense form, written out by NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array
 
 from parsample.engine.matrices import Matrix, ScaledIdentity, Zero
 from parsample.engine.parts import Parts
+from parsample.engine.scan import solve_lds
 from parsample.engine.subspace import Subspace, written_out_in
 from tests.tolerances import SAME_COMPUTATION, Tolerance
 
@@ -111,3 +114,17 @@ def test_what_is_not_finite_is_found_and_dropped(pair: list[tuple[Subspace, np.n
     projected = broken.project()
     np.testing.assert_array_equal(projected.isfinite(), [True, True, False, True])
     SAME_COMPUTATION.check(projected.dense(DIM)[3], matrix.project().dense(DIM)[3])
+
+
+def test_a_basis_that_is_only_broadcast_is_never_copied_for_every_step() -> None:
+    steps, rank, dim = 500, 8, 40
+
+    def solve(factor: Array, basis: Array, excess: Array, offsets: Array) -> Array:
+        matrices = Subspace(ScaledIdentity(factor), jnp.broadcast_to(basis, excess.shape), excess)
+        return solve_lds(matrices, offsets, offsets[0])
+
+    shapes = ((steps,), (rank, dim), (steps, rank, dim), (steps, dim))
+    compiled = jax.jit(solve).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile()
+    used = compiled.memory_analysis()
+    assert used is not None
+    assert used.temp_size_in_bytes < steps * rank * dim

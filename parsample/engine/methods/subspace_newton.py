@@ -107,24 +107,26 @@ class SubspaceNewton(PreparedMethod):
         if rows is None:
             parts = dim // self.basis.shape[0]
             given = jnp.kron(jnp.eye(parts, dtype=dtype), jnp.asarray(self.basis, dtype).T)
-            rows = jnp.broadcast_to(given, (count, *given.shape))
+        else:
+            given = rows[0]
+        rows = jnp.broadcast_to(given, (count, *given.shape))
         probes = draw_signs(steps.rng_key, (count, dim), dtype) if scale is None else jnp.zeros((count, 0), dtype)
 
-        def step(state: Array, input: PyTree, rows: Array, probe: Array) -> tuple[Array, PyTree, Array, Array]:
+        def step(state: Array, input: PyTree, probe: Array) -> tuple[Array, PyTree, Array, Array]:
             value, pushforward, details = jax.linearize(
                 lambda state: gated.with_details(state, input), state, has_aux=True
             )
-            images = jax.vmap(pushforward)(rows)
+            images = jax.vmap(pushforward)(given)
             if scale is not None:
                 return value, details, images, jnp.zeros((), dtype)
-            outside = probe - (rows @ probe) @ rows
+            outside = probe - (given @ probe) @ given
             size = jnp.vdot(outside, outside)
             # Where the basis spans everything, only rounding is left outside.
             there = size > jnp.sqrt(jnp.finfo(dtype).eps) * dim
             trace = jnp.vdot(outside, pushforward(outside)) / jnp.where(there, size, 1)
             return value, details, images, jnp.where(there, trace, 0)
 
-        values, details, images, traces = jax.vmap(step)(steps.previous, steps.inputs, rows, probes)
+        values, details, images, traces = jax.vmap(step)(steps.previous, steps.inputs, probes)
         factor = traces if scale is None else scale
         return Linearised(values, written_out_in(scaled(factor), rows, images), details)
 
