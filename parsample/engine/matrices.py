@@ -6,7 +6,7 @@ Every leaf may carry leading axes (usually `steps`); the laws hold along them by
     identity_like(A) @ A == A @ identity_like(A) == A
     A.dense(dim) is the same linear map
 
-A structure is a class here or in its own file, with the products that stay in it or in another one registered below it.
+A structure is a class here or in its own file, with the product of two of its kind registered below it.
 """
 
 import abc
@@ -35,6 +35,8 @@ class Matrix(eqx.Module):
 
     # The fields that A is linear in, and the number of trailing axes that make one matrix; a matrix has its own.
     entry_axes: ClassVar[Mapping[str, int]] = {}
+    # The fields whose last axis is as long as the vectors.
+    as_long: ClassVar[tuple[str, ...]] = ()
     # The fields that all matrices of a system have in common.
     common: ClassVar[tuple[str, ...]] = ()
 
@@ -53,7 +55,7 @@ class Matrix(eqx.Module):
     @property
     def dim(self) -> int | None:
         """The size of the vectors, where the entries tell it."""
-        return None
+        return next((value.shape[-1] for name, (value, _) in self._entries().items() if name in self.as_long), None)
 
     def scale(self: Same, factor: Float[Array, "*steps"] | float) -> Same:
         """Return `factor` A, one factor for all matrices or one for each."""
@@ -122,12 +124,14 @@ def product(later: type, earlier: type) -> Callable[[Callable[[Any, Any], Matrix
 
 
 def compose(later: Matrix, earlier: Matrix) -> Matrix:
-    """Return the matrix of `x -> later(earlier(x))`, in the simplest structure that holds it.
+    """Return the matrix of `x -> later(earlier(x))`: of their structure where both have the same, or else dense.
+
+    A scale changes no structure, and what meets zero is zero.
 
     Raises:
         TypeError: no product is registered, and neither matrix knows the size of its vectors to be written out.
 
-    Cost: O(1), O(dim) or, where one is dense and neither diagonal, O(dim^3) each.
+    Cost: O(1) or O(dim) each; O(dim^3) where one is dense, or two are written out.
     """
     if isinstance(later, Zero) or isinstance(earlier, Zero):
         return Zero()
@@ -191,6 +195,7 @@ class Diagonal(Matrix):
     """A = diag(a), with `entries` a of shape (*steps, dim)."""
 
     entry_axes: ClassVar = {"entries": 1}
+    as_long: ClassVar = ("entries",)
 
     entries: Float[Array, "*steps dim"]
 
@@ -206,11 +211,6 @@ class Diagonal(Matrix):
         """Return the matrices written out."""
         return self.entries[..., None] * jnp.eye(dim, dtype=self.entries.dtype)
 
-    @property
-    def dim(self) -> int:
-        """The size of the vectors."""
-        return self.entries.shape[-1]
-
 
 product(Diagonal, Diagonal)(lambda later, earlier: Diagonal(later.entries * earlier.entries))
 
@@ -219,6 +219,7 @@ class Dense(Matrix):
     """A written out, `entries` of shape (*steps, dim, dim)."""
 
     entry_axes: ClassVar = {"entries": 2}
+    as_long: ClassVar = ("entries",)
 
     entries: Float[Array, "*steps dim dim"]
 
@@ -238,15 +239,8 @@ class Dense(Matrix):
         """Return the entries."""
         return self.entries
 
-    @property
-    def dim(self) -> int:
-        """The size of the vectors."""
-        return self.entries.shape[-1]
-
 
 product(Dense, Dense)(lambda later, earlier: Dense(later.entries @ earlier.entries))
-product(Diagonal, Dense)(lambda later, earlier: Dense(later.entries[..., :, None] * earlier.entries))
-product(Dense, Diagonal)(lambda later, earlier: Dense(later.entries * earlier.entries[..., None, :]))
 
 
 class Block(Matrix):
@@ -295,8 +289,6 @@ def from_halves(halves: Float[Array, "*steps 2 half"], dim: int) -> Float[Array,
 product(Block, Block)(
     lambda later, earlier: Block((later.entries[..., :, :, None, :] * earlier.entries[..., None, :, :, :]).sum(-3))
 )
-product(Diagonal, Block)(lambda later, earlier: Block(to_halves(later.entries)[..., :, None, :] * earlier.entries))
-product(Block, Diagonal)(lambda later, earlier: Block(later.entries * to_halves(earlier.entries)[..., None, :, :]))
 
 
 class Permutation(Matrix):
@@ -306,6 +298,7 @@ class Permutation(Matrix):
     """
 
     entry_axes: ClassVar = {"factor": 1}
+    as_long: ClassVar = ("factor",)
 
     index: Int[Array, "*steps dim"]
     factor: Float[Array, "*steps dim"]
@@ -324,34 +317,9 @@ class Permutation(Matrix):
         """Return the matrices written out."""
         return self.factor[..., None] * (self.index[..., None] == jnp.arange(dim))
 
-    @property
-    def dim(self) -> int:
-        """The size of the vectors."""
-        return self.factor.shape[-1]
-
-
-def _permute_columns(later: Permutation, factor: Array) -> Array:
-    """Return later.factor * factor[later.index]."""
-    index, factor = jnp.broadcast_arrays(later.index, factor)
-    return later.factor * jnp.take_along_axis(factor, index, -1)
-
-
-def _permutation(index: Array, factor: Array) -> Permutation:
-    """Return a stack as long as the longer of the two: one permutation may come with many factors, and conversely."""
-    return Permutation(*jnp.broadcast_arrays(index, factor))
-
 
 @product(Permutation, Permutation)
 def _permute_twice(later: Permutation, earlier: Permutation) -> Permutation:
-    inner, outer = jnp.broadcast_arrays(earlier.index, later.index)
-    return _permutation(jnp.take_along_axis(inner, outer, -1), _permute_columns(later, earlier.factor))
-
-
-@product(Permutation, Diagonal)
-def _permute_scaled(later: Permutation, earlier: Diagonal) -> Permutation:
-    return _permutation(later.index, _permute_columns(later, earlier.entries))
-
-
-@product(Diagonal, Permutation)
-def _scale_permuted(later: Diagonal, earlier: Permutation) -> Permutation:
-    return _permutation(earlier.index, later.entries * earlier.factor)
+    index, factor, outer = jnp.broadcast_arrays(earlier.index, earlier.factor, later.index)
+    index, factor = (jnp.take_along_axis(leaf, outer, -1) for leaf in (index, factor))
+    return Permutation(index, later.factor * factor)

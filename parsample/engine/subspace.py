@@ -22,6 +22,7 @@ class Subspace(Matrix):
     """
 
     entry_axes: ClassVar = {"rest": 0, "excess": 2}
+    as_long: ClassVar = ("excess",)
     common: ClassVar = ("basis",)
 
     rest: ScaledIdentity | Parts
@@ -47,11 +48,6 @@ class Subspace(Matrix):
         rest = finite.rest.norm_bound()
         bound = two_by_two_norm(spectral_norm_bound(inside), 0.0, spectral_norm_bound(outside), rest)
         return self.scale(1 / jnp.maximum(bound, 1))
-
-    @property
-    def dim(self) -> int:
-        """The size of the vectors."""
-        return self.basis.shape[-1]
 
     def dense(self, dim: int) -> Float[Array, "*steps dim dim"]:
         """Return the matrices written out."""
