@@ -7,8 +7,8 @@ the identity for a small h, where Picard, which needs no derivative, is as good 
 network expands: its Jacobians have norms above 1, and Newton is far better without the projection that is its default,
 in iterations and in accuracy. All blocks are accepted together (`accept_early=0`): a block that is accepted before the
 ones after it hands on the error it is accepted with, and the network makes it grow; the rows "early" show what
-that costs, in the difference from the loop. ELK stops at the cap for large h. No method pays off where blocks are
-computed one after the other anyway: what is counted is the depth that is left if each has a processor of its own.
+that costs, in the difference from the loop. No method pays off where blocks are computed one after the other anyway:
+what is counted is the depth that is left if each has a processor of its own.
 
 Source: the view of depth as a sequence is that of Song et al. 2021, "Accelerating feedforward computation via parallel
 nonlinear equation solving"; there trained DenseNets, here random weights, so that h can be varied. Ends in a figure
