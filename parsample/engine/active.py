@@ -20,6 +20,8 @@ from parsample.engine.transition import FlatTransition
 # A state stays where it is while its correction is below this share of its tolerance, and so is what the correction
 # does to the next state. Two such shares make the residual of a step: up to a half, it stays within tolerance.
 SHARE = 0.5
+# Where steps are accepted only together, of a tenth of the tolerance: corrections then add up over the whole window.
+TOGETHER = 0.1
 # A step waits while one of the SHADOW steps before it has moved 1 / MUCH times as far since its last evaluation. More
 # of either saves evaluations and spends iterations.
 MUCH = 0.1
@@ -108,7 +110,7 @@ def stay(
     """Say which states stay where they are, because it makes little difference to them and to the next ones."""
     # What the correction of the state before adds to a state: A correction[t-1] = correction[t] - (f - x)[t].
     pushed = correction - (values - around.guesses)
-    limit = SHARE * around.early()
+    limit = SHARE * (around.accept_early or TOGETHER) * around.tolerance
     small = (jnp.abs(correction) <= limit).all(1)
     small_after = (jnp.abs(pushed) <= limit).all(1)
     return small & jnp.concatenate([small_after[1:], small_after[-1:]])

@@ -83,7 +83,8 @@ def judged_step(problem: Problem, view: View, memory: Memory) -> Step:
     final = jnp.where(exact[:, None], values, states)
     if chosen.mismatch:
         fitting = finite & (chosen.size(residual) <= around.tolerance)
-        passable = jnp.isfinite(values).all(1)
+        # Where a correction overflowed, a new guess is none: the method put another state in its place.
+        passable = (jnp.isfinite(values) & jnp.isfinite(update.correction)).all(1)
         farther = count_nearly_leading(fitting.all(1), passable, around.open, chosen.mismatch)
         # The new guesses are one iteration further; `evaluate` measures what they are worth.
         final = jnp.where(farther > accepted, update.guesses, final)

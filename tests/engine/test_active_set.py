@@ -154,6 +154,20 @@ def test_waiting_saves_evaluations_and_changes_no_verdict(monkeypatch: pytest.Mo
     assert found.evaluations < 0.8 * patient.evaluations
 
 
+@pytest.mark.parametrize("method", ["quasi_newton", "newton"])
+def test_steps_stay_where_all_are_accepted_together(method: str) -> None:
+    step = lambda state, noise: 0.97 * state + 0.03 * jnp.sin(2 * state) + 0.1 * noise  # noqa: E731
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=(256, 4)), jnp.float32)
+    more: dict[str, Any] = {"method": method, "accept_early": 0.0, "atol": 1e-3, "rtol": 0.0}
+    every = evaluate(step, jnp.zeros(4), noise, **more)
+    found = evaluate(step, jnp.zeros(4), noise, active_set=4, **more)
+    assert bool(found.converged)
+    assert found.iterations <= every.iterations
+    assert found.evaluations < 0.8 * every.evaluations
+    true = residuals(jnp.zeros(4), found.states, noise, lambda x, u: 0.97 * x + 0.03 * np.sin(2 * x) + 0.1 * u)
+    assert np.all(true <= 1e-3 + ROUNDING)
+
+
 def test_which_steps_wait() -> None:
     """Against a loop: a step waits while one of the steps before it has moved much further, in tolerances."""
     rows, rng = 150, np.random.default_rng(0)

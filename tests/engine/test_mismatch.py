@@ -228,6 +228,20 @@ def test_a_value_that_is_not_finite_is_not_passed_over() -> None:
     assert not np.asarray(solution.is_within)[15:].any()
 
 
+def test_a_guess_that_overflowed_is_not_passed_over() -> None:
+    """A correction beyond the largest number: the state in its place is no guess of Picard's."""
+    step = lambda state, input: 0.5 * jnp.sin(state) + input  # noqa: E731
+    start = jnp.asarray([0.3], jnp.float32)
+    inputs = np.random.default_rng(0).normal(size=(40, 1)).astype(np.float32)
+    inputs[20:22] = 0
+    guess = ps.evaluate_sequential(step, start, jnp.asarray(inputs)).states
+    inputs[20:22] = 3e38
+    loop = ps.evaluate_sequential(step, start, jnp.asarray(inputs)).states
+    found = ps.evaluate(step, start, jnp.asarray(inputs), guess=guess, method=Picard(0.1), throw=False)
+    assert bool(found.converged), found.explain()
+    CONVERGED.check(found.states, loop)
+
+
 @pytest.mark.parametrize("mismatch", [-0.1, 1.0, np.nan])
 def test_a_mismatch_that_is_no_share(mismatch: float) -> None:
     with pytest.raises(ValueError, match=r"mismatch is .*, expected a share of the steps in \[0, 1\), such as 0\.1"):
