@@ -260,3 +260,5 @@ def methods() -> None:
     from parsample.report.terminal import show_table
 
     show_table("method", parsample.METHODS)
+    others = [f"{other} for {name}" for other, name in parsample.methods.ALIASES.items()]
+    print(f"The names of papers work, too: {', '.join(others)}.")

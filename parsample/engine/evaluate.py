@@ -58,7 +58,7 @@ def evaluate(
             real ones, whose coupling "block_quasi_newton" and "newton" see. Not part of the output.
         inputs: any pytree of arrays with leading axis `steps`.
         method: a name in `METHODS` or an instance with its options, or "auto": time the candidates on this device and
-            take the fastest (see `planner.choose`).
+            take the fastest (see `planner.choose`). "deer" and "quasi_deer" are "newton" and "quasi_newton".
         window: how many steps are solved at a time; None, or more than there are, for all of them. A window of 1 is
             the sequential loop.
         atol: tolerance, in the units of the state; one number, or one for each step.

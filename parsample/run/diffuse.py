@@ -245,8 +245,7 @@ def _per_iteration(method: methods.Method, window: int, dim: int) -> tuple[float
     inner = innermost(method)
     if isinstance(inner, methods.Parareal):
         # What joins the segments calls the model too, unless it is the process on normal data.
-        segment = min(inner.segment, window)
-        return 1.0, segment + (0 if inner.coarse is None else -(-window // segment))
+        return 1.0, inner.depth(window)
     return 1.0 + method.tangents(dim), 1
 
 

@@ -251,6 +251,13 @@ def test_the_analytic_diagonal_is_that_of_the_frozen_gate() -> None:
         )
 
 
+def test_the_names_of_papers() -> None:
+    assert isinstance(methods.find("deer"), methods.Newton)
+    assert isinstance(methods.find("quasi_deer"), methods.QuasiNewton)
+    assert isinstance(methods.find("paradigms"), methods.Picard)
+    assert not set(methods.ALIASES) & set(METHODS)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -215,6 +215,10 @@ def test_what_an_evaluation_costs() -> None:
     assert cost(methods.Parareal(segment=5)) == (1.0, 5)
     # A coarse solver of its own calls the model once for each of five segments, one after the other.
     assert cost(methods.Parareal(lambda x, inputs: x, 5)) == (1.0, 10)
+    # On three levels five segments are one again, whose end is joined; FCF runs both levels' segments twice.
+    assert cost(methods.Parareal(lambda x, inputs: x, 5, levels=3)) == (1.0, 5 + 5 + 1)
+    assert cost(methods.Parareal(lambda x, inputs: x, 5, levels=3, relaxation="FCF")) == (1.0, 10 + 10 + 1)
+    assert cost(methods.Parareal(segment=5, levels=3, relaxation="FCF")) == (1.0, 10)
 
 
 @pytest.mark.slow

@@ -39,7 +39,11 @@ METHODS: dict[str, type[Method]] = {
     "merit_descent": MeritDescent,
 }
 
+# What papers call some of them (Lim et al. 2024; Gonzalez et al. 2024; Shih et al. 2023).
+ALIASES = {"deer": "newton", "quasi_deer": "quasi_newton", "paradigms": "picard"}
+
 __all__ = [
+    "ALIASES",
     "ELK",
     "METHODS",
     "Anderson",
@@ -66,13 +70,13 @@ __all__ = [
 
 
 def find(method: str | Method) -> Method:
-    """Return a method given as an instance, or by its name in `METHODS` with its defaults.
+    """Return a method given as an instance, or by its name in `METHODS` or `ALIASES` with its defaults.
 
     Raises:
         ValueError: no method has that name; the nearest one is suggested.
     """
     if isinstance(method, Method):
         return method
-    if isinstance(method, str) and method in METHODS:
-        return METHODS[method]()
+    if isinstance(method, str) and (name := ALIASES.get(method, method)) in METHODS:
+        return METHODS[name]()
     raise unknown("method", method, METHODS, "a Method instance")

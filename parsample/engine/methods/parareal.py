@@ -65,6 +65,16 @@ class Parareal(Method):
         """Whether the transition is differentiated: not with a coarse propagator of its own."""
         return self.coarse is None
 
+    def depth(self, window: int) -> int:
+        """Return the calls of an iteration that wait for one another, those of a coarse propagator of its own too."""
+        runs = 2 if self.relaxation == "FCF" else 1
+        total, left = runs * min(self.segment, window), -(-window // self.segment)
+        if self.coarse is None:
+            return total
+        for _ in range(self.levels - 2):
+            total, left = total + runs * min(self.segment, left), -(-left // self.segment)
+        return total + left
+
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Linearise at the initial state if there is nothing else to be coarse with."""
         if self.coarse is not None or transition.surrogate() is not None:
@@ -108,7 +118,7 @@ class Parareal(Method):
         states, guesses = _inside(around.boundary, ends, new_ends, values)
         flat = lambda rows: rows.reshape(-1, *rows.shape[2:])[:window]  # noqa: E731
         states, guesses, values, details = jax.tree.map(flat, (states, guesses, values, details))
-        evaluations = jnp.asarray(is_open.size * len(self.relaxation.replace("C", "")))
+        evaluations = jnp.asarray(is_open.size * (2 if self.relaxation == "FCF" else 1))
         return Update(states, values, guesses - states, guesses, evaluations, memory, details)
 
     def _next(
