@@ -23,8 +23,8 @@ def spectral_norm_bound(entries: Float[Array, "*steps rows dim"]) -> Float[Array
 
     The k-th root leaves of an excess by a factor c only c^(1 / 64) in the norm. In the worst case, where about half of
     the singular values are equal and the others 0, c is (1 + sqrt(n)) / 2: 1.1% for n = 10, 1.7% for 25, 2.7% for 100.
-    Measured: with three squarings MALA on a logistic regression that is not whitened needs 14 iterations for 7, with
-    five as many as with the norm itself; 4,096 matrices of 10 x 10 take 6.6 ms on a CPU, singular values 31.
+    With fewer squarings MALA on a logistic regression that is not whitened needs more iterations than with the norm
+    itself. Times beside singular values: benchmarks/linear_systems.py.
 
     A matrix that is not finite has no bound: NaN, or infinite. The others do not notice.
 

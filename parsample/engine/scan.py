@@ -38,10 +38,9 @@ def solve_lds(
         ValueError: the leading axes differ, or `scan` is not a known name.
 
     Cost: O(steps dim) for a diagonal; for a dense matrix O(steps dim^2) by the loop and O(steps dim^3) by the others,
-        whose depth is O(log steps). Measured on a CPU for 65,536 steps in 10 dimensions, loop / associative / blocked:
-        diagonal 1.6 / 7.1 / 4.0 ms, blocks 2.5 / 96 / 67, dense 17 / 83 / 35. None was measured on an accelerator: the
-        choice there is by what the compiled program holds for 4,096 steps, associative / blocked: diagonal 49 / 10
-        kernels and 7.0 / 1.7 MB read and written, blocks 79 / 78 and 7.3 / 7.0, dense 118 / 156 and 26 / 36.
+        whose depth is O(log steps). None was measured on an accelerator: the choice there is by kernels and bytes of
+        the compiled program, of which the blocked scan of diagonals has a fifth and a quarter of the associative one's
+        (benchmarks/linear_systems.py, with times on a CPU, where the loop is the fastest).
 
     Source: Gonzalez et al. 2024, section 3; blocks as in the scans of Blelloch 1990, section 1.3. Here the scan is
         chosen by backend, at lowering time.
