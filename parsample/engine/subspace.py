@@ -45,7 +45,9 @@ class Subspace(Matrix):
         images = _each(finite.apply, jnp.broadcast_to(self.basis, self.excess.shape))
         inside = jnp.einsum("...id,...jd->...ij", images, self.basis)
         outside = images - jnp.einsum("...ij,...jd->...id", inside, self.basis)
-        rest = finite.rest.norm_bound()
+        # Where the span is the whole space, nothing is outside.
+        is_whole = self.basis.shape[-2] >= self.basis.shape[-1]
+        rest = jnp.zeros_like(inside[..., 0, 0]) if is_whole else finite.rest.norm_bound()
         bound = two_by_two_norm(spectral_norm_bound(inside), 0.0, spectral_norm_bound(outside), rest)
         return self.scale(1 / jnp.maximum(bound, 1))
 
