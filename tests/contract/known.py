@@ -204,6 +204,8 @@ KNOWN_OVERCLAIMING: dict[Row, str] = {
 # chain's own rounding decides whether a difference has time to grow.
 NEAR_THE_LINE: set[Row] = {
     ("newton", "mclmc", "log_gamma"),
+    ("quasi_newton", "mclmc", "banana"),
+    ("block_quasi_newton", "mclmc", "banana"),
     ("newton", "tempering", "banana"),
     ("permutation", "tempering", "banana"),
 }
