@@ -26,14 +26,21 @@ LIMIT = 256
 SHARE = 0.25
 
 
-def compare(target: ps.targets.Target, sampler_class: type[ps.samplers.Sampler], steps: int) -> list[list[Any]]:
-    """Return one row a method: what is foreseen, what happens, and their ratio (empty where both give up)."""
+def warmed_chain(
+    target: ps.targets.Target, sampler_class: type[ps.samplers.Sampler], steps: int
+) -> tuple[ps.samplers.Sampler, jax.Array, Any]:
+    """Return a sampler as warm-up leaves it, a start and inputs, in the coordinates that warm-up finds."""
     keys = jax.random.split(jax.random.key(0), 2)
     found = adapt(target, sampler_class, starts(target, keys), keys, 800)
     share = SHARE if sampler_class.target_acceptance is not None else 1.0
     sampler = sampler_class(found.density, found.step_size * share)
     start = to_standardised(found.density, found.last)[0]
-    inputs = sampler.draw_inputs(jax.random.key(1), steps, start)
+    return sampler, start, sampler.draw_inputs(jax.random.key(1), steps, start)
+
+
+def compare(target: ps.targets.Target, sampler_class: type[ps.samplers.Sampler], steps: int) -> list[list[Any]]:
+    """Return one row a method: what is foreseen, what happens, and their ratio (empty where both give up)."""
+    sampler, start, inputs = warmed_chain(target, sampler_class, steps)
     diagnosis = ps.diagnose(sampler.transition, start, inputs, window=steps, max_iterations=LIMIT)
     rows = []
     for row in diagnosis.forecasts:

@@ -14,9 +14,7 @@ import jax
 
 import parsample as ps
 from benchmarks.device import write_rows
-from benchmarks.predicted_iterations import SHARE
-from parsample.warmup.adapt import adapt
-from parsample.warmup.coordinates import starts, to_standardised
+from benchmarks.predicted_iterations import SHARE, warmed_chain
 
 TARGETS = ("two_wells", "gaussian_mixture", "log_gamma", "banana", "funnel", "eight_schools")
 CHOICES: dict[str, dict[str, Any]] = {
@@ -34,12 +32,7 @@ def compared(steps: int) -> Iterator[list[Any]]:
     for name in TARGETS:
         target = ps.TARGETS[name]()
         for sampler_class in (ps.samplers.ULA, ps.samplers.MALA):
-            keys = jax.random.split(jax.random.key(0), 2)
-            found = adapt(target, sampler_class, starts(target, keys), keys, 800)
-            share = SHARE if sampler_class.target_acceptance is not None else 1.0
-            sampler = sampler_class(found.density, found.step_size * share)
-            start = to_standardised(found.density, found.last)[0]
-            inputs = sampler.draw_inputs(jax.random.key(1), steps, start)
+            sampler, start, inputs = warmed_chain(target, sampler_class, steps)
             evaluate = lambda options, *chain: ps.evaluate(*chain, throw=False, **options)  # noqa: E731
             row = [int(evaluate(options, sampler.transition, start, inputs).iterations) for options in CHOICES.values()]
             yield [name, sampler_class.__name__, *row]

@@ -9,6 +9,7 @@ import pytest
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
+from parsample.engine.solution import Solution
 from tests.engine import recursions
 from tests.engine.recursions import STEPS, TIGHT, Problem, residuals, scan, tanh_step
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
@@ -34,23 +35,28 @@ def test_a_perfect_coarse_propagator_needs_one_iteration_and_one_to_verify(segme
     CONVERGED.check(solution.states, scan(*problem))
 
 
+def checked(method: methods.Parareal, window: int | None, steps: int) -> Solution:
+    """Evaluate a chain, and compare it with the loop's, its residual and its evaluations with what they should be."""
+    problem = recursions.tanh_problem(steps=steps)
+    solution = evaluate(*problem, method=method, window=window, **FLOAT32)
+    CONVERGED.check(solution.states, scan(*problem))
+    true = residuals(problem.initial_state, solution.states, problem.inputs)
+    np.testing.assert_allclose(solution.residual, true.max(1), rtol=0, atol=1e-6)
+    # Every iteration runs whole segments, the padding of the last included; with FCF it runs them twice.
+    length = min(window or steps, steps)
+    whole = -(-length // min(method.segment, length)) * min(method.segment, length)
+    assert solution.evaluations == solution.iterations * whole * (2 if method.relaxation == "FCF" else 1)
+    return solution
+
+
 @pytest.mark.parametrize(
     ("segment", "window", "steps"),
     [(4, None, STEPS), (5, 7, STEPS), (16, 7, STEPS), (7, 7, STEPS), (16, None, 5), (1, None, 1), (100, None, STEPS)],
 )
 def test_the_chain_is_the_loops_whatever_the_lengths(segment: int, window: int | None, steps: int) -> None:
-    problem = recursions.tanh_problem(steps=steps)
     for coarse in (None, shrink):
-        method = methods.Parareal(coarse, segment)
-        solution = evaluate(*problem, method=method, window=window, **FLOAT32)
-        CONVERGED.check(solution.states, scan(*problem))
-        true = residuals(problem.initial_state, solution.states, problem.inputs)
-        np.testing.assert_allclose(solution.residual, true.max(1), rtol=0, atol=1e-6)
-        # Every iteration runs whole segments, the padding of the last included.
-        length = min(window or steps, steps)
-        whole = -(-length // min(segment, length)) * min(segment, length)
-        assert solution.evaluations == solution.iterations * whole
-        assert solution.iterations <= -(-steps // min(segment, length)) + 1
+        solution = checked(methods.Parareal(coarse, segment), window, steps)
+        assert solution.iterations <= -(-steps // min(segment, window or steps, steps)) + 1
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3])
@@ -100,16 +106,8 @@ MGRIT = [(3, "F"), (2, "FCF"), (3, "FCF"), (4, "FCF")]
 def test_more_levels_and_fcf_give_the_chain_of_the_loop(
     levels: int, relaxation: str, segment: int, window: int | None, steps: int
 ) -> None:
-    problem = recursions.tanh_problem(steps=steps)
     for coarse in (None, shrink):
-        method = methods.Parareal(coarse, segment, levels, relaxation)
-        solution = evaluate(*problem, method=method, window=window, **FLOAT32)
-        CONVERGED.check(solution.states, scan(*problem))
-        true = residuals(problem.initial_state, solution.states, problem.inputs)
-        np.testing.assert_allclose(solution.residual, true.max(1), rtol=0, atol=1e-6)
-        length = min(window or steps, steps)
-        whole = -(-length // min(segment, length)) * min(segment, length)
-        assert solution.evaluations == solution.iterations * whole * (2 if relaxation == "FCF" else 1)
+        checked(methods.Parareal(coarse, segment, levels, relaxation), window, steps)
 
 
 @pytest.mark.parametrize("levels", [2, 3])
