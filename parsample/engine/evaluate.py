@@ -27,7 +27,7 @@ def evaluate(
     method: str | methods.Method = "quasi_newton",
     window: int | None = None,
     atol: Any = 1e-4,
-    rtol: float | None = None,
+    rtol: Any = None,
     norm: str = "max",
     accept_early: Any = 1.0,
     max_iterations: int | None = None,

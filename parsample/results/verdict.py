@@ -54,6 +54,8 @@ class Verdict:
         decisions_that_differ: accept decisions, over these steps and all chains.
         tuning: what was traded to have more effective draws a gradient in sequence, in words; "none" without `tune`.
         sampler: its name, step size and leapfrog steps, in words; "" in traces of earlier versions.
+        noise: the rounding noise of a step that the tolerance was chosen by, in posterior standard deviations; 0 where
+            the tolerance was given, or none was needed.
         trace: that it is of, whose draws are judged; None for one that is about the evaluation alone.
         summary: of the trace, by `parsample.summarize`; None to work it out.
     """
@@ -78,6 +80,7 @@ class Verdict:
     decisions_that_differ: int
     tuning: str = "none"
     sampler: str = ""
+    noise: float = 0.0
     trace: Any = dataclasses.field(default=None, repr=False, compare=False)
     summary: pandas.DataFrame | None = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -151,10 +154,7 @@ class Verdict:
             ("converged", outcome),
             ("iterations", f"{self.iterations:,} in the slowest chain, for {self.steps:,} steps"),
             ("evaluations per step", f"{self.evaluations_per_step:.2f}"),
-            (
-                "largest residual",
-                f"{self.largest_residual:.2g} posterior sd (tolerance {self.atol:.2g} + {self.rtol:.2g} |state|)",
-            ),
+            ("largest residual", f"{self.largest_residual:.2g} posterior sd ({self._tolerance()})"),
             ("wall time", f"{self.run_seconds:.2f} s, and {self.compile_seconds:.2f} s to compile"),
         ]
         if self.tuning != "none":
@@ -162,6 +162,10 @@ class Verdict:
         if self.compared_steps:
             rows += [("sequential loop", self._against_the_loop(caller)), ("same chain", self._same_chain(caller))]
         return rows
+
+    def _tolerance(self) -> str:
+        tolerance = f"tolerance {self.atol:.2g} + {self.rtol:.2g} |state|"
+        return f"{tolerance}; rounding noise of a step: {self.noise:.2g}" if self.noise else tolerance
 
     def _against_the_loop(self, caller: Caller) -> str:
         ratio = self.parallel_seconds / self.sequential_seconds
@@ -217,8 +221,8 @@ def read_verdict(trace: Any, summary: pandas.DataFrame | None = None) -> Verdict
         ValueError: the trace holds none.
     """
     known = {name: f"evaluation_{name}" for name in EVALUATION_FIELDS}
-    # Traces of earlier versions lack it.
-    attributes = {known["tuning"]: "none", known["sampler"]: ""} | dict(as_datatree(trace).attrs)
+    # Traces of earlier versions lack them.
+    attributes = {known["tuning"]: "none", known["sampler"]: "", known["noise"]: 0.0} | dict(as_datatree(trace).attrs)
     try:
         values = {name: attributes[attribute] for name, attribute in known.items()}
     except KeyError as missing:

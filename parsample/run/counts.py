@@ -34,6 +34,9 @@ class Tally:
         steps: of a segment of the plan.
         max_iterations: of the plan.
         is_loop: whether the plan is the sequential loop.
+        atol: of the plan; None in stores of earlier versions, whose settings have it.
+        rtol: the same.
+        noise: of the plan.
         iterations: of each chain.
         evaluations: of each chain.
         finished: steps of each chain that were left to the sequential loop, those beyond the last draw not counted.
@@ -63,17 +66,22 @@ class Tally:
     seconds: float = 0.0
     is_met: bool = False
     comparison: Comparison = NOT_COMPARED
+    atol: float | None = None
+    rtol: float | None = None
+    noise: float = 0.0
 
     @staticmethod
     def begin(plan: Plan, num_chains: int) -> "Tally":
         """Return the counts before the first segment."""
         none, is_loop = (0,) * num_chains, isinstance(plan.method, methods.Sequential)
-        return Tally(0, plan.window, plan.steps, plan.max_iterations, is_loop, none, none, none)
+        found = Tally(0, plan.window, plan.steps, plan.max_iterations, is_loop, none, none, none)
+        return dataclasses.replace(found, atol=plan.atol, rtol=plan.rtol, noise=plan.noise)
 
     def plan(self, plan: Plan) -> Plan:
         """Return the plan that the counts are of, which may have been made on another device, or by measuring."""
         method = methods.Sequential() if self.is_loop else plan.method
-        return plan._replace(method=method, window=self.window, steps=self.steps, max_iterations=self.max_iterations)
+        plan = plan._replace(method=method, window=self.window, steps=self.steps, max_iterations=self.max_iterations)
+        return plan if self.atol is None else plan._replace(atol=self.atol, rtol=self.rtol, noise=self.noise)
 
     def add(self, segment: Solution, num_samples: int, seconds: float) -> "Tally":
         """Count a segment on the host that took so long; steps beyond `num_samples` are no draws."""

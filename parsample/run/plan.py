@@ -22,6 +22,7 @@ from parsample.samplers.configured import Configured, check_steered
 from parsample.targets.base import Target
 from parsample.warmup.coordinates import plain
 from parsample.warmup.given_starts import given_starts
+from parsample.warmup.noise import least_tolerance
 from parsample.warmup.tuning import check_tune
 
 # Steps of a segment: what is on the device at a time, and how often the progress bar moves.
@@ -54,9 +55,12 @@ def check_job(target: Target, settings: Settings) -> Job:
         for row in (settings.method, settings.warmup_method)
     )
     plan = plan._replace(history=EVALUATION in settings.groups)
-    settings = dataclasses.replace(
-        settings, groups=tuple(settings.groups), atol=float(settings.atol), rtol=float(settings.rtol)
+    # Warm-up runs before the rounding noise can be measured.
+    least = least_tolerance(_dtype(target))
+    warmup_plan = warmup_plan._replace(
+        atol=least if plan.atol is None else plan.atol, rtol=least if plan.rtol is None else plan.rtol
     )
+    settings = dataclasses.replace(settings, groups=tuple(settings.groups), atol=plan.atol, rtol=plan.rtol)
     starts = given_starts(target, settings.start, of_chains(run_keys(settings.seed).start, settings.num_chains))
     return Job(target, make, plan, _kept(settings, target, starts), good, form, warmup_plan, starts)
 
@@ -70,14 +74,18 @@ def _kept(settings: Settings, target: Target, starts: Float[Array, "chain dim"] 
     return settings if "start" in led_to.plain()["unkept"] else led_to
 
 
+def _dtype(target: Target) -> jnp.dtype:
+    return jnp.result_type(*jax.tree.leaves(target.position_template()))
+
+
 def _plan(
     target: Target,
     method: str | methods.Method,
     window: int | None,
     num_samples: int,
     max_iterations: int | None,
-    atol: float,
-    rtol: float,
+    atol: float | None,
+    rtol: float | None,
 ) -> Plan:
     """Check the options of the evaluation, and fill in what depends on the device."""
     # Segments of equal length in whole blocks of inputs: the last one may run too far, which is cheaper than compiling
@@ -88,8 +96,10 @@ def _plan(
         window = WINDOW_CPU if jax.default_backend() == "cpu" else WINDOW_ACCELERATOR
     if max_iterations is None:
         max_iterations = max(64, int(steps / SLOWEST_ADVANCE))
-    dtype = jnp.result_type(*jax.tree.leaves(target.position_template()))
+    dtype = _dtype(target)
     chosen = methods.QuasiNewton() if isinstance(method, str) and method == "auto" else methods.find(method)
-    options.check_tolerances(atol, rtol, dtype, method=chosen)
+    absolute, relative = (least_tolerance(dtype) if given is None else given for given in (atol, rtol))
+    options.check_tolerances(absolute, relative, dtype, method=chosen)
+    atol, rtol = (None if given is None else float(given) for given in (atol, rtol))
     checked = options.check(chosen, steps, window, max_iterations, False, 0.0, None, None, False)
     return Plan(chosen, checked.window, steps, checked.max_iterations, atol, rtol)

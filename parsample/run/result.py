@@ -51,6 +51,7 @@ class Outcome(NamedTuple):
             largest_residual=tally.largest_residual,
             atol=float(plan.atol),
             rtol=float(plan.rtol),
+            noise=plan.noise,
             finished_sequentially=sum(tally.finished),
             approximate_steps=tally.approximate_steps,
             run_seconds=tally.run_seconds,

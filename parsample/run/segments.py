@@ -25,6 +25,7 @@ from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
 from parsample.warmup.coordinates import to_standardised
+from parsample.warmup.noise import with_tolerance
 
 # Diagnostics of a step whose name in ArviZ's schema is another than BlackJAX's, which the samplers use.
 STATISTICS = {"is_divergent": "diverging", "num_integration_steps": "n_steps"}
@@ -85,12 +86,17 @@ class Run:
         self.programs: list[tuple[Plan, Callable]] = []
         self.compile_seconds = 0.0
 
+    def within_reach(self, plan: Plan) -> Plan:
+        """Return the plan with tolerances that rounding does not keep out of reach, where it leaves them open."""
+        return with_tolerance(plan, self.sampler, self.first, self.positions, self.rng_keys)
+
     def segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Solution, float]:
         """Run one segment, and say how long it took without compiling."""
         inputs = draw(self.sampler, self.rng_keys, self.positions, start, plan.steps)
         program = self.program(plan, states, inputs)
         began = time.perf_counter()
-        segment = jax.block_until_ready(program(self.sampler, states, inputs, plan))
+        given = plan.traced(self.positions.dtype)
+        segment = jax.block_until_ready(program(self.sampler, states, inputs, given))
         return segment, time.perf_counter() - began
 
     def program(self, plan: Plan, states: PyTree, inputs: PyTree) -> Callable:
@@ -101,7 +107,7 @@ class Run:
                 return program
         began = time.perf_counter()
         run: Any = eqx.filter_jit(evaluate_chains)
-        compiled = run.lower(self.sampler, states, inputs, plan).compile()
+        compiled = run.lower(self.sampler, states, inputs, plan.traced(self.positions.dtype)).compile()
         self.compile_seconds += time.perf_counter() - began
         self.programs.append((plan, compiled))
         return compiled

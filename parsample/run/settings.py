@@ -68,9 +68,12 @@ class Evaluation:
         method: a name in `METHODS`, or "auto" to time the candidates on the first segment and take the fastest. Or an
             instance with its options, such as `parsample.methods.QuasiNewton(estimator="hutchinson")`.
         window: steps solved at a time. None for 16 on a CPU, 256 elsewhere.
-        atol: tolerance of the evaluation, in posterior standard deviations. An accept decision that hangs on less may
-            fall otherwise than in the loop: the tighter, the rarer. In single precision 1e-6 is near what can be had.
-        rtol: tolerance relative to the state, dimensionless.
+        atol: tolerance of the evaluation, in posterior standard deviations. None for 4 times the rounding noise, 1e-6
+            at least. That noise is what rounding leaves open of a step's value, measured as warm-up ends: below it no
+            iteration can settle anything, and a tolerance there costs hundreds of iterations for draws that are no
+            nearer to the loop's. An accept decision that hangs on less than the tolerance may fall otherwise than in
+            the loop.
+        rtol: tolerance relative to the state, dimensionless. None for the same number.
         max_iterations: of a segment of 1,024 steps, after which the sequential loop takes over. None for two in three
             steps.
         compare: run the first segment by the sequential loop as well, for the verdict. It then has the loop's wall
@@ -79,8 +82,8 @@ class Evaluation:
 
     method: str | Method = "quasi_newton"
     window: int | None = None
-    atol: float = 1e-6
-    rtol: float = 1e-6
+    atol: float | None = None
+    rtol: float | None = None
     max_iterations: int | None = None
     compare: bool = True
 

@@ -59,8 +59,10 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
             run.compile_seconds = tally.compile_seconds
             if kept.tally is not None:
                 plan = tally.plan(plan)
-            elif isinstance(settings.method, str) and settings.method == "auto":
-                plan = run.choose(plan)
+            else:
+                plan = run.within_reach(plan)
+                if isinstance(settings.method, str) and settings.method == "auto":
+                    plan = run.choose(plan)
                 tally = Tally.begin(plan, num_chains)
             kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
             tally = run.all_segments(plan, tally, job, report, kept)

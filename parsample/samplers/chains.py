@@ -1,6 +1,6 @@
 """Run all chains over a segment: draw the inputs, evaluate, and work out what goes into the trace."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,18 +22,25 @@ class Plan(NamedTuple):
         window: steps solved at a time.
         steps: of a segment.
         max_iterations: of a segment, before the sequential loop takes over.
-        atol: tolerance, in posterior standard deviations.
-        rtol: tolerance relative to the state.
+        atol: tolerance, in posterior standard deviations; None where it is to follow the rounding noise.
+        rtol: tolerance relative to the state; the same.
         history: whether to record what every iteration saw.
+        noise: the rounding noise that a tolerance was chosen by, in posterior standard deviations; 0 where none was
+            measured. Of no effect.
     """
 
     method: methods.Method
     window: int
     steps: int
     max_iterations: int
-    atol: float
-    rtol: float
+    atol: Any
+    rtol: Any
     history: bool = False
+    noise: float = 0.0
+
+    def traced(self, dtype: Any) -> "Plan":
+        """Return the plan with tolerances that a compiled program takes as arguments, and serves others with."""
+        return self._replace(atol=jnp.asarray(self.atol, dtype), rtol=jnp.asarray(self.rtol, dtype), noise=0.0)
 
 
 _fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))

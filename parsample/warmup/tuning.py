@@ -15,6 +15,7 @@ from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_
 from parsample.samplers.configured import Configured
 from parsample.warmup.adapt import Adaptation
 from parsample.warmup.coordinates import to_standardised
+from parsample.warmup.noise import with_tolerance
 
 # What is tried: these shares of the step size that warm-up found; for HMC with these shares of its leapfrog steps, and
 # with one, which is MALA.
@@ -167,7 +168,8 @@ def _pilot(make: Configured, adaptation: Adaptation, step_size: float, rng_keys:
     positions = to_standardised(adaptation.density, adaptation.last)
     states = begin(sampler, positions, start_keys(rng_keys))
     inputs = draw(sampler, rng_keys, positions, 0, plan.steps)
-    found = _evaluate(sampler, states, inputs, plan)
+    plan = with_tolerance(plan, sampler, states, positions, rng_keys)
+    found = _evaluate(sampler, states, inputs, plan.traced(positions.dtype))
     position, _, info = found.details
     first = jax.tree.map(lambda leaf: leaf[0], (states, inputs))
     draws = np.asarray(position)

@@ -56,6 +56,12 @@ def test_a_run_that_converged() -> None:
     }
 
 
+def test_a_tolerance_that_was_measured_says_by_what() -> None:
+    assert rows(noise=2.5e-6)["largest residual"] == (
+        "2.3e-06 posterior sd (tolerance 1e-05 + 2e-05 |state|; rounding noise of a step: 2.5e-06)"
+    )
+
+
 def test_a_run_that_the_loop_finished_says_so() -> None:
     found = verdict(finished_sequentially=1500)
     assert not found.converged

@@ -99,13 +99,18 @@ def test_the_attributes(schools: Tree) -> None:
         "jax_version": jax.__version__,
         "evaluation_method": "quasi_newton",
         "evaluation_window": 16,
-        "evaluation_atol": 1e-6,
-        "evaluation_rtol": 1e-6,
         "evaluation_chains": 4,
         "evaluation_steps": 1024,
     }
     assert {name: schools.attrs[name] for name in expected} == expected
     assert schools.attrs["device"].startswith("cpu")
+    noise = schools.attrs["evaluation_noise"]
+    assert 1e-8 < noise < 1e-5
+    assert (
+        schools.attrs["evaluation_atol"]
+        == schools.attrs["evaluation_rtol"]
+        == pytest.approx(max(1e-6, 4 * noise), rel=0.05)
+    )
     for name in ("warmup_seconds", "evaluation_run_seconds", "evaluation_compile_seconds"):
         assert schools.attrs[name] > 0
 
