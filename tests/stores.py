@@ -19,7 +19,7 @@ TARGET = "multivariate_normal"
 
 def shorten_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the run have eight segments, each committed as it ends, three to a chunk."""
-    monkeypatch.setattr(sampling, "SEGMENT", 128)
+    monkeypatch.setattr(sampling, "PIECE", 128)
     monkeypatch.setattr(store, "COMMIT_EVERY", 0.0)
     monkeypatch.setattr(store_layout, "CHUNK_BYTES", 3 * 128 * 2 * 2 * 4)
 

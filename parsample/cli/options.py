@@ -87,6 +87,8 @@ def _typed(annotation: Any) -> Any:
     kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     if {typing.get_origin(kind) or kind for kind in kinds} & {collections.abc.Mapping, collections.abc.Sequence}:
         return list[str]
+    if {int, str} <= set(kinds):
+        return str
     return next((kind for kind in (bool, int, float) if kind in kinds), str)
 
 
@@ -137,6 +139,8 @@ def _read(name: str, given: Any) -> Any:
         return parse_options(flag(name), given, EXAMPLES[name])
     if name == "start" and given.endswith(".json"):
         return _values(Path(given))
+    if isinstance(given, str) and {int, str} <= set(typing.get_args(Settings.__dataclass_fields__[name].type)):
+        return int(given) if re.fullmatch(r"[+-]?\d+", given) else given
     return tuple(given) if isinstance(given, list) else given
 
 

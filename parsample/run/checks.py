@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from parsample._version import __version__
 from parsample.engine import options
+from parsample.engine.methods import Newton
+from parsample.engine.methods.base import innermost
 from parsample.results.dims import plain_names
 from parsample.results.groups import EVALUATION
 from parsample.run.draws import BUDGET, bytes_between
@@ -114,6 +116,7 @@ def check_memory(job: Job, has_store: bool) -> None:
         has_store: whether draws leave the memory.
     """
     settings, target = job.settings, job.target
+    device, host = _device_bytes(), _host_bytes()
     vector, _ = ravel_pytree(target.position_template())
     variables = job.form.variables
     row = sum(leaf.size * leaf.dtype.itemsize for leaf in variables.shapes.values()) + STATISTICS * 4
@@ -121,12 +124,18 @@ def check_memory(job: Job, has_store: bool) -> None:
     between = bytes_between(variables.of_draw, target.position_template())
     shared = min(max(BUDGET, between), settings.num_chains * job.plan.steps * between)
     dim = vector.size * vector.dtype.itemsize
+    plan, itemsize = job.plan, vector.dtype.itemsize
     # Warm-up draws the inputs of all its steps at once.
-    on_device = max(job.plan.steps * (COPIES * dim + row), settings.num_warmup * dim)
+    on_device = max(plan.steps * (COPIES * dim + row), settings.num_warmup * dim)
+    if plan.history:
+        on_device += plan.max_iterations * plan.window * itemsize
+    if isinstance(innermost(plan.method), Newton):
+        # As they are, and projected; of one chain at a time on a CPU.
+        matrices = 2 * plan.window * vector.size * dim
+        on_device, shared = (on_device, shared + matrices) if device is None else (on_device + matrices, shared)
     # Putting the segments together takes the trace once more.
     on_host = job.plan.steps * row if has_store else 2 * row * (settings.num_samples // settings.thin)
     on_host += settings.num_warmup * dim if settings.keep_warmup else 0
-    device, host = _device_bytes(), _host_bytes()
     needs = [("the device", on_device, device), ("this machine", on_host, host)]
     if device is None:
         needs = [("this machine", on_device + on_host, host)]
@@ -137,8 +146,15 @@ def check_memory(job: Job, has_store: bool) -> None:
             raise ValueError(
                 f"num_chains is {settings.num_chains}, which takes at least {_size(taken)} with "
                 f"{settings.num_samples:,} draws each, but {where} has {_size(there)} left; {fit or 'no'} chains would "
-                f"fit{'' if has_store else ', and more with fewer draws, thin= or store='}."
+                f"fit{_remedies(job, has_store)}."
             )
+
+
+def _remedies(job: Job, has_store: bool) -> str:
+    remedies = [] if has_store else ["fewer draws", "thin=", "store="]
+    remedies += ["a smaller window"] if job.plan.steps > job.piece else []
+    words = " or ".join(filter(None, (", ".join(remedies[:-1]), *remedies[-1:])))
+    return f", and more with {words}" if words else ""
 
 
 def _device_bytes() -> int | None:

@@ -26,10 +26,10 @@ NOT_COMPARED = Comparison(0, 0.0, 0.0, 0.0, 0)
 
 @dataclasses.dataclass(frozen=True)
 class Tally:
-    """Counts over the segments so far.
+    """Counts over the pieces so far.
 
     Attributes:
-        done: steps that were run, whole segments.
+        done: steps that were handed over, of each chain.
         window: of the plan.
         steps: of a segment of the plan.
         max_iterations: of the plan.
@@ -83,22 +83,36 @@ class Tally:
         plan = plan._replace(method=method, window=self.window, steps=self.steps, max_iterations=self.max_iterations)
         return plan if self.atol is None else plan._replace(atol=self.atol, rtol=self.rtol, noise=self.noise)
 
-    def add(self, segment: Solution, num_samples: int, seconds: float) -> "Tally":
-        """Count a segment on the host that took so long; steps beyond `num_samples` are no draws."""
-        kept = min(self.steps, num_samples - self.done)
-        # The loop finishes a segment from some step to its end, and the last segment may end beyond the last draw.
-        finished = segment.finished - np.minimum(segment.finished, self.steps - kept)
+    @property
+    def segment_start(self) -> int:
+        """The first step of the segment that the next step lies in."""
+        return self.done // self.steps * self.steps
+
+    @property
+    def evaluated(self) -> int:
+        """Steps of each chain that `evaluations` is of: whole segments, some of which may lie beyond the last draw."""
+        return -(-self.done // self.steps) * self.steps
+
+    def add(self, segment: Solution, first: int, last: int, seconds: float) -> "Tally":
+        """Count the steps from `first` to before `last` of a segment on the host that took so long.
+
+        What was counted for the whole segment is counted with its first step.
+        """
+        # The loop finishes a segment from some step to its end.
+        left = self.steps - segment.finished
+        finished = np.maximum(0, last - np.maximum(first, left))
+        new = first == 0
         divergent = segment.details.info.get("is_divergent", np.zeros((1, 1)))
         return dataclasses.replace(
             self,
-            done=self.done + self.steps,
-            iterations=_plus(self.iterations, segment.iterations),
-            evaluations=_plus(self.evaluations, segment.evaluations),
+            done=self.done + last - first,
+            iterations=_plus(self.iterations, segment.iterations) if new else self.iterations,
+            evaluations=_plus(self.evaluations, segment.evaluations) if new else self.evaluations,
             finished=_plus(self.finished, finished),
-            approximate_steps=self.approximate_steps + int(np.sum(~segment.is_within[:, :kept])),
-            largest_residual=max(self.largest_residual, float(segment.residual.max())),
-            divergences=self.divergences + int(np.sum(divergent[:, :kept])),
-            run_seconds=self.run_seconds + seconds,
+            approximate_steps=self.approximate_steps + int(np.sum(~segment.is_within[:, first:last])),
+            largest_residual=max(self.largest_residual, float(segment.residual[:, first:last].max())),
+            divergences=self.divergences + int(np.sum(divergent[:, first:last])),
+            run_seconds=self.run_seconds + (seconds if new else 0.0),
         )
 
     def to_json(self) -> str:

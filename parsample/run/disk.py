@@ -5,6 +5,7 @@ see `store_layout`. Whatever ends the process, the store is that of the last com
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from parsample.results.trace import Trace, as_datatree, load_trace
 from parsample.run.counts import Tally
 from parsample.run.freeze import freeze, thaw
 from parsample.run.interrupts import Interrupted, holding_interrupts
+from parsample.run.plan import piece_of
 from parsample.run.result import Outcome
 from parsample.run.segments import Job
 from parsample.run.settings import Settings
@@ -36,11 +38,11 @@ COMMIT_EVERY = 10.0
 
 
 class _Pending(NamedTuple):
-    """What is not committed: the rows, the counts, and those of the last segment that is all draws, with its states."""
+    """What is not committed: the rows, the counts, and the unknowns from which the run goes on."""
 
     blocks: tuple[Groups, ...]
     tally: Tally
-    whole: tuple[Tally, Any] | None
+    states: Any
 
 
 class _Committed(Mapping[str, np.ndarray]):
@@ -69,8 +71,7 @@ class Store:
 
     Attributes:
         path: the folder, as the user named it.
-        tally: how far the committed part is; None before the first segment.
-        whole: the same after the last segment that is all draws, from which a run goes on to more of them; None before.
+        tally: how far the committed part is; None before the first piece.
         is_complete: whether the run is over.
         wants_draws: whether a run goes on after warm-up.
     """
@@ -84,11 +85,8 @@ class Store:
         self.run: dict[str, Any] = {"settings": settings.to_json(), "complete": False} if is_new else read_run(path)
         with reading(path):
             self.layout = Layout(self.folder)
-            self.tally, self.whole = (
-                Tally.from_json(self.run[name]) if name in self.run else None for name in ("tally", "whole")
-            )
+            self.tally = self._stored_tally()
             self.is_complete, self.is_changed = bool(self.run["complete"]), False
-        # After a change of their number there may be draws beyond those that the run goes on from.
         self.layout.draws = self._rows_of(self.tally)
         self.pending: _Pending | None = None
         self.outcome: Outcome | None = None
@@ -111,15 +109,15 @@ class Store:
     def change_number(self, job: Job) -> None:
         """Make ready for the number of draws of a job, where that is another than the store's.
 
-        Nothing is written before `identify`. The last segment may have been run beyond the last draw: then it is run
-        again, and its draws stay readable until then. Where the segments of so many draws have another length, they
-        would differ in rounding: the run begins anew after warm-up, or before it where that depends on the length.
+        Nothing is written before `identify`. Where the segments or pieces of so many draws have another length, they
+        would differ in rounding, or in what `until` looks at: the run begins anew after warm-up, or before it where
+        that depends on the length.
 
         Raises:
             ValueError: the store holds more draws.
         """
         before, wanted = Settings.from_json(self.run["settings"]).num_samples, self.settings.num_samples
-        stored = min(before, self.tally.done) if self.tally else 0
+        stored = self.tally.done if self.tally else 0
         if wanted < stored:
             raise ValueError(
                 f"num_samples is {wanted}, but the store '{self.path}' holds {stored} steps of each chain already, "
@@ -128,19 +126,26 @@ class Store:
         if wanted == before:
             return
         self.run |= {"settings": self.settings.to_json()}
-        self.is_changed, self.is_complete, self.tally = True, False, self.whole
-        if self.whole is not None and self.whole.steps == job.plan.steps:
-            self.run |= {"tally": self.whole.to_json()}
-            self.layout.rewind(self._rows_of(self.whole), MADE_OF_DRAWS)
+        self.is_changed, self.is_complete = True, False
+        if self.tally is not None and self.tally.steps == job.plan.steps and piece_of(before) == job.piece:
+            self.layout.rewind(self._rows_of(self.tally), MADE_OF_DRAWS)
             return
-        self.tally = self.whole = None
+        self.tally = None
         self.layout.rewind(0, [path for path in self.layout.metadata if "/" not in path])
         depends = self.settings.tune is not None or not isinstance(job.warmup_plan.method, methods.Sequential)
-        for name in ("tally", "whole", "state", *(("warmup_seconds",) if depends else ())):
+        for name in ("tally", "state", *(("warmup_seconds",) if depends else ())):
             self.run.pop(name, None)
 
+    def _stored_tally(self) -> Tally | None:
+        """Return the counts; those of earlier versions counted steps beyond the last draw as well."""
+        if "tally" not in self.run:
+            return None
+        tally = Tally.from_json(self.run["tally"])
+        most = Settings.from_json(self.run["settings"]).num_samples
+        return dataclasses.replace(tally, done=min(tally.done, most))
+
     def _rows_of(self, tally: Tally | None) -> int:
-        return 0 if tally is None else min(tally.done, self.settings.num_samples) // self.settings.thin
+        return 0 if tally is None else tally.done // self.settings.thin
 
     def adaptation(self, target: Target) -> tuple[Adaptation, float] | None:
         """Return what warm-up found and the seconds it took, or None if it has still to be done."""
@@ -187,18 +192,16 @@ class Store:
             return {EVALUATION: dict(arrays)} if arrays.files else {}
 
     def add(self, rows: Groups, tally: Tally, states: Any) -> None:
-        """Take the rows of a segment; they are written when they fill a chunk, or some seconds have gone by.
+        """Take the rows of a piece; they are written when they fill a chunk, or some seconds have gone by.
 
         Args:
             rows: group -> variable -> values, shape (chain, draw, ...).
-            tally: counts, the segment included.
-            states: where the chains stand after it.
+            tally: counts, the piece included.
+            states: the unknowns from which the run goes on.
         """
-        blocks, whole = (self.pending.blocks, self.pending.whole) if self.pending else ((), None)
-        if tally.done <= self.settings.num_samples:
-            whole = tally, jax.device_get(states)
-        # One assignment: an interrupt finds the segment either here or not.
-        self.pending = _Pending((*blocks, rows), tally, whole)
+        blocks = self.pending.blocks if self.pending else ()
+        # One assignment: an interrupt finds the piece either here or not.
+        self.pending = _Pending((*blocks, rows), tally, states)
         draw = self.layout.arrays.get("posterior/draw")
         rows_wanted = draw.chunks[0] if draw is not None else 1
         if (
@@ -226,15 +229,14 @@ class Store:
         """
         if self.pending is None:
             return
-        blocks, tally, whole = self.pending
+        blocks, tally, states = self.pending
         with self._telling_what_is_safe(), holding_interrupts():
             blocks = tuple(block for block in blocks if _length(block))
             if blocks and not self.layout.length:
                 self._create(blocks[0])
             if blocks:
                 self.layout.append(joined(blocks))
-            if whole is not None:
-                self._keep_states(*whole)
+            self._keep_states(tally, states)
             self.run |= {"tally": tally.to_json()}
             self._commit_run(tally)
             self.tally, self.pending, self.committed_at = tally, None, time.monotonic()
@@ -243,13 +245,14 @@ class Store:
                     file.unlink(missing_ok=True)
 
     def _keep_states(self, tally: Tally, states: Any) -> None:
+        name = f"state-{tally.segment_start}.npz"
+        if name == self.run.get("state"):
+            return
         leaves: dict[str, Any] = {
             f"leaf_{place}": np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(states))
         }
-        name = f"state-{tally.done}.npz"
         write_durably(self.folder / PRIVATE / name, lambda file: np.savez(file, **leaves))
-        self.run |= {"whole": tally.to_json(), "state": name}
-        self.whole = tally
+        self.run |= {"state": name}
 
     def _commit_run(self, tally: Tally | None = None) -> None:
         before = self.layout.attributes | {"settings": self.run["settings"]}

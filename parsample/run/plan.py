@@ -25,8 +25,11 @@ from parsample.warmup.given_starts import given_starts
 from parsample.warmup.noise import least_tolerance
 from parsample.warmup.tuning import check_tune
 
-# Steps of a segment: what is on the device at a time, and how often the progress bar moves.
-SEGMENT = 1024
+# Steps of a piece, at most: how many rows are handed over at a time, and looked at by `until`. A segment, which is
+# evaluated at once, is one piece, or as many as its window is long.
+PIECE = 1024
+# What the window is where all of the chain is to be one.
+WHOLE = "all"
 # Window by device: on a CPU evaluations are what costs, and short windows waste fewest of them; on an accelerator
 # iterations are.
 WINDOW_CPU, WINDOW_ACCELERATOR = 16, 256
@@ -50,10 +53,7 @@ def check_job(target: Target, settings: Settings) -> Job:
         check_transform(settings.transform, target, settings.groups)
     form = find_form(target, settings.groups, transform=settings.transform, dims=settings.dims, coords=settings.coords)
     make(plain(target), settings.step_size or 0.1)  # refuses what no run could use, before warm-up
-    plan, warmup_plan = (
-        _plan(target, row, settings.window, settings.num_samples, settings.max_iterations, settings.atol, settings.rtol)
-        for row in (settings.method, settings.warmup_method)
-    )
+    plan, warmup_plan = (_plan(target, row, settings) for row in (settings.method, settings.warmup_method))
     plan = plan._replace(history=EVALUATION in settings.groups)
     # Warm-up runs before the rounding noise can be measured.
     least = least_tolerance(_dtype(target))
@@ -62,7 +62,8 @@ def check_job(target: Target, settings: Settings) -> Job:
     )
     settings = dataclasses.replace(settings, groups=tuple(settings.groups), atol=plan.atol, rtol=plan.rtol)
     starts = given_starts(target, settings.start, of_chains(run_keys(settings.seed).start, settings.num_chains))
-    return Job(target, make, plan, _kept(settings, target, starts), good, form, warmup_plan, starts)
+    piece = piece_of(settings.num_samples)
+    return Job(target, make, plan, piece, _kept(settings, target, starts), good, form, warmup_plan, starts)
 
 
 def _kept(settings: Settings, target: Target, starts: Float[Array, "chain dim"] | None) -> Settings:
@@ -78,28 +79,35 @@ def _dtype(target: Target) -> jnp.dtype:
     return jnp.result_type(*jax.tree.leaves(target.position_template()))
 
 
-def _plan(
-    target: Target,
-    method: str | methods.Method,
-    window: int | None,
-    num_samples: int,
-    max_iterations: int | None,
-    atol: float | None,
-    rtol: float | None,
-) -> Plan:
+def _plan(target: Target, method: str | methods.Method, settings: Settings) -> Plan:
     """Check the options of the evaluation, and fill in what depends on the device."""
-    # Segments of equal length in whole blocks of inputs: the last one may run too far, which is cheaper than compiling
-    # another program for it.
-    num_segments = -(-num_samples // SEGMENT)
-    steps = -(-num_samples // (num_segments * BLOCK)) * BLOCK
+    piece, window = piece_of(settings.num_samples), settings.window
+    pieces = -(-settings.num_samples // piece)
     if window is None:
         window = WINDOW_CPU if jax.default_backend() == "cpu" else WINDOW_ACCELERATOR
+    elif isinstance(window, str):
+        if window != WHOLE:
+            raise ValueError(
+                f"window is {window!r}, expected a whole number of steps, or {WHOLE!r} for the whole chain at once."
+            )
+        window = pieces * piece
+    window = options.whole("window", window, f"{WHOLE!r} solves the whole chain at once")
+    # Of equal length: the last one may run too far, which is cheaper than compiling another program for it.
+    steps = piece * min(pieces, -(-window // piece))
+    max_iterations = settings.max_iterations
     if max_iterations is None:
         max_iterations = max(64, int(steps / SLOWEST_ADVANCE))
     dtype = _dtype(target)
     chosen = methods.QuasiNewton() if isinstance(method, str) and method == "auto" else methods.find(method)
+    atol, rtol = settings.atol, settings.rtol
     absolute, relative = (least_tolerance(dtype) if given is None else given for given in (atol, rtol))
     options.check_tolerances(absolute, relative, dtype, method=chosen)
     atol, rtol = (None if given is None else float(given) for given in (atol, rtol))
     checked = options.check(chosen, steps, window, max_iterations, False, 0.0, None, None, False)
     return Plan(chosen, checked.window, steps, checked.max_iterations, atol, rtol)
+
+
+def piece_of(num_samples: int) -> int:
+    """Return the steps of a piece: about equal ones, in whole blocks of inputs."""
+    number = -(-num_samples // PIECE)
+    return -(-num_samples // (number * BLOCK)) * BLOCK

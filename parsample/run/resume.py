@@ -56,8 +56,8 @@ def resume(
         *args: of a NumPyro model.
         num_samples: draws a chain in the end, before thinning, in the place of the number that the store was begun
             with; the trace is then that of an uninterrupted run with this number, and `until` still holds. At least as
-            many as are there. The last segment may have to be run again; up to 7,168 draws all of them, where the
-            larger number is divided into segments of another length.
+            many as are there. The last segment may have to be run again; up to 7,168 draws, or with a
+            longer window, all of them, where the larger number is divided into segments of another length.
         sampler: the class, if it is none in `SAMPLERS`.
         sampler_options: those of then, if they hold what no file does, such as a function.
         method: the instance, if it is of a class of your own or holds large arrays.

@@ -48,7 +48,7 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
     tune: str | None = Warmup.tune,
     evaluation: Evaluation | None = None,
     method: str | methods.Method = Evaluation.method,
-    window: int | None = Evaluation.window,
+    window: int | str | None = Evaluation.window,
     atol: float | None = Evaluation.atol,
     rtol: float | None = Evaluation.rtol,
     max_iterations: int | None = Evaluation.max_iterations,
@@ -124,8 +124,8 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
 
     Cost: the gradients of a step (one, or the leapfrog steps of a trajectory) a warm-up step; then
         evaluations_per_step (see the verdict) times these and one more a step, in parallel over the window. Device
-        memory O(num_chains * 1024 * dim); host memory that of the trace, or with a store that of some of its chunks
-        (4 MiB a variable) and of what `groups` asks for on 1,024 draws of each chain.
+        memory O(num_chains * max(1024, window) * dim); host memory that of the trace, or with a store that of some of
+        its chunks (4 MiB a variable), and of what `groups` asks for on 1,024 draws of each chain.
     """
     given = locals()
     target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)

@@ -24,7 +24,7 @@ from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_
 from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
-from parsample.warmup.coordinates import to_standardised
+from parsample.warmup.coordinates import rounded_less, to_standardised
 from parsample.warmup.noise import with_tolerance
 
 # Diagnostics of a step whose name in ArviZ's schema is another than BlackJAX's, which the samplers use.
@@ -38,6 +38,7 @@ class Job(NamedTuple):
         target: to sample.
         make: the sampler.
         plan: how chains are evaluated, unless that is measured.
+        piece: steps whose rows are handed over at a time; a segment of the plan is a whole number of them.
         settings: the options.
         good: when to end early.
         form: what the trace is made of.
@@ -48,6 +49,7 @@ class Job(NamedTuple):
     target: Target
     make: Configured
     plan: Plan
+    piece: int
     settings: Settings
     good: Until
     form: Form
@@ -57,19 +59,47 @@ class Job(NamedTuple):
 
 @runtime_checkable
 class Rows(Protocol):
-    """Where the rows of a run's segments go, and from where its chains go on."""
+    """Where the rows of a run go, piece by piece, and from where its chains go on."""
 
     def states(self, like: PyTree) -> PyTree:
-        """Return the unknowns where the chains stand, in the form of `like`, which is where they begin."""
+        """Return the unknowns that `add` was given last, in the form of `like`, which is where the chains begin."""
 
     def see(self, evaluation: dict[str, np.ndarray]) -> None:
         """Take what the iterations of the first segment saw."""
 
     def add(self, rows: Groups, tally: Tally, states: PyTree) -> None:
-        """Take the rows of a segment, with the counts, the segment included, and where the chains stand after it."""
+        """Take the rows of a piece, with the counts, the piece included.
+
+        And the unknowns from which the run goes on: where the segment begins that the next step lies in.
+        """
 
     def draws(self, group: str = "posterior") -> Sequence[Mapping[str, Any]]:
         """Return the draws so far, or their statistics, in parts."""
+
+
+class _Found(NamedTuple):
+    """A segment on the host.
+
+    Attributes:
+        segment: its solution.
+        draws: its variables by name, each (chain, steps, ...).
+        states: the unknowns that it began with.
+        last: those at its end.
+        start: its first step.
+        seconds: that it took.
+    """
+
+    segment: Solution
+    draws: Mapping[str, np.ndarray]
+    states: PyTree
+    last: PyTree
+    start: int
+    seconds: float
+
+    @property
+    def end(self) -> int:
+        """The step after its last."""
+        return self.start + self.segment.residual.shape[1]
 
 
 class Run:
@@ -77,7 +107,7 @@ class Run:
 
     def __init__(self, make: Configured, adaptation: Adaptation, rng_keys: jax.Array):
         """Put the chains where warm-up left them."""
-        self.density = adaptation.density
+        self.density = rounded_less(adaptation.density)
         self.sampler = make(self.density, jnp.asarray(adaptation.step_size, adaptation.last.dtype))
         self.positions = to_standardised(self.density, adaptation.last)
         self.rng_keys = rng_keys
@@ -115,9 +145,12 @@ class Run:
     def all_segments(self, plan: Plan, tally: Tally, job: Job, report: Callable, kept: Rows) -> Tally:
         """Run the chains to their end, or until they are good.
 
+        A segment is evaluated at once. Its rows are handed over in pieces, after each of which the run may end; what
+        goes on from the middle of a segment evaluates it again, and passes over the pieces that are there.
+
         Args:
             plan: how.
-            tally: of the segments that are there.
+            tally: of the pieces that are there.
             job: what is asked for.
             report: progress.
             kept: where the chains stand, and where their rows go.
@@ -127,36 +160,48 @@ class Run:
         """
         num_samples = job.settings.num_samples
         states, began = kept.states(self.first), time.perf_counter() - tally.seconds
-        naming = job.form.variables.naming
-        # Asked at the start of a turn: a run that was killed between a segment and the question asks again.
+        found: _Found | None = None
+        # Asked at the start of a turn: a run that was killed between a piece and the question asks again.
         while not (is_good := _is_good(job, tally, kept)) and tally.done < num_samples:
-            start, length = tally.done, min(plan.steps, num_samples - tally.done)
-            found, seconds = self.segment(plan, states, start)
-            states = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
-            draws = jax.device_get(variables_of(naming, self.density, found.details.position))
-            # The history of the first segment alone is of use.
-            segment = jax.device_get(found if start == 0 else dataclasses.replace(found, history=None))
-            if start == 0:
-                kept.see(evaluation_group(segment.history))
-            _check_finite(segment.states, length, start)
-            tally = tally.add(segment, num_samples, seconds)
-            if start == 0 and job.settings.compare:
-                now = time.perf_counter()
-                tally = dataclasses.replace(tally, comparison=self.compare(plan, segment, seconds))
-                began += time.perf_counter() - now
+            if found is None or tally.done >= found.end:
+                found = self._evaluate(plan, states, tally.segment_start, job, kept)
+                states = found.last
+                if not tally.done and job.settings.compare:
+                    now = time.perf_counter()
+                    tally = dataclasses.replace(tally, comparison=self.compare(plan, found.segment, found.seconds))
+                    began += time.perf_counter() - now
+            first = tally.done - found.start
+            # Pieces are counted from step 0 of the chain, wherever a run has been interrupted.
+            last = min((tally.done // job.piece + 1) * job.piece, num_samples) - found.start
+            tally = tally.add(found.segment, first, last, found.seconds)
             elapsed = time.perf_counter() - began
             tally = dataclasses.replace(tally, compile_seconds=self.compile_seconds, seconds=elapsed)
-            kept.add(_rows(segment, draws, start, length, job.settings.thin, self.step_size), tally, states)
-            report(
-                "sampling",
-                length,
-                acceptance_rate=float(np.mean(segment.details.info["acceptance_rate"])),
-                divergences=tally.divergences,
-                step_size=float(np.mean(self.step_size)),
-                evaluations_per_step=float(np.mean(segment.evaluations)) / plan.steps,
-                iterations=int(np.max(segment.iterations)),
-            )
+            rows = _rows(found, first, last, job.settings.thin, self.step_size)
+            kept.add(rows, tally, found.last if tally.done == found.end else found.states)
+            report("sampling", last - first, **self._facts(found, tally, plan))
         return dataclasses.replace(tally, is_met=is_good)
+
+    def _evaluate(self, plan: Plan, states: PyTree, start: int, job: Job, kept: Rows) -> "_Found":
+        """Evaluate the segment that begins at a step, and bring it to the host."""
+        segment, seconds = self.segment(plan, states, start)
+        last = jax.tree.map(lambda leaf: leaf[:, -1], segment.states)
+        draws = jax.device_get(variables_of(job.form.variables.naming, self.density, segment.details.position))
+        # The history of the first segment alone is of use.
+        segment = jax.device_get(segment if start == 0 else dataclasses.replace(segment, history=None))
+        if start == 0:
+            kept.see(evaluation_group(segment.history))
+        _check_finite(segment.states, min(plan.steps, job.settings.num_samples - start), start)
+        return _Found(segment, draws, states, last, start, seconds)
+
+    def _facts(self, found: "_Found", tally: Tally, plan: Plan) -> dict[str, Any]:
+        """Return what progress tells beside the steps."""
+        return {
+            "acceptance_rate": float(np.mean(found.segment.details.info["acceptance_rate"])),
+            "divergences": tally.divergences,
+            "step_size": float(np.mean(self.step_size)),
+            "evaluations_per_step": float(np.mean(found.segment.evaluations)) / plan.steps,
+            "iterations": int(np.max(found.segment.iterations)),
+        }
 
     def choose(self, plan: Plan) -> Plan:
         """Time the candidates on the first segment, and return the plan of the fastest."""
@@ -201,30 +246,30 @@ def _is_good(job: Job, tally: Tally, kept: Rows) -> bool:
     """Say whether the draws so far are good enough to end, if they are to be looked at now."""
     if not (job.good.is_given and tally.done):
         return False
-    if not (is_due(tally.done // tally.steps) or tally.done >= job.settings.num_samples):
+    number, inside = divmod(tally.done, job.piece)
+    if not ((is_due(number) and not inside) or tally.done >= job.settings.num_samples):
         return False
     stats = kept.draws("sample_stats")
     names = list(stats[0])
-    steps = min(tally.done, job.settings.num_samples) * len(tally.iterations)
-    divergences = (tally.divergences, steps) if "diverging" in names else None
+    divergences = (tally.divergences, tally.done * len(tally.iterations)) if "diverging" in names else None
     has_energy = "energy" in names and tells_energy(job.settings.sampler_name, job.settings.thin)
     energy = np.concatenate([part["energy"] for part in stats], 1) if has_energy else None
     return job.good.is_met(kept.draws(), tally.seconds, divergences, energy)
 
 
-def _rows(
-    segment: Solution, draws: Mapping[str, np.ndarray], start: int, kept: int, thin: int, step_size: float
-) -> Groups:
-    """Return the rows of a segment that are kept: of its first `kept` steps every `thin`-th, counted from step 1."""
+def _rows(found: _Found, first: int, last: int, thin: int, step_size: float) -> Groups:
+    """Return the rows of the steps from `first` to before `last` of a segment: every `thin`-th of the chain's."""
     # The last step of every `thin`, as NumPyro has it.
-    chosen = slice((-start - 1) % thin, kept, thin)
+    chosen = slice(first + (-found.start - first - 1) % thin, last, thin)
+    is_whole = thin == 1 and (first, last) == (0, found.end - found.start)
 
     def few(values: Any) -> np.ndarray:
         # A copy where it is less: a view would hold on to the whole segment.
-        return values[:, :kept] if thin == 1 else values[:, chosen].copy()
+        return values if is_whole else values[:, chosen].copy()
 
-    stats = {"lp": few(segment.details.lp)}
-    stats |= {STATISTICS.get(name, name): few(values) for name, values in segment.details.info.items()}
-    stats["residual"] = few(segment.residual)
+    details = found.segment.details
+    stats = {"lp": few(details.lp)}
+    stats |= {STATISTICS.get(name, name): few(values) for name, values in details.info.items()}
+    stats["residual"] = few(found.segment.residual)
     stats["step_size"] = np.full_like(stats["lp"], step_size)
-    return {"posterior": {name: few(values) for name, values in draws.items()}, "sample_stats": stats}
+    return {"posterior": {name: few(values) for name, values in found.draws.items()}, "sample_stats": stats}

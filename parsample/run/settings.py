@@ -67,21 +67,22 @@ class Evaluation:
     Attributes:
         method: a name in `METHODS`, or "auto" to time the candidates on the first segment and take the fastest. Or an
             instance with its options, such as `parsample.methods.QuasiNewton(estimator="hutchinson")`.
-        window: steps solved at a time. None for 16 on a CPU, 256 elsewhere.
+        window: steps solved at a time. None for 16 on a CPU, 256 elsewhere. Or "all" for the whole chain. What is
+            evaluated at once is a segment: about 1,024 steps, or as many as the window has, and with a store what a
+            killed run repeats at most.
         atol: tolerance of the evaluation, in posterior standard deviations. None for 4 times the rounding noise, 1e-6
             at least. That noise is what rounding leaves open of a step's value, measured as warm-up ends: below it no
             iteration can settle anything, and a tolerance there costs hundreds of iterations for draws that are no
             nearer to the loop's. An accept decision that hangs on less than the tolerance may fall otherwise than in
             the loop.
         rtol: tolerance relative to the state, dimensionless. None for the same number.
-        max_iterations: of a segment of 1,024 steps, after which the sequential loop takes over. None for two in three
-            steps.
+        max_iterations: of a segment, after which the sequential loop takes over. None for two in three of its steps.
         compare: run the first segment by the sequential loop as well, for the verdict. It then has the loop's wall
             time, the largest difference and the accept decisions that differ.
     """
 
     method: str | Method = "quasi_newton"
-    window: int | None = None
+    window: int | str | None = None
     atol: float | None = None
     rtol: float | None = None
     max_iterations: int | None = None
@@ -133,7 +134,7 @@ class Settings(Keep, Evaluation, Warmup):
         num_samples: draws a chain, at most so many where there is `until`.
         num_chains: chains.
         until: end when every variable has an effective sample size, bulk and tail, above "ess" and an R-hat below
-            "rhat", or after "seconds" of sampling. The draws are looked at after segments of at most 1,024; nothing
+            "rhat", or after "seconds" of sampling. The draws are looked at in pieces of at most 1,024; nothing
             else that `parsample.judge` looks at may be wrong with them. The attribute `until_met` of the trace says
             whether they were good enough. A rule that looks at the draws favours lucky chains a little: ask for more
             than you need.

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from parsample.targets import checks, json_data
-from parsample.targets.base import Position, Target
+from parsample.targets.base import Position
 from parsample.targets.densities import half_cauchy_of_log, normal_logpdf
-from parsample.targets.linear_likelihood import LinearLikelihood
+from parsample.targets.linear_likelihood import AbstractLinearRegression, LinearLikelihood
 
 POSTERIOR = "arK-arK"
 
 
-class Autoregressive(Target):
+class Autoregressive(AbstractLinearRegression):
     """An autoregressive time series of order K, posteriordb's arK; needs its file as `data`.
 
     y_t ~ N(alpha + beta_1 y_(t-1) + ... + beta_K y_(t-K), sigma^2) from the time K + 1 on, given the first K values;
@@ -50,13 +50,14 @@ class Autoregressive(Target):
         design = np.column_stack([np.ones(series.size - order), *lags])
         self.likelihood = LinearLikelihood(design, series[order:], checks.float_dtype(entries["y"]))
 
-    def logdensity(self, position: Position) -> Float[Array, ""]:
-        """Return the log density at alpha and log_sigma, scalars, and beta, shape (K,). Cost: O(K^2)."""
-        self.check_position(position)
-        log_sigma = position["log_sigma"]
-        coefficients = jnp.concatenate([position["alpha"][None], position["beta"]])
-        log_prior = jnp.sum(normal_logpdf(coefficients, 0.0, 10.0)) + half_cauchy_of_log(log_sigma, 2.5)
-        return log_prior + self.likelihood(coefficients, log_sigma)
+    def coefficients(self, position: Position) -> Float[Array, " columns"]:
+        """Return alpha and beta."""
+        return jnp.concatenate([position["alpha"][None], position["beta"]])
+
+    def log_prior(self, position: Position) -> Float[Array, ""]:
+        """Return the log density of the priors of alpha, beta and log_sigma."""
+        coefficients = jnp.sum(normal_logpdf(self.coefficients(position), 0.0, 10.0))
+        return coefficients + half_cauchy_of_log(position["log_sigma"], 2.5)
 
     def constrain(self, position: Position) -> dict[str, Array]:
         """Return alpha, beta and sigma."""

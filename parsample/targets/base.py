@@ -22,10 +22,11 @@ class Target(eqx.Module):
     A concrete target gives `name`, `logdensity` and `position_template`; what else it has to say goes into the hooks
     below them. It may also have `hessian_diagonal(position, basis)`, shape (k,): the diagonal of B^T H B, where H is
     the Hessian of the log density in the coordinates that `jax.flatten_util.ravel_pytree` makes of a position, and the
-    columns of `basis`, shape (dim, k), are directions in those coordinates. For Gibbs sampling it may have
-    `conditional_updates`, tuples (block, update, draw) as `parsample.samplers.gibbs.Conditional` has them; for samplers
-    on minibatches `num_data` and `minibatch(position, indices)`, as `parsample.samplers.sgld.Minibatches` has them; for
-    the groups of a trace that are made on request `log_likelihood`, `posterior_predictive` and `prior`, as
+    columns of `basis`, shape (dim, k), are directions in those coordinates; and `around(position, basis)`, the log
+    density as a function of z at the position plus basis z, where it is rounded less that way. For Gibbs sampling it
+    may have `conditional_updates`, tuples (block, update, draw) as `parsample.samplers.gibbs.Conditional` has them; for
+    samplers on minibatches `num_data` and `minibatch(position, indices)`, as `parsample.samplers.sgld.Minibatches` has
+    them; for the groups of a trace that are made on request `log_likelihood`, `posterior_predictive` and `prior`, as
     `parsample.targets.NumPyroModel` has them.
 
     Arguments of constructors are concrete numbers. A target is a pytree of its parameters: to differentiate in one,

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from parsample.targets import checks, json_data
-from parsample.targets.base import Position, Target
+from parsample.targets.base import Position
 from parsample.targets.densities import normal_logpdf, positive_normal_of_log
-from parsample.targets.linear_likelihood import LinearLikelihood
+from parsample.targets.linear_likelihood import AbstractLinearRegression, LinearLikelihood
 
 POSTERIOR = "sblrc-blr"
 
 
-class BLR(Target):
+class BLR(AbstractLinearRegression):
     """Bayesian linear regression with normal priors, posteriordb's sblrc-blr; needs its file as `data`.
 
     y ~ N(X beta, sigma^2), beta_j ~ N(0, 10^2), sigma ~ HalfNormal(10), without an intercept. Unconstrained are beta
@@ -46,12 +46,14 @@ class BLR(Target):
         json_data.check_size(entries, "D", "X", design.shape[1], "columns")
         self.likelihood = LinearLikelihood(design, observed, checks.float_dtype(entries["X"], entries["y"]))
 
-    def logdensity(self, position: Position) -> Float[Array, ""]:
-        """Return the log density at beta, shape (features,), and log_sigma, a scalar. Cost: O(features^2)."""
-        self.check_position(position)
-        beta, log_sigma = position["beta"], position["log_sigma"]
-        log_prior = jnp.sum(normal_logpdf(beta, 0.0, 10.0)) + positive_normal_of_log(log_sigma, 0.0, 10.0)
-        return log_prior + self.likelihood(beta, log_sigma)
+    def coefficients(self, position: Position) -> Float[Array, "features"]:
+        """Return beta."""
+        return position["beta"]
+
+    def log_prior(self, position: Position) -> Float[Array, ""]:
+        """Return the log density of the priors of beta and log_sigma."""
+        beta = jnp.sum(normal_logpdf(position["beta"], 0.0, 10.0))
+        return beta + positive_normal_of_log(position["log_sigma"], 0.0, 10.0)
 
     def initial_position(self, rng_key: Key[Array, ""]) -> Position:
         """Draw a start: beta uniform on (-2, 2), and sigma as large as the residuals are there."""

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from parsample.targets import checks, json_data
-from parsample.targets.base import Position, Target
+from parsample.targets.base import Position
 from parsample.targets.densities import half_cauchy_of_log
-from parsample.targets.linear_likelihood import LinearLikelihood
+from parsample.targets.linear_likelihood import AbstractLinearRegression, LinearLikelihood
 
 POSTERIOR = "kidiq-kidscore_interaction"
 
 
-class KidscoreInteraction(Target):
+class KidscoreInteraction(AbstractLinearRegression):
     """Linear regression of children's test scores with an interaction, posteriordb's kidiq; needs its file as `data`.
 
     kid_score ~ N(beta_1 + beta_2 mom_hs + beta_3 mom_iq + beta_4 mom_hs mom_iq, sigma^2), beta flat,
@@ -49,11 +49,13 @@ class KidscoreInteraction(Target):
         design = np.column_stack([np.ones_like(iq), schooling, iq, schooling * iq])
         self.likelihood = LinearLikelihood(design, score, checks.float_dtype(entries["kid_score"]))
 
-    def logdensity(self, position: Position) -> Float[Array, ""]:
-        """Return the log density at beta, shape (4,), and log_sigma, a scalar. Cost: a product with 5 x 5 numbers."""
-        self.check_position(position)
-        beta, log_sigma = position["beta"], position["log_sigma"]
-        return half_cauchy_of_log(log_sigma, 2.5) + self.likelihood(beta, log_sigma)
+    def coefficients(self, position: Position) -> Float[Array, "4"]:
+        """Return beta."""
+        return position["beta"]
+
+    def log_prior(self, position: Position) -> Float[Array, ""]:
+        """Return the log density of the prior of log_sigma; that of beta is flat."""
+        return half_cauchy_of_log(position["log_sigma"], 2.5)
 
     def initial_position(self, rng_key: Key[Array, ""]) -> Position:
         """Draw a start: beta uniform on (-2, 2), and sigma as large as the residuals are there."""

@@ -5,6 +5,7 @@ x = center + L z. In z the posterior has unit scale, so a tolerance means a frac
 Jacobian of a step is nearly diagonal, so quasi-Newton needs few iterations.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ class Standardised(eqx.Module):
         root: shape (dim, dim), lower triangular, or (dim,) for a diagonal, or a `LowRank`.
         unravel: flat position -> position.
         surrogate: a log density that resembles this one in z; None where nothing is known of its scale.
+        near: the target's log density as a function of z, rounded less; None where the target has no such.
     """
 
     target: Target
@@ -39,10 +41,11 @@ class Standardised(eqx.Module):
     root: Float[Array, "dim dim"] | Float[Array, " dim"] | LowRank
     unravel: Callable = eqx.field(static=True)
     surrogate: Callable | None = None
+    near: Callable | None = None
 
     def __call__(self, z: Float[Array, " dim"]) -> Float[Array, ""]:
         """Return the target's log density (its own, without the determinant of the root)."""
-        return self.target.logdensity(self.position(z))
+        return self.target.logdensity(self.position(z)) if self.near is None else self.near(z)
 
     def vector(self, z: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """Return the flat position at z."""
@@ -69,11 +72,15 @@ class Standardised(eqx.Module):
         known = getattr(self.target, "hessian_diagonal", None)
         if known is None:
             return None
-        if isinstance(self.root, LowRank):
-            basis = self.root.dense()
-        else:
-            basis = self.root if self.root.ndim == 2 else jnp.diag(self.root)
+        basis = self.basis
         return lambda z: known(self.position(z), basis)
+
+    @property
+    def basis(self) -> Float[Array, "dim dim"]:
+        """The root as a matrix."""
+        if isinstance(self.root, LowRank):
+            return self.root.dense()
+        return self.root if self.root.ndim == 2 else jnp.diag(self.root)
 
     @property
     def conditional_updates(self) -> tuple[tuple, ...] | None:
@@ -127,6 +134,17 @@ def plain(target: Target) -> Standardised:
     vector, unravel = ravel_pytree(target.position_template())
     dense = vector.size <= LARGEST_DENSE
     return Standardised(target, vector, jnp.eye(vector.size, dtype=vector.dtype) if dense else vector + 1, unravel)
+
+
+def rounded_less(density: Standardised) -> Standardised:
+    """Return the same density by the form that its target rounds less around the center, if it has one.
+
+    A position is rounded where it is far from 0 beside its posterior standard deviation; z is not.
+    """
+    around = getattr(density.target, "around", None)
+    if around is None:
+        return density
+    return dataclasses.replace(density, near=around(density.unravel(density.center), density.basis))
 
 
 @eqx.filter_jit

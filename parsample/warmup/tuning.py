@@ -14,7 +14,7 @@ from parsample.results.summary import smallest_ess
 from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
 from parsample.samplers.configured import Configured
 from parsample.warmup.adapt import Adaptation
-from parsample.warmup.coordinates import to_standardised
+from parsample.warmup.coordinates import rounded_less, to_standardised
 from parsample.warmup.noise import with_tolerance
 
 # What is tried: these shares of the step size that warm-up found; for HMC with these shares of its leapfrog steps, and
@@ -164,7 +164,7 @@ _evaluate = eqx.filter_jit(evaluate_chains)
 
 
 def _pilot(make: Configured, adaptation: Adaptation, step_size: float, rng_keys: Array, plan: Plan) -> Pilot:
-    sampler = make(adaptation.density, jnp.asarray(step_size, adaptation.last.dtype))
+    sampler = make(rounded_less(adaptation.density), jnp.asarray(step_size, adaptation.last.dtype))
     positions = to_standardised(adaptation.density, adaptation.last)
     states = begin(sampler, positions, start_keys(rng_keys))
     inputs = draw(sampler, rng_keys, positions, 0, plan.steps)

@@ -36,7 +36,7 @@ def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 def whole() -> Iterator[Any]:
     """The run without a store and without an interruption."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "SEGMENT", 128)
+        patch.setattr(sampling, "PIECE", 128)
         yield as_datatree(ps.sample(TARGET, **SETTINGS))
 
 
@@ -66,7 +66,7 @@ import parsample as ps
 from parsample.run import plan as sampling
 from parsample.run import disk as store
 from parsample.store import layout as store_layout
-sampling.SEGMENT, store.COMMIT_EVERY, store_layout.CHUNK_BYTES = 128, 0.0, 3 * 128 * 2 * 2 * 4
+sampling.PIECE, store.COMMIT_EVERY, store_layout.CHUNK_BYTES = 128, 0.0, 3 * 128 * 2 * 2 * 4
 path, how = sys.argv[1:]
 
 def die():

@@ -29,7 +29,7 @@ def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 def longer() -> Any:
     """The run that had so many draws from the beginning."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "SEGMENT", 128)
+        patch.setattr(sampling, "PIECE", 128)
         return as_datatree(ps.sample(TARGET, **{**SETTINGS, "num_samples": MORE}))
 
 
@@ -70,7 +70,7 @@ def test_a_run_that_is_over_goes_on_to_more_draws(keywords: dict[str, Any], tmp_
 def test_it_goes_on_where_the_segments_have_another_length(
     samples: int, keywords: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "SEGMENT", 384)
+    monkeypatch.setattr(sampling, "PIECE", 384)
     path, settings = tmp_path / "run.zarr", {**SETTINGS, **keywords}
     ps.sample(TARGET, store=path, **{**settings, "num_samples": samples})
     found = ps.resume(path, num_samples=900, progress=False)
@@ -119,7 +119,7 @@ from parsample import resume
 from parsample.run import plan as sampling
 from parsample.run import disk as store
 from parsample.store import layout as store_layout
-sampling.SEGMENT, store.COMMIT_EVERY, store_layout.CHUNK_BYTES = 128, 0.0, 3 * 128 * 2 * 2 * 4
+sampling.PIECE, store.COMMIT_EVERY, store_layout.CHUNK_BYTES = 128, 0.0, 3 * 128 * 2 * 2 * 4
 commit, calls = store_layout.Layout.commit, 0
 
 def killed(layout, attributes, run):

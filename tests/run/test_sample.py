@@ -202,7 +202,7 @@ def test_the_same_seed_gives_the_same_chain_whatever_the_method_and_the_window(m
 def test_the_loop_gives_the_same_bits_whatever_the_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for segment in (128, 256, 1024):
-        monkeypatch.setattr(sampling, "SEGMENT", segment)
+        monkeypatch.setattr(sampling, "PIECE", segment)
         found.append(run(method="sequential", num_samples=500)["posterior"]["coefficients"].values)
     np.testing.assert_array_equal(found[0], found[2])
     np.testing.assert_array_equal(found[1], found[2])
@@ -210,7 +210,7 @@ def test_the_loop_gives_the_same_bits_whatever_the_segment(monkeypatch: pytest.M
 
 
 def test_the_parallel_chain_does_not_depend_on_the_segment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "SEGMENT", 128)
+    monkeypatch.setattr(sampling, "PIECE", 128)
     check_same_chain(run(), chain())
 
 

@@ -58,6 +58,7 @@ NO_START = {
         ({"seed": 2**32}, "seed is 4294967296, expected a whole number from 0 to"),
         ({"seed": True}, "seed is True, expected a whole number from 0 to"),
         ({"window": 0}, "window is 0, expected a whole number of at least 1"),
+        ({"window": "whole"}, "window is 'whole', expected a whole number of steps, or 'all' for the whole chain"),
         ({"max_iterations": 0}, "max_iterations is 0, expected a whole number of at least 1"),
         ({"atol": -1e-3}, "atol is -0.001, expected a finite number of at least 0"),
         ({"rtol": math.nan}, "rtol is nan, expected a finite number of at least 0"),

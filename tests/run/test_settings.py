@@ -54,7 +54,7 @@ VALUES: dict[str, list[Any]] = {
     "warmup_method": ["picard", ps.methods.QuasiNewton(estimator="hutchinson", num_probes=2)],
     "tune": ["rounds"],
     "method": ["newton", "auto", ps.methods.ScaledIdentity(jnp.asarray(0.5))],
-    "window": [8],
+    "window": [8, "all"],
     "atol": [1e-4],
     "rtol": [1e-4],
     "max_iterations": [3],

@@ -13,7 +13,6 @@ import parsample as ps
 from parsample.engine import methods
 from parsample.samplers import MALA, RWM
 from parsample.samplers.chains import Plan, begin
-from parsample.targets import KidscoreInteraction
 from parsample.warmup.noise import LEAST, MOST, MULTIPLE, rounding_noise, with_tolerance
 from tests.stores import interrupted, shorten_segments
 from tests.targets.builders import build
@@ -97,28 +96,27 @@ def test_what_was_given_stays_and_the_loop_measures_nothing() -> None:
     assert chosen(normal, sampler=RWM).noise < 1e-6
 
 
-def steep(tmp_path: Path) -> KidscoreInteraction:
-    """A regression on columns that are nearly collinear: its rounding noise is far above a millionth."""
-    found = build("kidscore_interaction", tmp_path)
-    assert isinstance(found, KidscoreInteraction)
-    return found
-
-
 def run(target: Any, **options: Any) -> Any:
     given: dict[str, Any] = {"num_warmup": 400, "num_samples": 256, "num_chains": 1, "method": "newton", "window": 256}
     return ps.sample(target, **{**given, "progress": False, **options})
 
 
 def test_a_run_above_its_noise_needs_a_few_iterations(tmp_path: Path) -> None:
-    verdict = ps.read_verdict(run(steep(tmp_path)))
+    """A regression on columns that are nearly collinear, as a plain log density."""
+    target = build("kidscore_interaction", tmp_path)
+    steep = lambda position: target.logdensity(position)  # noqa: E731
+    start: dict[str, Any] = {"initial_position": target.initial_position(KEYS[0])}
+    verdict = ps.read_verdict(run(steep, **start))
     assert verdict.noise > 1e-6
     assert verdict.atol == verdict.rtol == pytest.approx(4 * verdict.noise, rel=0.05)
     assert verdict.converged
-    stuck = ps.read_verdict(run(steep(tmp_path), atol=1e-6, rtol=1e-6))
+    stuck = ps.read_verdict(run(steep, atol=1e-6, rtol=1e-6, **start))
     assert (stuck.atol, stuck.rtol, stuck.noise) == (1e-6, 1e-6, 0)
     assert verdict.iterations < stuck.iterations / 3
     # Nothing is lost by it.
     assert verdict.largest_difference < 10 * stuck.largest_difference + verdict.atol
+    # The target itself knows how to be rounded less.
+    assert ps.read_verdict(run(target)).noise < verdict.noise / 3
 
 
 def test_a_store_remembers_the_tolerance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
