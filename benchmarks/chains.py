@@ -11,9 +11,9 @@ import parsample as ps
 from parsample.engine.methods import QuasiNewton
 from parsample.warmup.coordinates import Standardised, plain
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 23)
 HEADER = (
-    "target", "steps", "method", "window", "iterations", "evaluations a step", "difference",
+    "target", "steps", "method", "window", "iterations", "worst", "mean", "evaluations a step", "difference",
     "decisions that differ", "goal",
 )  # fmt: skip
 
@@ -41,7 +41,8 @@ def measure(
 ) -> list[Any]:
     """Evaluate one chain a seed, compare each with the sequential loop, and return the cells of a row.
 
-    The chains start at one position, or each at its own of a list.
+    The chains start at one position, or each at its own of a list. A seed is split in two: the first key is for what a
+    start is drawn by, the second for the inputs.
     """
     found = []
 
@@ -52,7 +53,7 @@ def measure(
 
     starts = start if isinstance(start, list) else [start] * len(seeds)
     for seed, start in zip(seeds, starts, strict=True):
-        inputs = sampler.draw_inputs(jax.random.key(seed), steps, start)
+        inputs = sampler.draw_inputs(jax.random.split(jax.random.key(seed))[1], steps, start)
         loop = ps.evaluate_sequential(sampler.transition, start, inputs)
         parallel = ps.evaluate(sampler.transition, start, inputs, throw=False, **options)
         found.append(
@@ -67,6 +68,8 @@ def measure(
     iterations, work, difference, differ, converged = zip(*found, strict=True)
     return [
         " ".join(f"{n}{'' if ok else ' (not converged)'}" for n, ok in zip(iterations, converged, strict=True)),
+        max(iterations),
+        f"{np.mean(iterations):.0f}",
         f"{np.mean(work):.1f}",
         f"{max(difference):.1g}",
         sum(differ),

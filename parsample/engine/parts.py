@@ -29,8 +29,8 @@ class Parts(Matrix):
         return jnp.matmul(self.entries, parts, precision=Precision.HIGHEST).reshape(vector.shape)
 
     def project(self) -> "Parts":
-        """Return A / max(1, an upper bound of its spectral norm), as for a dense matrix of the size of `entries`."""
-        return self.scale(1 / jnp.maximum(self.norm_bound(), 1))
+        """Return A made smaller by a bound of its spectral norm (`shrink`), that of `entries`."""
+        return self.shrink(self.norm_bound())
 
     def norm_bound(self) -> Float[Array, "*steps"]:
         """Return an upper bound of the spectral norm of each matrix; 0 for one that is not finite."""

@@ -35,7 +35,7 @@ class Subspace(Matrix):
         return self.rest.apply(vector) + jnp.einsum("...r,...rd->...d", inside, self.excess)
 
     def project(self) -> "Subspace":
-        """Return A / max(1, an upper bound of its spectral norm). O(rank^2 dim).
+        """Return A made smaller by a bound of its spectral norm (`shrink`). O(rank^2 dim).
 
         In coordinates of the span and its complement A is [[W, 0], [V, R]], and its norm at most that of the 2 x 2
         matrix of their norms: exact, but for the bounds of these, where A keeps the span or V or R is 0; otherwise at
@@ -49,7 +49,7 @@ class Subspace(Matrix):
         is_whole = self.basis.shape[-2] >= self.basis.shape[-1]
         rest = jnp.zeros_like(inside[..., 0, 0]) if is_whole else finite.rest.norm_bound()
         bound = two_by_two_norm(spectral_norm_bound(inside), 0.0, spectral_norm_bound(outside), rest)
-        return self.scale(1 / jnp.maximum(bound, 1))
+        return self.shrink(bound)
 
     def dense(self, dim: int) -> Float[Array, "*steps dim dim"]:
         """Return the matrices written out."""

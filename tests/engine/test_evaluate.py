@@ -206,16 +206,24 @@ def one_step_by_hand(problem: Problem, matrix: np.ndarray) -> np.ndarray:
 
 
 STEEP = 2 * recursions.WEIGHTS
-NORM = np.linalg.norm(STEEP, ord=2)
+
+
+def projected(matrix: np.ndarray) -> np.ndarray:
+    """What `Dense.project` promises of a matrix whose norm is above 1."""
+    norm = np.linalg.norm(matrix, ord=2)
+    assert norm > 1
+    return matrix / (1 + 2 * (norm - 1))
+
+
 CONDITIONED: dict[str, tuple[str | Method, dict[str, Any], np.ndarray]] = {
-    "projected": ("newton", {}, STEEP / NORM),
+    "projected": ("newton", {}, projected(STEEP)),
     "not projected": ("newton", {"projection": False}, STEEP),
     "clipped": ("newton", {"projection": False, "clip": 0.5}, np.clip(STEEP, -0.5, 0.5)),
-    "damped": ("newton", {"damping": 0.25}, 0.75 * STEEP / NORM),
+    "damped": ("newton", {"damping": 0.25}, 0.75 * projected(STEEP)),
     "clipped, projected, damped": (
         "newton",
         {"clip": 1.0, "damping": 0.25},
-        0.75 * np.clip(STEEP, -1, 1) / np.linalg.norm(np.clip(STEEP, -1, 1), ord=2),
+        0.75 * projected(np.clip(STEEP, -1, 1)),
     ),
     "diagonal projected": (methods.QuasiNewton("exact"), {}, np.diag(np.clip(np.diag(STEEP), -1, 1))),
     "diagonal not projected": (methods.QuasiNewton("exact"), {"projection": False}, np.diag(np.diag(STEEP))),

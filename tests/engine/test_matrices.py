@@ -203,7 +203,9 @@ def test_projection_has_norm_at_most_one_and_keeps_contractions(
     if structure in (Dense, Parts, Subspace):
         factors = np.einsum("...ij,...ij->...", after, before) / np.maximum((before**2).sum((-2, -1)), 1e-30)
         SUM_OF_TERMS.check(after, factors[..., None, None] * before)
-        assert np.all(1 / factors <= np.maximum(loose * norms, 1) + 1e-5)
+        # What is projected as a whole is divided by 1 + 2 (norm - 1).
+        assert np.all(1 / factors <= (1 + 2 * np.maximum(loose * norms - 1, 0)) * (1 + 1e-5))
+        assert np.all(1 / factors >= (1 + 2 * np.maximum(norms - 1, 0)) * (1 - 1e-5))
     elif structure is Block:
         half = -(-dim // 2)
         for first, other in zip(range(half), range(half, dim), strict=False):
