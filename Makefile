@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
-# Tests of a file share what they compile, so they run in one process.
-PARALLEL = -n $(WORKERS) --dist loadfile
+# Tests of a file share what they compile, so they run in one process; in the order of tests/conftest.py.
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
 # From Python 3.12 on "sysmon" counts lines at nearly no cost; before, counting costs a third of the time.
 COVERAGE_CORE ?= ctrace
@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 SITE_PACKAGES = "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 .DEFAULT_GOAL := help
-.PHONY: help env sample test test-all test-newest test-grid lint lock
+.PHONY: help env sample test test-all test-newest test-grid lint style types quick lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,11 @@ env: $(STAMP) ## Make the environment in .venv (from python3, or PYTHON=...)
 sample: $(STAMP) ## Sample the breast-cancer posterior; the trace and the plots go to runs/
 	$(BIN)/parsample sample breast_cancer $(SAMPLE_ARGS)
 
-test: lint ## Lint, check types, run all tests but the slow ones
+# Types are checked while the tests run: mypy keeps one core busy, and the tests wait for each other at their ends.
+test: style ## Lint, check types, run all tests but the slow ones
+	$(MAKE) --no-print-directory --jobs=2 types quick
+
+quick: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## The slow tests too, with coverage
@@ -36,9 +40,13 @@ test-newest: $(STAMP) ## What CI repeats on the newest Python: all but the quick
 test-grid: $(STAMP) ## The rest of the large tables: methods, distributions, models, options; test-all takes a part
 	$(BIN)/python -m pytest $(PARALLEL) -m grid $(PYTEST_ARGS)
 
-lint: $(STAMP) ## Check the style, and the types of package and tests
+lint: style types ## Check the style, and the types of package and tests
+
+style: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+
+types: $(STAMP)
 	$(BIN)/python -m mypy
 
 lock: ## Write constraints.txt anew: the newest versions that pyproject.toml allows

@@ -65,17 +65,28 @@ def pytest_report_header() -> str:
     return f"seed {SEED}, hypothesis derandomized, jax {jax.__version__} on {jax.default_backend()}"
 
 
-# Rooms that use neither ArviZ nor files, and what of them a new generation of JAX is most likely to change.
-NUMERICS = ("engine", "samplers", "targets", "warmup")
-REPEATED = ("test_evaluate.py", "test_derivative.py")
+# Rooms and files that use neither ArviZ nor files; and what of them a new generation of JAX is most likely to change.
+NUMERICS = (
+    *("engine", "samplers", "targets", "warmup", "test_covering.py", "test_imports.py", "benchmarks/test_ordinary.py"),
+    *("run/test_compile_once.py", "run/test_diffuse.py", "run/test_forecast.py"),
+)
+REPEATED = ("test_every_method.py", "test_derivative.py")
+# The longest files of the slow tests, the longest first.
+SLOWEST = ("run/test_reference_posteriors.py", "test_examples.py", "test_documents.py", "samplers/test_calibration.py")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what is numerics; and let files with slow tests come first, so that none of them is left for one core."""
+    slow: set[Path] = set()
     for item in items:
-        room = item.path.relative_to(ROOT / "tests").parts[0]
-        if room in NUMERICS and item.path.name not in REPEATED:
+        file = item.path.relative_to(ROOT / "tests")
+        if not {file.parts[0], file.as_posix()}.isdisjoint(NUMERICS) and file.name not in REPEATED:
             item.add_marker("numerics")
+        if item.get_closest_marker("slow"):
+            slow.add(item.path)
+    place = {ROOT / "tests" / name: number for number, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: (item.path not in slow, place.get(item.path, len(place))))
 
 
 class Compiled:

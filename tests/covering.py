@@ -1,7 +1,7 @@
 """Parts of large tables in which everything meets something: what is run always, where the whole would take hours."""
 
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -13,15 +13,7 @@ def each_once(*columns: Sequence) -> list[Any]:
     In those few every value of every column stands at least once. The others have the marker `grid`: they are for
     tables of which a combination would hardly show what none of its values does.
     """
-    return _marked(columns, {tuple(i % len(column) for column in columns) for i in range(max(map(len, columns)))})
-
-
-def each_two(*columns: Sequence) -> list[Any]:
-    """Return the same, but in the rows that are always run any two values of different columns stand side by side."""
-    return _marked(columns, covering(itertools.product(*(range(len(column)) for column in columns))))
-
-
-def _marked(columns: Sequence[Sequence], always: Collection[tuple[int, ...]]) -> list[Any]:
+    always = {tuple(i % len(column) for column in columns) for i in range(max(map(len, columns)))}
     return [
         pytest.param(
             *(column[i] for column, i in zip(columns, row, strict=True)),

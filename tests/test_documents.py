@@ -57,6 +57,7 @@ def test_a_skeleton_target_goes_through_the_front_door(skeletons: dict[str, type
     assert abs(summary["mean"] - (2 / jnp.pi) ** 0.5) < 4 * summary["mcse_mean"]
 
 
+@pytest.mark.slow
 def test_the_code_of_the_readme_runs() -> None:
     blocks = code_blocks("README.md")
     assert blocks
@@ -65,6 +66,7 @@ def test_the_code_of_the_readme_runs() -> None:
         exec(compile(block, "README.md", "exec"), namespace)
 
 
+@pytest.mark.slow
 def test_the_code_on_diffusion_runs() -> None:
     namespace: dict[str, Any] = {}
     for block in code_blocks("docs/diffusion.md"):

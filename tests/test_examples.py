@@ -21,7 +21,7 @@ SMALL = {
 }
 
 
-QUICK = ("word_problem",)
+QUICK = ("rates",)
 
 
 @pytest.mark.parametrize(

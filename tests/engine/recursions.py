@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from parsample.engine.methods import METHODS
+from parsample.engine.solution import Solution, Status
+from tests.tolerances import CONVERGED
 
 # A new row in the table of methods is enrolled in every test that is parametrised by one of these.
 ALL_METHODS = sorted(METHODS)
@@ -30,6 +32,7 @@ TIGHT: dict[np.dtype, dict[str, Any]] = {
     np.dtype(np.float32): {"atol": 1e-5, "rtol": 1e-5},
     np.dtype(np.float64): {"atol": 1e-11, "rtol": 1e-11},
 }
+SHARP = TIGHT[np.dtype(np.float32)]
 
 
 class Problem(NamedTuple):
@@ -73,6 +76,11 @@ def tanh_step_numpy(state: np.ndarray, input: np.ndarray) -> np.ndarray:
 def tanh_problem(dtype: Any = np.float32, steps: int = STEPS, seed: int = 0) -> Problem:
     noise = np.random.default_rng(seed).normal(size=(steps, 3))
     return Problem(tanh_step, jnp.asarray([0.5, -1.0, 2.0], dtype), jnp.asarray(noise, dtype))
+
+
+def with_nan_at(bad: int, steps: int = STEPS) -> Problem:
+    problem = tanh_problem(steps=steps)
+    return problem._replace(inputs=problem.inputs.at[bad].set(jnp.nan))
 
 
 def fragile_step(state: Array, input: Array) -> Array:
@@ -132,3 +140,13 @@ def map_trees(check: Callable, actual: PyTree, expected: PyTree) -> None:
     """Apply a comparison to every pair of arrays of two trees of the same structure."""
     assert str(jax.tree.structure(actual)) == str(jax.tree.structure(expected))
     jax.tree.map(check, actual, expected)
+
+
+def check_solved(solution: Solution, problem: Problem, dtype: Any = np.float32) -> None:
+    """Assert that a solution is within tolerance, says so, and is the trajectory of the loop."""
+    assert bool(solution.converged)
+    assert solution.status == Status.CONVERGED
+    assert solution.first_bad_step == -1
+    assert 1 <= solution.iterations <= jax.tree.leaves(problem.inputs)[0].shape[0]
+    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(solution.states))
+    map_trees(CONVERGED.check, solution.states, scan(*problem))

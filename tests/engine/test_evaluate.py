@@ -1,38 +1,33 @@
-"""Every method, with every window, returns the trajectory of the sequential loop."""
+"""What `evaluate` returns: the trajectory of the sequential loop, its counts, and its history."""
 
-import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from jaxtyping import Array
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate, evaluate_sequential
 from parsample.engine.methods import Method
-from parsample.engine.solution import Solution, Status
-from tests.covering import covering, each_once
+from tests.covering import each_once
 from tests.engine import recursions
-from tests.engine.recursions import ALL_METHODS, ITERATIVE_KINDS, KINDS, STEPS, TIGHT, WINDOWS, Problem, map_trees, scan
+from tests.engine.recursions import (
+    ALL_METHODS,
+    ITERATIVE_KINDS,
+    KINDS,
+    SHARP,
+    STEPS,
+    TIGHT,
+    Problem,
+    check_solved,
+    map_trees,
+    scan,
+)
 from tests.engine.test_methods import Threshold
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
-# A window of the length of the chain, a longer one and None are the same program, which is compiled once: those of the
-# methods that differ in kind are always run, and of all others those in which every method and every problem meets
-# every window.
-TABLE = list(itertools.product(recursions.PROBLEMS, ALL_METHODS, (None, 7)))
-TABLE += [("tanh", method, window) for method in KINDS for window in WINDOWS if window not in (None, 7)]
-ALWAYS = [("tanh", method, window) for method in KINDS for window in (None, 7)]
-ALWAYS += [("tanh", "newton", window) for window in WINDOWS]
-CASES = [
-    pytest.param(*row, marks=() if row in chosen else pytest.mark.grid)
-    for chosen in [{*ALWAYS, *covering(TABLE, ALWAYS, columns=((0, 2), (1, 2)))}]
-    for row in TABLE
-]
 OPTIONS: dict[str, dict[str, Any]] = {
     "clip": {"method": "newton", "clip": 0.3},
     "clip a diagonal": {"method": "quasi_newton", "clip": 0.3},
@@ -43,30 +38,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "exact": {"method": methods.QuasiNewton(estimator="exact")},
     "negative scale": {"method": methods.ScaledIdentity(-0.5)},
 }
-SHARP = TIGHT[np.dtype(np.float32)]
-
-
-def check_solved(solution: Solution, problem: Problem, dtype: Any = np.float32) -> None:
-    assert bool(solution.converged)
-    assert solution.status == Status.CONVERGED
-    assert solution.first_bad_step == -1
-    assert 1 <= solution.iterations <= jax.tree.leaves(problem.inputs)[0].shape[0]
-    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(solution.states))
-    map_trees(CONVERGED.check, solution.states, scan(*problem))
-
-
-@pytest.mark.parametrize(("name", "method", "window"), CASES)
-def test_every_method_and_window_equals_the_loop(name: str, method: str, window: int | None) -> None:
-    problem = recursions.PROBLEMS[name]()
-    solution = evaluate(*problem, method=method, window=window, **SHARP)
-    check_solved(solution, problem)
-    length = STEPS if window is None else min(window, STEPS)
-    if method == "sequential":
-        assert solution.iterations == solution.evaluations == STEPS
-    else:
-        # Parareal fills its last segment of 16 steps.
-        rows = length if method != "parareal" or length <= 16 else -(-length // 16) * 16
-        assert solution.evaluations == solution.iterations * rows
 
 
 @pytest.mark.usefixtures("x64")
@@ -85,16 +56,6 @@ def test_the_loop_equals_a_plain_scan(name: str) -> None:
     map_trees(SAME_COMPUTATION.check, evaluate_sequential(*problem).states, scan(*problem))
 
 
-@pytest.mark.parametrize(("method", "name"), each_once(ITERATIVE_KINDS, ["tanh", "tree"]))
-def test_a_window_of_one_step_is_the_loop(name: str, method: str) -> None:
-    problem = recursions.PROBLEMS[name]()
-    solution = evaluate(*problem, method=method, window=1)
-    assert solution.iterations == solution.evaluations == STEPS
-    # Not bit for bit: a batch of one and a single step are different programs, and round differently on some versions.
-    map_trees(SAME_COMPUTATION.check, solution.states, evaluate_sequential(*problem).states)
-    np.testing.assert_array_equal(solution.residual, np.zeros(STEPS))
-
-
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_one_step(method: str) -> None:
     problem = recursions.scalar_problem(steps=1)
@@ -110,12 +71,6 @@ def test_the_options_change_the_way_and_not_the_answer(case: str) -> None:
     check_solved(evaluate(*problem, window=7, **{**OPTIONS[case], **SHARP}), problem)
 
 
-@given(st.sampled_from(ITERATIVE_KINDS), st.sampled_from([None, 1, 7]), st.integers(0, 10_000))
-def test_the_answer_depends_on_neither_window_nor_seed(method: str, window: int | None, seed: int) -> None:
-    problem = recursions.tanh_problem(seed=seed)
-    check_solved(evaluate(*problem, method=method, window=window, **SHARP), problem)
-
-
 @pytest.mark.parametrize(("window", "method"), each_once([None, 7], ITERATIVE_KINDS))
 def test_the_trajectory_is_a_fixed_point(method: str, window: int | None) -> None:
     problem = recursions.tanh_problem()._replace(transition=recursions.fragile_step)
@@ -123,17 +78,6 @@ def test_the_trajectory_is_a_fixed_point(method: str, window: int | None) -> Non
     assert solution.iterations == -(-STEPS // (window or STEPS))
     SAME_COMPUTATION.check(solution.states, scan(*problem))
     assert np.max(solution.residual) < 1e-6
-
-
-@pytest.mark.parametrize(("window", "method"), each_once([None, 7], ITERATIVE_KINDS))
-def test_after_i_iterations_the_first_i_states_are_right(method: str, window: int | None) -> None:
-    problem = recursions.tanh_problem()
-    expected = scan(*problem)
-    for iterations in (2, 9):
-        solution = evaluate(*problem, method=method, window=window, max_iterations=iterations, throw=False)
-        CONVERGED.check(solution.states[:iterations], expected[:iterations])
-        assert solution.first_bad_step == -1 or solution.first_bad_step >= iterations
-        assert solution.iterations <= iterations
 
 
 def seldom_step(state: Array, moves: Array) -> Array:

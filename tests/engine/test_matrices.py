@@ -16,6 +16,7 @@ from jaxtyping import Array
 from parsample.engine.matrices import Block, Dense, Diagonal, Matrix, Permutation, ScaledIdentity, Zero, compose
 from parsample.engine.parts import Parts
 from parsample.engine.subspace import Subspace
+from tests.covering import each_once
 from tests.tolerances import SAME_COMPUTATION, Tolerance
 
 
@@ -250,9 +251,10 @@ def test_a_finite_matrix_is_finite(structure: type[Matrix]) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("later", "earlier"), PAIRS, ids=name_of)
-def test_the_dtype_is_kept(later: type[Matrix], earlier: type[Matrix], dtype: Any) -> None:
+@pytest.mark.parametrize(("pair", "dtype"), each_once(PAIRS, [np.float32, np.float64]), ids=name_of)
+def test_the_dtype_is_kept(pair: tuple[type[Matrix], type[Matrix]], dtype: Any) -> None:
+    later, earlier = pair
+
     def cast(structure: type[Matrix]) -> Matrix:
         floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating)  # noqa: E731
         drawn = draw(structure, 0, (4,), 3)
@@ -262,7 +264,15 @@ def test_the_dtype_is_kept(later: type[Matrix], earlier: type[Matrix], dtype: An
     assert matrix.apply(jnp.ones((4, 3), dtype)).dtype == dtype
 
 
-@pytest.mark.parametrize(("later", "earlier"), PAIRS, ids=name_of)
+# Every structure comes first once and last once; which product it is has a test above.
+NEIGHBOURS = [(RANK[place - 1], structure) for place, structure in enumerate(RANK)]
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier"),
+    [pytest.param(*pair, marks=() if pair in NEIGHBOURS else pytest.mark.grid) for pair in PAIRS],
+    ids=name_of,
+)
 def test_composition_under_vmap_equals_the_stack(later: type[Matrix], earlier: type[Matrix]) -> None:
     second, first = draw(later, 0, (4,), 3), draw(earlier, 1, (4,), 3)
     mapped = jax.jit(jax.vmap(lambda a, b: (a @ b).project(), axis_size=4))(second, first)

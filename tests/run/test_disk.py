@@ -94,6 +94,7 @@ ps.resume(path, progress=progress)
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_draws(whole: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}

@@ -31,7 +31,8 @@ POSTERIORS = {
     "gp_regression": "gp_pois_regr-gp_regr",
     "lotka_volterra": "hudson_lynx_hare-lotka_volterra",
 }
-LONG = ("lotka_volterra", "garch")
+LONGEST = "lotka_volterra"
+LONG = (LONGEST, "garch")
 SETTINGS: dict[str, Any] = {
     "num_warmup": 1000,
     "num_samples": 1000,
@@ -71,8 +72,9 @@ def run_elsewhere(name: str, path: Path, folder: Path) -> Any:
     return ps.load_trace(folder / "trace.nc")
 
 
+# Eight schools with every default are in test_sample.py.
 @pytest.mark.parametrize(
-    "name", [name if name == "eight_schools" else pytest.param(name, marks=pytest.mark.slow) for name in POSTERIORS]
+    "name", [pytest.param(name, marks=pytest.mark.grid if name == LONGEST else pytest.mark.slow) for name in POSTERIORS]
 )
 def test_means_and_spreads_are_those_of_posteriordb(name, shared_data, tmp_path):
     path = shared_data / "posteriors" / f"{POSTERIORS[name]}.json"

@@ -52,7 +52,14 @@ def test_an_instance_among_the_options_of_the_sampler_is_resumed(tmp_path: Path)
     check_same(ps.resume(path, progress=False), ps.sample(TARGET, **{**SETTINGS, **settings}))
 
 
-@pytest.mark.parametrize("options", [{"mass": "low_rank"}, {"mass": "diagonal", "start": "laplace"}, {"mass": "dense"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mass": "low_rank"},
+        {"mass": "diagonal", "start": "laplace"},
+        pytest.param({"mass": "dense"}, marks=pytest.mark.slow),
+    ],
+)
 def test_what_warm_up_found_is_kept(options: dict[str, Any], tmp_path: Path) -> None:
     """Else a resumed run would silently warm up again."""
     path = tmp_path / "run.zarr"

@@ -94,7 +94,7 @@ PARALLEL = Plan(methods.QuasiNewton(), 16, 1, 1, 1e-12, 1e-12)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("sampler", [MALA, GHMC])
+@pytest.mark.parametrize("sampler", [pytest.param(MALA, marks=pytest.mark.slow), GHMC])
 def test_in_parallel_warm_up_is_the_same_as_in_the_loop(sampler: type[Sampler]) -> None:
     """GHMC keeps its momentum from step to step, so where a segment is cut into parts must not matter."""
     target = EightSchools() if sampler is MALA else MultivariateNormal()
@@ -235,7 +235,8 @@ def test_the_segments_of_warm_up_fit_into_it() -> None:
 
 
 # A covariance of few draws, or of chains on their way in, that no later one undoes ruins each of these.
-LONG_WAY = [(100, 1000, 1), (50, 500, 1), (30, 300, 1), (100, 500, 4), (40, 80, 1)]
+LONG_WAY = [(100, 500, 4), (40, 80, 1), (50, 500, 1)]
+LONG_WAY += [pytest.param(*row, marks=pytest.mark.grid) for row in [(100, 1000, 1), (30, 300, 1)]]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(("dim", "num_warmup", "chains"), LONG_WAY)
