@@ -20,7 +20,7 @@ from parsample.samplers.chains import Plan, draw
 # A smaller tolerance makes no difference to anybody's draws; a larger one begins to. In posterior standard deviations.
 LEAST, MOST = 1e-6, 1e-3
 # The tolerance in units of the noise: a correction adds up that of several steps, and the largest number of a window
-# decides. From about 3 on iterations hardly fall any more: benchmarks/tolerance.py.
+# decides. What it saves: benchmarks/results/tolerance.md.
 MULTIPLE = 4.0
 # Steps that are looked at, over all chains; and the share of them that has no more noise than what counts. Where an
 # accept decision turns within a step's points, their differences say nothing of rounding.
