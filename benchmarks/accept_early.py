@@ -35,7 +35,8 @@ def rows_of(name: str) -> Iterator[list[str]]:
             cells = []
             for share in SHARES:
                 solution = ps.evaluate(
-                    mala.transition, start, inputs, method=method, window=window, accept_early=share,
+                    mala.transition, start, inputs, method=method, window=window,
+                    stopping=ps.Stopping(accept_early=share),
                     max_iterations=LARGEST_COUNT, throw=False,
                 )  # fmt: skip
                 away = float(jnp.abs(solution.states - loop).max())

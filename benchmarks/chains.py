@@ -21,8 +21,7 @@ HEADER = (
 # straight-through gate, its entries clipped to 1, over the full window.
 PUBLISHED: dict[str, Any] = {
     "method": QuasiNewton("hutchinson", 2, "straight_through"),
-    "projection": False,
-    "clip": 1.0,
+    "conditioning": ps.Conditioning(projection=False, clip=1.0),
 }
 
 

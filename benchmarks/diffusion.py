@@ -144,8 +144,8 @@ def rows_of(case: Case) -> Iterator[list[str]]:
     model = diffusion.MixtureModel.at_random(jax.random.key(0), case.schedule, case.dim, COMPONENTS, DEVIATION)
     data = diffusion.NormalDenoiser.fit(model.draw(jax.random.key(2), FITTED), COMPONENTS - 1)
     processes = [
-        diffusion.PROCESSES[case.process](model, case.schedule, case.steps, sigma_data=DEVIATION, stand_in=stand_in)
-        for stand_in in (None, data)
+        diffusion.PROCESSES[case.process](model, case.schedule, case.steps, sigma_data=DEVIATION, surrogate=surrogate)
+        for surrogate in (None, data)
     ]
     loops = [Loop(process, (case.dim,), SAMPLES, seed=SEED, tolerance=TOLERANCE) for process in processes]
     for choice in choices(processes[0], case):

@@ -70,7 +70,7 @@ def rows_of(case: Case) -> Iterator[list[str]]:
         options, rank = METHODS[label]
         known: dict[str, Any] = {
             "sigma_data": model.sigma_data,
-            "stand_in": None if rank is None else model.normal.keep(rank),
+            "surrogate": None if rank is None else model.normal.keep(rank),
         }
         process = diffusion.PROCESSES[case.process](model, schedule, case.steps, "x0", **known)
         loop = Loop(process, (8, 8), SAMPLES, seed=SEED, tolerance=TOLERANCE)

@@ -98,7 +98,7 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("Picard", {"method": "picard"}),
     ("quasi-Newton, exact diagonal", {"method": QuasiNewton("exact")}),
     ("Newton, projected", {"method": "newton"}),
-    ("Newton", {"method": "newton", "projection": False}),
+    ("Newton", {"method": "newton", "conditioning": ps.Conditioning(projection=False)}),
 ]
 
 

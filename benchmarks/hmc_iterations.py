@@ -31,7 +31,7 @@ LARGEST_ON_EIGHT_SCHOOLS = 250
 
 # The published configuration (Zoltowski et al. 2025, and the repository parallel-mcmc).
 PUBLISHED: dict[str, Any] = {
-    "method": Newton("straight_through"), "damping": 0.55, "clip": 1.0, "projection": False,
+    "method": Newton("straight_through"), "conditioning": ps.Conditioning(damping=0.55, clip=1.0, projection=False),
 }  # fmt: skip
 PUBLISHED_QUASI: dict[str, Any] = PUBLISHED | {"method": QuasiNewton("hutchinson", 1, "straight_through")}
 
@@ -50,7 +50,7 @@ def banana(steps: int) -> Iterator[list[Any]]:
     windows = [window for window in (64, 1024, 16_384) if window < steps]
     cases: list[tuple[str, dict[str, Any], str]] = [
         ("Newton, frozen gate, projected", {"method": Newton()}, goal),
-        ("the same, damping 0.1", {"method": Newton(), "damping": 0.1}, ""),
+        ("the same, damping 0.1", {"method": Newton(), "conditioning": ps.Conditioning(damping=0.1)}, ""),
         ("the same, active set", {"method": Newton(), "active_set": max(1, steps // 64)}, "K <= 12"),
         *(("the same, active set", {"method": Newton(), "window": w, "active_set": w // 16}, "") for w in windows),
         ("quasi-Newton, frozen gate, exact diagonal", {"method": QuasiNewton("exact")}, ""),
@@ -124,7 +124,7 @@ def trajectories(density: Any, positions: jax.Array, step_size: float, length: i
     def count(position: jax.Array, momentum: jax.Array) -> tuple[jax.Array, jax.Array]:
         leapfrog = Leapfrog(density, Mass(), position, lambda x: x, jnp.asarray(step_size))
         phase = jnp.zeros_like(position), leapfrog.kick(momentum, jax.grad(density)(position), 0.5)
-        given = {"projection": False, "atol": 2e-6, "rtol": 2e-6, **options}
+        given = {"conditioning": ps.Conditioning(projection=False), "atol": 2e-6, "rtol": 2e-6, **options}
         found = ps.evaluate(leapfrog, phase, jnp.arange(length), method=method, throw=False, **given)
         return found.iterations, found.converged
 
@@ -146,7 +146,7 @@ def leapfrog_rows() -> list[list[Any]]:
     methods: list[tuple[Any, dict[str, Any]]] = [
         (BlockQuasiNewton(), {}),
         (BlockQuasiNewton("exact"), {}),
-        (BlockQuasiNewton("exact"), {"projection": True}),
+        (BlockQuasiNewton("exact"), {"conditioning": ps.Conditioning(projection=True)}),
         (Newton(), {}),
         (QuasiNewton("exact"), {}),
         ("picard", {}),

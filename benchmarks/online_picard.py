@@ -65,7 +65,7 @@ def measure(name: str, dim: int, seed: int) -> tuple[float, float, float, float,
     exact = ps.evaluate(rwm.transition, start, inputs, method=Picard(), window=dim)
     near = ps.evaluate(rwm.transition, start, inputs, method=Picard(mismatch=MISMATCH), window=dim)
     gains = [STEPS / int(solution.iterations) for solution in (exact, near)]
-    off = float(jnp.mean(~near.is_within))
+    off = float(jnp.mean(~near.converged_steps))
     return float(loop.mean()), gains[0], gains[1], off, int(jnp.sum(moves(exact.states) != loop))
 
 

@@ -19,10 +19,10 @@ from benchmarks.predicted_iterations import SHARE, warmed_chain
 TARGETS = ("two_wells", "gaussian_mixture", "log_gamma", "banana", "funnel", "eight_schools")
 CHOICES: dict[str, dict[str, Any]] = {
     "newton": {"method": "newton"},
-    "newton, not projected": {"method": "newton", "projection": False},
+    "newton, not projected": {"method": "newton", "conditioning": ps.Conditioning(projection=False)},
     "elk": {"method": "elk"},
     "quasi_newton": {"method": "quasi_newton"},
-    "quasi_newton, not projected": {"method": "quasi_newton", "projection": False},
+    "quasi_newton, not projected": {"method": "quasi_newton", "conditioning": ps.Conditioning(projection=False)},
     "quasi_elk": {"method": "quasi_elk"},
 }
 

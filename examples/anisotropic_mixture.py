@@ -70,7 +70,7 @@ def solve(target: Any, steps: int, step_size: float, options: argparse.Namespace
         # Newton without its projection, which is a singular value decomposition of D x D at every step. At these step
         # sizes it is not needed.
         chosen = {"method": method, "max_iterations": min(options.cap, steps)}
-        chosen |= {"projection": False} if name == "newton" else {}
+        chosen |= {"conditioning": ps.Conditioning(projection=False)} if name == "newton" else {}
         if (dim, steps, name) not in sizes:
             sizes[dim, steps, name] = evaluation_bytes(ula.transition, start, inputs, options.batch, **chosen)
         row = Row(dim, steps, step_size, name, sizes[dim, steps, name])

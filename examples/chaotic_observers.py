@@ -97,7 +97,13 @@ def recursions(flow: Flow, steps: int) -> dict[str, tuple[Callable, jax.Array, j
 def solve(problem: tuple[Callable, jax.Array, jax.Array], exponent: float, limit: int) -> dict[str, Any]:
     """Solve by Newton, and compare with the loop."""
     solution = ps.evaluate(
-        *problem, method="newton", atol=1e-8, rtol=1e-8, max_iterations=limit, projection=False, throw=False
+        *problem,
+        method="newton",
+        atol=1e-8,
+        rtol=1e-8,
+        max_iterations=limit,
+        conditioning=ps.Conditioning(projection=False),
+        throw=False,
     )
     loop = ps.evaluate_sequential(*problem).states
     return {

@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 import parsample as ps
-from parsample.engine.iteration import Conditioning, Steps, shift
+from parsample.engine.iteration import Steps, shift
 from parsample.engine.transition import as_transition, flatten
 
 METHODS: dict[str, Any] = {
@@ -97,7 +97,7 @@ def observe(
             start,
             inputs,
             method=METHODS[name],
-            projection=is_projected(name),
+            conditioning=ps.Conditioning(projection=is_projected(name)),
             guess=guess,
             max_iterations=1,
             atol=1e-12,
@@ -116,7 +116,7 @@ def predict(network: Network, start: Array, inputs: Array, truth: Array, name: s
     # The driver's own key of a first iteration: the probes are the same.
     key = jax.random.fold_in(jax.random.key(0), 0)
     steps = Steps(shift(start, truth), inputs, None, key)
-    matrices = Conditioning(projection=is_projected(name)).apply(METHODS[name].linearise(flat, steps).matrices)
+    matrices = ps.Conditioning(projection=is_projected(name)).apply(METHODS[name].linearise(flat, steps).matrices)
     exact = ps.methods.Newton().linearise(flat, steps).matrices
     nothing = jnp.zeros_like(start)
 

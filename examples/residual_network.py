@@ -5,10 +5,10 @@
 Block t is x + h tanh(W_t x + b_t), with random weights as its input. The Jacobian is I + h diag(1 - tanh^2) W_t: near
 the identity for a small h, where Picard, which needs no derivative, is as good as any; as h grows the methods part. The
 network expands: its Jacobians have norms above 1, and Newton is far better without the projection that is its default,
-in iterations and in accuracy. All blocks are accepted together (`accept_early=0`): a block that is accepted before the
-ones after it hands on the error it is accepted with, and the network makes it grow; the rows "early" show what
-that costs, in the difference from the loop. No method pays off where blocks are computed one after the other anyway:
-what is counted is the depth that is left if each has a processor of its own.
+in iterations and in accuracy. All blocks are accepted together (`Stopping(accept_early=0)`): a block that is accepted
+before the ones after it hands on the error it is accepted with, and the network makes it grow; the rows "early" show
+what that costs, in the difference from the loop. No method pays off where blocks are computed one after the other
+anyway: what is counted is the depth that is left if each has a processor of its own.
 
 Source: the view of depth as a sequence is that of Song et al. 2021, "Accelerating feedforward computation via parallel
 nonlinear equation solving"; there trained DenseNets, here random weights, so that h can be varied. Ends in a figure
@@ -30,15 +30,17 @@ from rich.table import Table
 
 import parsample as ps
 
+NOT_PROJECTED = ps.Conditioning(projection=False)
+TOGETHER, EARLY = ps.Stopping(accept_early=0.0), ps.Stopping(accept_early=1.0)
 METHODS: dict[str, dict[str, Any]] = {
     "newton": {"method": "newton"},
     # The Jacobians of a network that expands have norms above 1, which a projection takes away.
-    "newton, not projected": {"method": "newton", "projection": False},
-    "not projected, early": {"method": "newton", "projection": False, "accept_early": 1.0},
+    "newton, not projected": {"method": "newton", "conditioning": NOT_PROJECTED},
+    "not projected, early": {"method": "newton", "conditioning": NOT_PROJECTED, "stopping": EARLY},
     "elk": {"method": "elk"},
     "quasi_newton": {"method": ps.methods.QuasiNewton(estimator="exact")},
     "picard": {"method": "picard"},
-    "picard, early": {"method": "picard", "accept_early": 1.0},
+    "picard, early": {"method": "picard", "stopping": EARLY},
     "anderson of picard": {"method": "anderson"},
     "scaled_identity": {"method": "scaled_identity"},
     "jacobi": {"method": "jacobi"},
@@ -73,7 +75,10 @@ def solve(blocks: int, dim: int, sizes: list[float], cap: int) -> list[Row]:
 
         loop = ps.evaluate_sequential(block, start, weights)
         for name, options in METHODS.items():
-            given = {"accept_early": 0.0, "max_iterations": min(cap, blocks)} | options
+            given: dict[str, Any] = {
+                "stopping": TOGETHER,
+                "max_iterations": min(cap, blocks),
+            } | options
             solution = ps.evaluate(block, start, weights, throw=False, **given)
             difference = float(np.max(np.abs(solution.states - loop.states)))
             verdict = int(solution.iterations), bool(solution.converged), float(solution.residual.max())

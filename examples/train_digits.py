@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     Console(width=110).print(table)
     schedule = ps.samplers.diffusion.LinearBetas()
     model = DigitsModel(schedule, network=network)
-    process = ps.samplers.diffusion.DDIM(model, schedule, 50, sigma_data=model.sigma_data, stand_in=normal)
+    process = ps.samplers.diffusion.DDIM(model, schedule, 50, sigma_data=model.sigma_data, surrogate=normal)
     columns = []
     for label in range(10):
         labelled = eqx.tree_at(lambda p: p.condition, process, jnp.asarray(label), is_leaf=lambda leaf: leaf is None)

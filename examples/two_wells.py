@@ -10,8 +10,8 @@ dynamics in steps 32, 8 and 2 times as long first, each the guess of the next: f
 itself, and few evaluations, but the rounds of all levels together are as many as ever, because on which side of the
 barrier a chain comes down has to be found out on some level. What does save rounds is a guess that knows of both wells:
 the same chain on a mixture of two normal distributions, fitted to the draws of a short pilot chain. Steps so small
-forget slowly, so all are accepted together (`accept_early=0`): in as many iterations the chain ends 50 times nearer to
-the loop. Ends in a figure and a table.
+forget slowly, so all are accepted together (`Stopping(accept_early=0)`): in as many iterations the chain ends 50 times
+nearer to the loop. Ends in a figure and a table.
 """
 
 import argparse
@@ -33,7 +33,8 @@ STEP_SIZE = 0.01
 # The pilot chain that the mixture is fitted to: MALA, with steps that cross the barrier.
 PILOT_DRAWS, PILOT_STEP_SIZE, PILOT_SEED = 8_000, 0.5, 999
 NEWTON: dict[str, Any] = {
-    "method": "newton", "projection": False, "max_iterations": 100, "throw": False, "accept_early": 0.0,
+    "method": "newton", "conditioning": ps.Conditioning(projection=False), "stopping": ps.Stopping(accept_early=0.0),
+    "max_iterations": 100, "throw": False,
 }  # fmt: skip
 
 
@@ -67,8 +68,8 @@ class Chain(NamedTuple):
 
     def of_the_mixture(self) -> Any:
         """Run the chain with the same noise on a mixture that was fitted to a pilot chain."""
-        stand_in = ps.samplers.ULA(self.mixture.logdensity, self.sampler.step_size)
-        return ps.evaluate_sequential(stand_in.transition, self.start, self.inputs).states
+        surrogate = ps.samplers.ULA(self.mixture.logdensity, self.sampler.step_size)
+        return ps.evaluate_sequential(surrogate.transition, self.start, self.inputs).states
 
 
 def mixture_of_a_pilot(target: ps.targets.TwoWells) -> ps.targets.GaussianMixture:
@@ -80,9 +81,10 @@ def mixture_of_a_pilot(target: ps.targets.TwoWells) -> ps.targets.GaussianMixtur
     return ps.targets.GaussianMixture(found.weights_, found.means_, found.covariances_)
 
 
+PROJECTED = ps.Conditioning(projection=True)
 METHODS: dict[str, Callable[[Chain], tuple[ps.Solution, ...]]] = {
-    "Newton": lambda chain: chain.evaluate(projection=True),
-    "quasi-Newton": lambda chain: chain.evaluate(method=ps.methods.QuasiNewton("exact"), projection=True),
+    "Newton": lambda chain: chain.evaluate(conditioning=PROJECTED),
+    "quasi-Newton": lambda chain: chain.evaluate(method=ps.methods.QuasiNewton("exact"), conditioning=PROJECTED),
     "Newton, not projected": lambda chain: chain.evaluate(),
     "the same from the Gaussian": lambda chain: chain.evaluate(guess=chain.of_the_gaussian(1)),
     "the same from a mixture": lambda chain: chain.evaluate(guess=chain.of_the_mixture()),

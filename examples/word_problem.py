@@ -34,7 +34,7 @@ from parsample.engine.transition import as_transition, flatten
 GROUP = np.array(list(itertools.permutations(range(5))))
 # Newton without projection: a permutation has norm 1, and rounding it to slightly less would add up over the word.
 METHODS: dict[str, tuple[Any, dict]] = {
-    "newton": (ps.methods.Newton(), {"projection": False}),
+    "newton": (ps.methods.Newton(), {"conditioning": ps.Conditioning(projection=False)}),
     "permutation": (ps.methods.Permutation(), {}),
     "quasi_newton": (ps.methods.QuasiNewton(estimator="exact"), {}),
     "picard": (ps.methods.Picard(), {}),

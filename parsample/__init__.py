@@ -15,6 +15,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "evaluate": ("parsample.engine.evaluate", "evaluate"),
     "evaluate_sequential": ("parsample.engine.evaluate", "evaluate_sequential"),
     "evaluate_nested": ("parsample.engine.nested", "evaluate_nested"),
+    "Stopping": ("parsample.engine.rules", "Stopping"),
+    "Conditioning": ("parsample.engine.rules", "Conditioning"),
     "Solution": ("parsample.engine.solution", "Solution"),
     "Status": ("parsample.engine.solution", "Status"),
     "ConvergenceError": ("parsample.engine.solution", "ConvergenceError"),
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from parsample.engine.methods import METHODS
     from parsample.engine.nested import evaluate_nested
     from parsample.engine.predictability import lyapunov_exponent
+    from parsample.engine.rules import Conditioning, Stopping
     from parsample.engine.scan import solve_lds
     from parsample.engine.solution import ConvergenceError, Solution, Status
     from parsample.engine.surrogates import Gaussian, laplace

@@ -15,14 +15,15 @@ FRONT = ""
 # The rooms of the house from the ground up, and the rooms below that each may use; the command line is a user of the
 # front. What the front itself imports is its table, which tests/test_public_names.py checks.
 ROOMS = {
+    "_former": set[str](),
     "_version": set[str](),
-    "engine": set[str](),
-    "samplers": {"engine"},
+    "engine": {"_former"},
+    "samplers": {"_former", "engine"},
     "targets": {"engine"},
     "store": set[str](),
     "results": {"_version", "engine", "store", "targets"},
     "warmup": {"engine", "results", "samplers", "targets"},
-    "run": {"_version", "engine", "results", "samplers", "store", "targets", "warmup"},
+    "run": {"_former", "_version", "engine", "results", "samplers", "store", "targets", "warmup"},
     "report": {"results"},
     FRONT: set[str](),
     "cli": {FRONT, "engine", "report", "results", "run", "samplers", "store", "targets"},

@@ -19,12 +19,12 @@ SLOW = ("picard", "scaled identity, tr(J) / D")
 
 def short_cases(surrogate: methods.Surrogate) -> list[tuple[str, dict[str, Any], str]]:
     """Return a name, the options and the goal of every row of 4,096 steps."""
-    stand_in: Any = surrogate.stand_in
+    transition: Any = surrogate.surrogate
 
     def coarse(state: jax.Array, inputs: Any) -> jax.Array:
-        return jax.lax.scan(lambda state, input: (stand_in(state, input), None), state, inputs)[0]
+        return jax.lax.scan(lambda state, input: (transition(state, input), None), state, inputs)[0]
 
-    unguided = methods.Surrogate(stand_in, start_from_it=False)
+    unguided = methods.Surrogate(transition, start_from_it=False)
     return [
         ("quasi-Newton, analytic", {"method": "quasi_newton"}, "<= 17"),
         ("quasi-Newton, active set", {"method": "quasi_newton", "active_set": 64}, "K about 6"),

@@ -55,7 +55,7 @@ def diffuse(
     guidance: Annotated[float, typer.Option(help="How much more than the model itself to follow the label.")] = 0.0,
     window: Annotated[int | None, typer.Option(help="Steps solved at a time.", show_default="all")] = None,
     tolerance: Annotated[float, typer.Option(help="Of a step, relative to its noise level.")] = 1e-3,
-    guess: Annotated[str, typer.Option(help="Where to start: gaussian, coarse or start.")] = "gaussian",
+    guess: Annotated[str, typer.Option(help="Where to start: surrogate, coarse or start.")] = "surrogate",
     seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("digits.png"),
     movie: Annotated[Path | None, typer.Option(help="A GIF of the trajectories settling, beside the loop.")] = None,
@@ -124,7 +124,7 @@ def make_process(
     schedule = found(lambda x, t: x).schedule
     predict = diffusion.DigitsModel(schedule, "x0", guidance)
     condition = None if label is None else jnp.asarray(label)
-    options = {**options, "sigma_data": predict.sigma_data, "stand_in": predict.normal}
+    options = {**options, "sigma_data": predict.sigma_data, "surrogate": predict.normal}
     return found(predict, schedule, steps, "x0", condition=condition, **options), MODELS[model]
 
 
@@ -155,6 +155,7 @@ def settle(process: "Process", shape: tuple[int, int], options: dict[str, Any], 
 
     from parsample.engine import methods
     from parsample.engine.evaluate import evaluate
+    from parsample.engine.rules import Stopping
     from parsample.report.plots.images import Settling
     from parsample.run.diffuse import begin, diffuse, find_method
 
@@ -167,13 +168,13 @@ def settle(process: "Process", shape: tuple[int, int], options: dict[str, Any], 
     scales, most = process.noise_levels, min(MOVIE_ITERATIONS, process.num_steps)
     # Finer than what is looked at, so that nothing that is seen is the tolerance.
     atol = jnp.asarray(0.1 * options["tolerance"] * scales, jnp.result_type(float))
-    chosen = {"method": found, "max_iterations": most, "history": "states", "accept_early": 0.0, **more}
-    chosen |= {"atol": atol, "rtol": 0.0, "norm": "rms", "throw": False}
+    chosen = {"method": found, "max_iterations": most, "history": "states", **more}
+    chosen |= {"atol": atol, "rtol": 0.0, "stopping": Stopping(norm="rms", accept_early=0.0), "throw": False}
 
     def watch(key: Any) -> Any:
         """Return the trajectories that the iterations saw, leading axes (iterations, steps)."""
         start = begin(process, key, shape, jnp.result_type(float))
-        guess = evaluate(process.gaussian().transition, *start, method="sequential", throw=False).states
+        guess = evaluate(process.with_surrogate().transition, *start, method="sequential", throw=False).states
         solution = evaluate(process.transition, *start, guess=guess, **chosen)
         assert solution.history is not None
         found = jax.vmap(process.sample)(solution.states)[None]

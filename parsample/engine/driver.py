@@ -82,7 +82,7 @@ def _solve_block(problem: Problem, loop: Loop, begin: int | Array, end: int | Ar
         return _iterate(problem, loop, begin, going(loop.place))
 
     loop = jax.lax.while_loop(lambda loop: going(loop.place).any(), iterate, loop)
-    if not problem.chosen.finish:
+    if not problem.chosen.stopping.finish:
         return loop
     rest = lambda loop: finish(problem, loop, begin, end)  # noqa: E731
     return jax.lax.cond((loop.place.done < end).any(), rest, lambda loop: loop, loop)

@@ -1,5 +1,6 @@
 """Evaluate a recursion for all steps at once: the door to the driver, and the verdict about what it leaves."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,17 +9,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from parsample._former import takes_former
 from parsample.engine import methods, options, planner
 from parsample.engine.block import SHORTEST, Rows
 from parsample.engine.derivative import differentiable
 from parsample.engine.driver import Trajectory, solve
 from parsample.engine.loop import run_loop
 from parsample.engine.options import Options
+from parsample.engine.rules import Conditioning, Stopping
 from parsample.engine.solution import History, Solution, Status, add_counts, raise_unless_converged
-from parsample.engine.transition import FlatTransition, as_transition, flatten, ravel_state
+from parsample.engine.transition import FlatTransition, as_transition, flatten, ravel_state, with_arrays
 from parsample.engine.window import cut, put
 
 
+@takes_former(
+    **dict.fromkeys(("norm", "accept_early", "finish"), ("stopping", Stopping)),
+    **dict.fromkeys(("damping", "projection", "clip"), ("conditioning", Conditioning)),
+)
 def evaluate(
     transition: Callable[[PyTree, PyTree], PyTree],
     initial_state: PyTree,
@@ -28,18 +35,14 @@ def evaluate(
     window: int | None = None,
     atol: Any = 1e-4,
     rtol: Any = None,
-    norm: str = "max",
-    accept_early: Any = 1.0,
     max_iterations: int | None = None,
     guess: PyTree | None = None,
     throw: bool = True,
     history: bool | str = False,
-    damping: float = 0.0,
-    projection: bool | None = None,
-    clip: float | None = None,
+    stopping: Stopping = Stopping(),
+    conditioning: Conditioning = Conditioning(),
     active_set: bool | int = False,
     chains: bool = False,
-    finish: bool = False,
     details: bool = False,
 ) -> Solution:
     """Evaluate a recursion x[t] = f(x[t-1], u[t]) for all steps at once.
@@ -64,27 +67,21 @@ def evaluate(
         atol: tolerance, in the units of the state; one number, or one for each step.
         rtol: tolerance relative to the state, dimensionless. None for 1e-3, or for states of half precision four of
             their roundings, which is more. The sequential loop needs no tolerance.
-        norm: what has to be within tolerance: "max", every number of a state, or "rms", their root mean square.
-        accept_early: in [0, 1]. A step is accepted before the ones after it only if it and all before it are within
-            this share of the tolerance; otherwise all that are left are accepted together, once all of them are
-            within it. 1 is best for recursions that forget, such as Markov chains. One that hands its errors on, such
-            as a diffusion sampler, needs less: what an accepted step leaves is never mended. Dimensionless.
         max_iterations: None for as many as the chain has steps, within which every method ends.
         guess: a trajectory to start from, like the states; None to start every step from the initial state.
         throw: raise if the evaluation does not converge; otherwise return what was reached with its status.
         history: record what every iteration saw. Memory: three numbers for each of `max_iterations`. "steps" to record
             the residual of every step of the window as well. Memory: `window` numbers more for each. "states" to record
-            the trajectory itself: every step's state for each. The sequential loop has no such things to record.
-        damping: in [0, 1]; A is multiplied by 1 - damping. 1 is Jacobi.
-        projection: project every A to spectral norm at most 1 (for a diagonal, clip it to [-1, 1]); None for what the
-            method is best with, which is True for all but permutation, elk and quasi_elk.
-        clip: clip the entries of A to [-clip, clip].
+            the trajectory itself: every step's state for each. Where that is more than a gigabyte, `max_iterations` has
+            to be given. The sequential loop has no such things to record.
+        stopping: more about when steps are accepted, `parsample.Stopping(norm="rms", accept_early=0.0)`, and whether
+            the loop takes over where `max_iterations` were not enough, `parsample.Stopping(finish=True)`.
+        conditioning: of the matrices A, such as `parsample.Conditioning(damping=0.1, projection=False)`.
         active_set: evaluate again only the steps whose previous state has moved since they were last evaluated,
             gathered into batches of a fixed size: a number of steps, or True for a sixteenth of the window. For
             transitions that cost more than the scan over the whole window.
         chains: whether `initial_state`, `inputs` and `guess` have a leading axis of chains, as then all of the solution
             has. On a CPU one chain is evaluated after the other, since the steps of a window fill the machine.
-        finish: let the sequential loop take over, for that chain alone, where `max_iterations` were not enough.
         details: keep what the transition tells of every step beside its state (for a sampler the draw, its log density
             and diagnostics), from the very evaluation by which the step was accepted.
 
@@ -94,7 +91,7 @@ def evaluate(
     Raises:
         ValueError: an argument is not what it should be; the sentence says which and how to mend it.
         ConvergenceError: with `throw`, the evaluation did not converge, and was not asked for an approximation. Under
-            `jit`, equinox.EquinoxRuntimeError.
+            `jit`, JAX's JaxRuntimeError with the same sentence.
 
     Cost: each iteration evaluates the transition, and what the method's matrices need, at `window` steps in parallel,
         and solves one linear dynamical system. Memory O(window dim) beside the states themselves.
@@ -111,26 +108,21 @@ def evaluate(
     flat, initial, steps = flatten(transition, first_state, first_inputs, details)
     rtol = options.default_rtol(initial.dtype) if rtol is None else rtol
     options.check_tolerances(atol, rtol, initial.dtype, steps, found)
-    given: dict[str, Any] = {
-        "damping": damping,
-        "projection": projection,
-        "clip": clip,
-        "active_set": active_set,
-        "norm": norm,
-        "accept_early": accept_early,
-    }
-    check = lambda method, window: options.check(method, steps, window, max_iterations, history, **given)  # noqa: E731
-    chosen = check(found, window)
+    rules: dict[str, Any] = {"active_set": active_set, "stopping": stopping, "conditioning": conditioning}
+    check = functools.partial(options.check, steps=steps, max_iterations=max_iterations, history=history, **rules)
+    chosen = check(method=found, window=window)
     if guess is not None:
         guess = options.check_guess(guess, initial_state, steps, chains)
     inputs = jax.tree.map(jnp.asarray, inputs)
     if automatic:
         begun = guess if guess is None or not chains else guess[0]
         begun = None if begun is None else jax.vmap(flat.unravel)(begun)
-        more = {**given, "atol": atol, "rtol": rtol, "guess": begun}
-        plan = planner.choose(evaluate, transition, first_state, first_inputs, window=window, options=more)
-        found, chosen = plan.method, check(plan.method, plan.window)
-    chosen = chosen._replace(finish=bool(finish))
+        rules |= {"atol": atol, "rtol": rtol, "guess": begun}
+        choice = planner.choose(evaluate, transition, first_state, first_inputs, window=window, options=rules)
+        found, chosen = choice.method, check(method=choice.method, window=choice.window)
+    if history and max_iterations is None and not isinstance(found, methods.Sequential):
+        options.check_history(chosen, jnp.shape(jax.tree.leaves(inputs)[0])[0] if chains else 1, steps, initial)
+    found = with_arrays(found, methods.Method)
     tolerances = jnp.broadcast_to(jnp.asarray(atol, initial.dtype), (steps,)), jnp.asarray(rtol, initial.dtype)
     if chains:
         initial = jax.vmap(lambda state: ravel_state(state, initial.dtype))(initial_state)
@@ -220,7 +212,7 @@ def _after_the_loop(states: Float[Array, "chain steps dim"], details: PyTree, ch
         evaluations=number,
         residual=jnp.where(finite, 0, missing),
         first_bad_step=jnp.where(converged, -1, jnp.argmin(finite, -1)),
-        is_within=finite,
+        converged_steps=finite,
         history=History(every, missing, missing) if chosen.history else None,
         details=details,
         finished=jnp.zeros_like(number),
@@ -257,7 +249,7 @@ def _judged(
         evaluations=add_counts(place.evaluations, jnp.where(measured.any(), steps, 0) + jnp.zeros_like(place.done)),
         residual=rows.residual,
         first_bad_step=jnp.where(converged, -1, bad),
-        is_within=within,
+        converged_steps=within,
         history=found.history,
         details=rows.details,
         finished=place.finished,
@@ -292,7 +284,7 @@ def _measured(
         values, details = jax.vmap(jax.vmap(transition.with_details))(previous, given)
         residual = states - values
         tolerance = transition.tolerance(states, cut(atol, begin, length)[:, None], rtol)
-        good = jnp.isfinite(states) & (jax.vmap(chosen.size)(residual) <= tolerance)
+        good = jnp.isfinite(states) & (jax.vmap(chosen.stopping.size)(residual) <= tolerance)
 
         def put_in(old: Array, new: Array) -> Array:
             new = jnp.where(asked.reshape(-1, *[1] * (new.ndim - 1)), new, some(old))

@@ -7,32 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from parsample.engine.matrices import Matrix
+from parsample.engine.rules import Conditioning
 from parsample.engine.scan import solve_lds
 
 # Of the products in linear systems: with less, iterations may double. A transition keeps the caller's setting.
 PRECISION = "highest"
-
-
-class Conditioning(NamedTuple):
-    """What is done to every matrix before a solve.
-
-    Attributes:
-        damping: A is multiplied by 1 - damping.
-        projection: A is projected to spectral norm at most 1.
-        clip: its entries are clipped to [-clip, clip]; None for no clipping.
-    """
-
-    damping: float = 0.0
-    projection: bool = True
-    clip: float | None = None
-
-    def apply(self, matrices: Matrix) -> Matrix:
-        """Return the matrices, conditioned."""
-        if self.clip is not None:
-            matrices = matrices.clip(self.clip)
-        if self.projection:
-            matrices = matrices.project()
-        return matrices.scale(1 - self.damping) if self.damping else matrices
 
 
 class Steps(NamedTuple):

@@ -8,6 +8,7 @@
 3. The smoother's mean m_s[t] = E[t] m_s[t+1] + g[t] is a linear dynamical system run backwards.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,6 +27,26 @@ class _Element(NamedTuple):
     covariance: Array
     information_vector: Array
     information: Array
+
+
+class _Algebra(NamedTuple):
+    """How matrices are computed with, each an array: the product, times a vector, the transpose, A^-1 B, and 1."""
+
+    times: Callable[[Array, Array], Array]
+    on: Callable[[Array, Array], Array]
+    transpose: Callable[[Array], Array]
+    solve: Callable[[Array, Array], Array]
+    unit: Callable[[Array], Array]
+
+
+DIAGONAL = _Algebra(jnp.multiply, jnp.multiply, lambda a: a, lambda a, b: b / a, jnp.ones_like)
+DENSE = _Algebra(
+    jnp.matmul,
+    lambda a, x: jnp.einsum("...ij,...j->...i", a, x),
+    lambda a: jnp.swapaxes(a, -1, -2),
+    jnp.linalg.solve,
+    lambda a: jnp.broadcast_to(jnp.eye(a.shape[-1], dtype=a.dtype), a.shape),
+)
 
 
 def smooth(
@@ -53,134 +74,76 @@ def smooth(
     Cost: O(steps dim) for a diagonal, O(steps dim^3) for a dense matrix; depth O(log steps) on an accelerator.
 
     Source: Särkkä & García-Fernández 2021, "Temporal parallelization of Bayesian smoothers"; Gonzalez et al. 2024,
-    section 4, for its use. The scan over diagonals is written elementwise.
+    section 4, for its use. Diagonals are computed with elementwise.
     """
     if scan not in (None, "loop", "associative"):
         raise ValueError(f"scan is {scan!r}, expected 'loop', 'associative' or None.")
     steps, dim = offsets.shape
-    match matrices:
-        case Zero() | ScaledIdentity():
-            factor = matrices.factor if isinstance(matrices, ScaledIdentity) else jnp.zeros(steps, offsets.dtype)
-            entries = jnp.broadcast_to(factor[:, None], offsets.shape)
-        case Diagonal():
-            entries = matrices.entries
-        case _:
-            entries = matrices.dense(dim).astype(offsets.dtype)
-    diagonal = entries.ndim == 2
+    is_diagonal = isinstance(matrices, Zero | ScaledIdentity | Diagonal)
+    algebra = DIAGONAL if is_diagonal else DENSE
+    entries = matrices.apply(jnp.ones_like(offsets)) if is_diagonal else matrices.dense(dim).astype(offsets.dtype)
+    times, on, transpose, solve, unit = algebra
     # Nothing is known to be wrong before the first step: y = 0 there exactly, so its matrix does not matter.
     entries = entries.at[0].set(0)
-    filtered = _filter_diagonal if diagonal else _filter_dense
     penalties = jnp.broadcast_to(jnp.asarray(penalty, offsets.dtype), (steps,))
-    means, covariances = filtered(entries, offsets, penalties, scan)
-    later = jnp.concatenate([entries[1:], jnp.zeros_like(entries[:1])])
-    later_offsets = jnp.concatenate([offsets[1:], jnp.zeros_like(offsets[:1])])
-    if diagonal:
-        gains = covariances * later / (later**2 * covariances + 1)
-        rest = means - gains * (later * means + later_offsets)
-        system: Matrix = Diagonal(gains[::-1])
-    else:
-        predicted = later @ covariances @ jnp.swapaxes(later, 1, 2) + jnp.eye(dim, dtype=offsets.dtype)
-        gains = jnp.swapaxes(jnp.linalg.solve(predicted, later @ covariances), 1, 2)
-        rest = means - _times(gains, _times(later, means) + later_offsets)
-        system = Dense(gains[::-1])
+    means, covariances = _filter(entries, offsets, penalties, algebra, scan)
+    later, later_offsets = (jnp.concatenate([rows[1:], jnp.zeros_like(rows[:1])]) for rows in (entries, offsets))
+    pushed = times(later, covariances)
+    gains = transpose(solve(times(pushed, transpose(later)) + unit(entries), pushed))
+    rest = means - on(gains, on(later, means) + later_offsets)
+    system = Diagonal(gains[::-1]) if is_diagonal else Dense(gains[::-1])
     return solve_lds(system, rest[::-1], jnp.zeros(dim, offsets.dtype), scan=scan)[::-1]
 
 
-def _filter_diagonal(entries: Array, offsets: Array, penalties: Array, scan: str | None) -> tuple[Array, Array]:
+def _filter(
+    entries: Array, offsets: Array, penalties: Array, algebra: _Algebra, scan: str | None
+) -> tuple[Array, Array]:
+    """Return the means and covariances of every step, given the observations up to it."""
+    times, on, transpose, solve, unit = algebra
+
     def loop(entries: Array, offsets: Array, penalties: Array) -> tuple[Array, Array]:
+        one = unit(entries[0])
+
         def step(carry, element):
-            mean, variance = carry
+            mean, covariance = carry
             a, b, penalty = element
-            predicted = a**2 * variance + 1
-            shrink = 1 / (1 + penalty * predicted)
-            carry = (a * mean + b) * shrink, predicted * shrink
+            predicted = times(times(a, covariance), transpose(a)) + one
+            shrink = solve(one + penalty * predicted, one)
+            covariance = times(predicted, shrink)
+            carry = on(shrink, on(a, mean) + b), (covariance + transpose(covariance)) / 2
             return carry, carry
 
-        start = jnp.zeros_like(offsets[0]), jnp.zeros_like(offsets[0])
-        return jax.lax.scan(step, start, (entries, offsets, penalties))[1]
+        return jax.lax.scan(step, (jnp.zeros_like(offsets[0]), jnp.zeros_like(one)), (entries, offsets, penalties))[1]
 
     def associative(entries: Array, offsets: Array, penalties: Array) -> tuple[Array, Array]:
         # Not 1 - gain: for a large penalty nothing but rounding would be left of it.
         shrink = 1 / (1 + penalties[:, None])
         gain = penalties[:, None] * shrink
+        beside = lambda numbers: numbers.reshape(-1, *[1] * (entries.ndim - 1))  # noqa: E731
         elements = _Element(
-            shrink * entries,
+            beside(shrink) * entries,
             shrink * offsets,
-            jnp.broadcast_to(shrink, offsets.shape),
-            -gain * entries * offsets,
-            gain * entries**2,
+            beside(shrink) * unit(entries),
+            -gain * on(transpose(entries), offsets),
+            beside(gain) * times(transpose(entries), entries),
         )
 
         def combine(i: _Element, j: _Element) -> _Element:
-            mix = 1 / (1 + i.covariance * j.information)
-            forward, backward = j.transition * mix, i.transition * mix
+            mix = solve(unit(i.covariance) + times(i.covariance, j.information), unit(i.covariance))
+            forward, backward = times(j.transition, mix), transpose(times(mix, i.transition))
             return _Element(
-                forward * i.transition,
-                forward * (i.offset + i.covariance * j.information_vector) + j.offset,
-                forward * i.covariance * j.transition + j.covariance,
-                backward * (j.information_vector - j.information * i.offset) + i.information_vector,
-                backward * j.information * i.transition + i.information,
+                times(forward, i.transition),
+                on(forward, i.offset + on(i.covariance, j.information_vector)) + j.offset,
+                times(times(forward, i.covariance), transpose(j.transition)) + j.covariance,
+                on(backward, j.information_vector - on(j.information, i.offset)) + i.information_vector,
+                times(times(backward, j.information), i.transition) + i.information,
             )
 
         found = jax.lax.associative_scan(combine, elements)
         return found.offset, found.covariance
 
-    return _choose(loop, associative, (entries, offsets, penalties), scan)
-
-
-def _filter_dense(entries: Array, offsets: Array, penalties: Array, scan: str | None) -> tuple[Array, Array]:
-    unit = jnp.eye(offsets.shape[1], dtype=offsets.dtype)
-
-    def loop(entries: Array, offsets: Array, penalties: Array) -> tuple[Array, Array]:
-        def step(carry, element):
-            mean, covariance = carry
-            a, b, penalty = element
-            predicted = a @ covariance @ a.T + unit
-            shrink = jnp.linalg.inv(unit + penalty * predicted)
-            covariance = predicted @ shrink
-            carry = shrink @ (a @ mean + b), (covariance + covariance.T) / 2
-            return carry, carry
-
-        start = jnp.zeros_like(offsets[0]), jnp.zeros_like(unit)
-        return jax.lax.scan(step, start, (entries, offsets, penalties))[1]
-
-    def associative(entries: Array, offsets: Array, penalties: Array) -> tuple[Array, Array]:
-        shrink = 1 / (1 + penalties[:, None])
-        gain = penalties[:, None] * shrink
-        transposed = jnp.swapaxes(entries, 1, 2)
-        elements = _Element(
-            shrink[..., None] * entries,
-            shrink * offsets,
-            shrink[..., None] * unit,
-            -gain * _times(transposed, offsets),
-            gain[..., None] * transposed @ entries,
-        )
-
-        def combine(i: _Element, j: _Element) -> _Element:
-            mix = jnp.linalg.inv(unit + i.covariance @ j.information)
-            forward = j.transition @ mix
-            backward = jnp.swapaxes(mix @ i.transition, -1, -2)
-            return _Element(
-                forward @ i.transition,
-                _times(forward, i.offset + _times(i.covariance, j.information_vector)) + j.offset,
-                forward @ i.covariance @ jnp.swapaxes(j.transition, -1, -2) + j.covariance,
-                _times(backward, j.information_vector - _times(j.information, i.offset)) + i.information_vector,
-                backward @ j.information @ i.transition + i.information,
-            )
-
-        found = jax.lax.associative_scan(combine, elements)
-        return found.offset, found.covariance
-
-    return _choose(loop, associative, (entries, offsets, penalties), scan)
-
-
-def _choose(loop, associative, steps: tuple[Array, Array, Array], scan: str | None) -> tuple[Array, Array]:
-    if scan == "loop" or (scan is None and steps[0].shape[0] <= SHORT):
-        return loop(*steps)
+    if scan == "loop" or (scan is None and entries.shape[0] <= SHORT):
+        return loop(entries, offsets, penalties)
     if scan == "associative":
-        return associative(*steps)
-    return jax.lax.platform_dependent(*steps, cpu=loop, default=associative)
-
-
-def _times(matrices: Array, vectors: Array) -> Array:
-    return jnp.einsum("...ij,...j->...i", matrices, vectors)
+        return associative(entries, offsets, penalties)
+    return jax.lax.platform_dependent(entries, offsets, penalties, cpu=loop, default=associative)

@@ -1,7 +1,7 @@
 """The options of an evaluation, checked: one clear sentence for whatever does not fit."""
 
+import dataclasses
 import math
-import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.iteration import Conditioning
 from parsample.engine.methods import METHODS, Method
 from parsample.engine.methods.base import innermost
 from parsample.engine.methods.picard import Picard
 from parsample.engine.methods.sequential import Sequential
+from parsample.engine.numbers import is_number, whole
+from parsample.engine.rules import Conditioning, Stopping
 from parsample.engine.solution import Solution
 from parsample.engine.transition import floating_dtype, ravel_state
 
@@ -25,53 +26,41 @@ class Options(NamedTuple):
         window: steps solved at a time.
         max_iterations: before the evaluation gives up.
         history: whether every iteration is recorded, and with the residuals ("steps") or the states of all its steps.
-        conditioning: of the matrices.
         capacity: steps gathered at a time where only active ones are evaluated; None to evaluate all.
+        stopping: when steps are accepted.
+        conditioning: of the matrices, with the projection that the method is best with where none was given.
         mismatch: the share of the steps that may change in an iteration and still be accepted; see `methods.Picard`.
-        norm: one of `NORMS`.
-        accept_early: the share of the tolerance within which a step is accepted before the ones after it.
-        finish: whether the sequential loop takes over where the iterations were not enough.
     """
 
     window: int
     max_iterations: int
     history: bool | str
-    conditioning: Conditioning
     capacity: int | None
+    stopping: Stopping
+    conditioning: Conditioning
     mismatch: float = 0.0
-    norm: str = "max"
-    accept_early: float = 1.0
-    finish: bool = False
-
-    def size(self, rows: Float[Array, "window dim"]) -> Float[Array, "window dim"]:
-        """Return what a tolerance is compared with, for every number of every row."""
-        if self.norm == "max":
-            return jnp.abs(rows)
-        return jnp.broadcast_to(jnp.sqrt(jnp.mean(rows**2, 1, keepdims=True)), rows.shape)
 
 
 # With active_set=True, the share of the window that is gathered at a time: small enough to waste little in the last
 # batch, large enough to fill the device.
 ACTIVE_SHARE = 16
-NORMS = ("max", "rms")
 # The relative tolerance where none is given, and the roundings of the states' dtype below which it does not go.
 RTOL, RTOL_ROUNDINGS = 1e-3, 4
 # What `history` may name beside True and False.
 HISTORIES = ("steps", "states")
+# Bytes of a record that nobody asked for: of as many iterations as the chain has steps.
+LARGEST_HISTORY = 2**30
 
 
 def check(
     method: Method,
     steps: int,
-    window: int | None,
-    max_iterations: int | None,
-    history: bool | str,
-    damping: float,
-    projection: bool | None,
-    clip: float | None,
-    active_set: bool | int,
-    norm: str = "max",
-    accept_early: Any = 1.0,
+    window: int | None = None,
+    max_iterations: int | None = None,
+    history: bool | str = False,
+    active_set: bool | int = False,
+    stopping: Stopping = Stopping(),
+    conditioning: Conditioning = Conditioning(),
 ) -> Options:
     """Return the options with their defaults filled in.
 
@@ -82,48 +71,40 @@ def check(
     if max_iterations is None:
         max_iterations = steps
     max_iterations = whole("max_iterations", max_iterations, "None allows as many as the chain has steps")
-    if not (is_number(damping) and 0 <= damping <= 1):
-        raise ValueError(f"damping is {damping!r}, expected a number in [0, 1]; 0 is none and 1 is Jacobi.")
-    if clip is not None and not (is_number(clip) and clip > 0 and math.isfinite(clip)):
-        raise ValueError(f"clip is {clip!r}, expected a positive number, or None for no clipping.")
     name, inner = type(method).__name__, innermost(method)
-    if not inner.has_matrices and (damping or projection or clip is not None):
+    if conditioning.is_given and not inner.has_matrices:
         raise ValueError(
-            f"damping, projection or clip was given, but the method {type(inner).__name__} has no matrices for them to "
-            "work on; leave them out, or use another method."
+            f"conditioning has damping, projection or clip, but the method {type(inner).__name__} has no matrices for "
+            "them to work on; leave it out, or use another method."
         )
     if isinstance(history, str) and history not in HISTORIES:
         raise ValueError(f"history is {history!r}, expected True, False, {' or '.join(map(repr, HISTORIES))}.")
-    if norm not in NORMS:
-        raise ValueError(f"norm is {norm!r}, expected one of {', '.join(map(repr, NORMS))}.")
-    if not (is_number(accept_early) and 0 <= accept_early <= 1):
-        raise ValueError(
-            f"accept_early is {accept_early!r}, expected a share of the tolerance in [0, 1], such as 0.01."
-        )
     capacity = _capacity(active_set, window)
     if capacity is not None and not (method.has_active_set and inner.has_active_set):
         raise ValueError(
             f"active_set is {active_set!r}, but the method {name} evaluates a whole window at a time; leave active_set "
             "out, or use a method that linearises step by step, such as quasi_newton."
         )
-    projection = inner.projects if projection is None else bool(projection)
-    conditioning = Conditioning(float(damping), projection, None if clip is None else float(clip))
+    if conditioning.projection is None:
+        conditioning = dataclasses.replace(conditioning, projection=inner.projects)
     mismatch = inner.mismatch if isinstance(inner, Picard) else 0.0
-    return Options(
-        window,
-        max_iterations,
-        history if isinstance(history, str) else bool(history),
-        conditioning,
-        capacity,
-        float(mismatch),
-        norm,
-        float(accept_early),
-    )
+    return Options(window, max_iterations, history, capacity, stopping, conditioning, float(mismatch))
 
 
-def is_number(value: object) -> bool:
-    """Say whether a value is a plain real number, and not a truth value."""
-    return isinstance(value, numbers.Real | np.generic) and not isinstance(value, bool)
+def check_history(chosen: Options, chains: int, steps: int, state: Float[Array, " dim"]) -> None:
+    """Check that there is room for a record of all iterations that there may be.
+
+    Raises:
+        ValueError: it takes more than `LARGEST_HISTORY` bytes.
+    """
+    more = {"steps": chosen.window, "states": steps * state.size}
+    size = chains * chosen.max_iterations * (3 + more.get(str(chosen.history), 0)) * state.dtype.itemsize
+    if size > LARGEST_HISTORY:
+        raise ValueError(
+            f"history is {chosen.history!r} and max_iterations is None, so that {chosen.max_iterations:,} iterations "
+            f"would be recorded, which takes {size:,} bytes; give the max_iterations that you expect, such as 100, or "
+            "record less."
+        )
 
 
 def _capacity(active_set: bool | int, window: int) -> int | None:
@@ -133,17 +114,6 @@ def _capacity(active_set: bool | int, window: int) -> int | None:
         return max(1, -(-window // ACTIVE_SHARE))
     remedy = "it is how many active steps are evaluated at a time, and True chooses it"
     return min(whole("active_set", active_set, remedy), window)
-
-
-def whole(name: str, value: object, remedy: str) -> int:
-    """Return `value` as an integer of at least 1.
-
-    Raises:
-        ValueError: it is not one; the sentence ends with `remedy`.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
-        raise ValueError(f"{name} is {value!r}, expected a whole number of at least 1; {remedy}.")
-    return value.__index__()
 
 
 def check_seed(seed: object) -> int:

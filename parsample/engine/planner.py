@@ -19,7 +19,7 @@ PILOT = 1024
 WINDOWS = (64, 512)
 
 
-class Plan(NamedTuple):
+class Choice(NamedTuple):
     """What was chosen, and the measurements behind it.
 
     Attributes:
@@ -62,7 +62,7 @@ def choose(
     *,
     window: int | None,
     options: Mapping[str, Any],
-) -> Plan:
+) -> Choice:
     """Time the sequential loop and quasi-Newton on the first steps of a chain, and take the fastest.
 
     Args:
@@ -89,11 +89,11 @@ def choose(
     if jax.numpy.ndim(options["atol"]):
         options["atol"] = first(options["atol"])
     windows = {min(size, steps) for size in (WINDOWS if window is None else (window,))}
-    plans: dict[str, tuple[methods.Method, int | None]] = {"sequential": (methods.Sequential(), None)}
-    plans |= {f"quasi_newton, window {size}": (methods.QuasiNewton(), size) for size in sorted(windows)}
+    choices: dict[str, tuple[methods.Method, int | None]] = {"sequential": (methods.Sequential(), None)}
+    choices |= {f"quasi_newton, window {size}": (methods.QuasiNewton(), size) for size in sorted(windows)}
 
     def run(method: methods.Method, size: int | None) -> Callable[[], Any]:
         return lambda: evaluate(transition, initial_state, pilot, method=method, window=size, throw=False, **options)
 
-    best, seconds = fastest({name: run(*plan) for name, plan in plans.items()}, "sequential")
-    return Plan(*plans[best], seconds)
+    best, seconds = fastest({name: run(*choice) for name, choice in choices.items()}, "sequential")
+    return Choice(*choices[best], seconds)

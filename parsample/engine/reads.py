@@ -160,16 +160,19 @@ _settled: set[Hashable] = set()
 
 
 @contextlib.contextmanager
-def settling(tree: PyTree) -> Iterator[None]:
+def settling(tree: PyTree) -> Iterator[bool]:
     """Trace functions for the first time; what they change on the way is not what they read.
 
     Args:
         tree: as for `pinned`; its functions are traced inside, once or more.
+
+    Yields:
+        Whether that has to be: some of them have not been traced so before.
     """
     leaves = [leaf for leaf in jax.tree.leaves(tree, is_leaf=_is_own) if _is_own(leaf) or _is_function(leaf)]
     new = [leaf for leaf in leaves if _code_of(leaf) not in _settled]
     before = _named(new)
-    yield
+    yield bool(new)
     for place, (token, found) in _named(new).items():
         if place in before and before[place][0] != token and not callable(found):
             code, name = place

@@ -52,20 +52,13 @@ def solve_lds(
     for leaf in jax.tree.leaves(own):
         if leaf.shape[0] != steps:
             raise ValueError(f"matrices hold {leaf.shape[0]} steps and offsets {steps}, expected the same number.")
-    match scan:
-        case "loop":
-            return _loop(own, common, offsets, initial_state)
-        case "associative":
-            return _associative(own, common, offsets, initial_state)
-        case "blocked":
-            return _blocked(own, common, offsets, initial_state)
-        case None if steps <= SHORT:
-            return _loop(own, common, offsets, initial_state)
-        case None:
-            elsewhere = _blocked if isinstance(matrices, Diagonal | ScaledIdentity) else _associative
-            return jax.lax.platform_dependent(own, common, offsets, initial_state, cpu=_loop, default=elsewhere)
-        case _:
-            raise ValueError(f"scan is {scan!r}, expected 'loop', 'associative', 'blocked' or None.")
+    scans = {"loop": _loop, "associative": _associative, "blocked": _blocked}
+    if scan is None and steps > SHORT:
+        elsewhere = _blocked if isinstance(matrices, Diagonal | ScaledIdentity) else _associative
+        return jax.lax.platform_dependent(own, common, offsets, initial_state, cpu=_loop, default=elsewhere)
+    if scan is not None and scan not in scans:
+        raise ValueError(f"scan is {scan!r}, expected 'loop', 'associative', 'blocked' or None.")
+    return scans[scan or "loop"](own, common, offsets, initial_state)
 
 
 def _loop(own: Matrix, common: Matrix, offsets: Array, initial_state: Array) -> Array:

@@ -1,5 +1,6 @@
 """What an evaluation returns: the states, and an honest verdict about exactly those states."""
 
+import dataclasses
 import enum
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from parsample._former import former_attribute
 
 
 class Status(enum.IntEnum):
@@ -73,7 +76,7 @@ class Solution(eqx.Module):
         residual: shape (steps,), the largest component of |x[t] - f(x[t-1], u[t])| of the returned states, in their
             units. Exactly 0 where a state was taken from the transition itself.
         first_bad_step: the row of the first state that is not finite or not within tolerance, -1 where there is none.
-        is_within: shape (steps,), whether a state is finite and its residual within tolerance.
+        converged_steps: shape (steps,), whether a state is finite and its residual within tolerance.
         finished: steps that were left to the sequential loop; they are among the evaluations, not the iterations.
         history: a `History`, or None.
         details: with `details=True` what the transition tells of every step beside its state; otherwise None.
@@ -86,10 +89,12 @@ class Solution(eqx.Module):
     evaluations: Int[Array, "*chain"]
     residual: Float[Array, "*chain steps"]
     first_bad_step: Int[Array, "*chain"]
-    is_within: Bool[Array, "*chain steps"]
+    converged_steps: Bool[Array, "*chain steps"]
     finished: Int[Array, "*chain"]
     history: History | None = None
     details: PyTree = None
+
+    is_within = former_attribute("is_within", "converged_steps")
 
     def explain(self) -> str:
         """Return the verdict in a sentence or two: how it ended, where, how far off, and what to do.
@@ -108,7 +113,7 @@ class Solution(eqx.Module):
             )
         bad = int(pick(self.first_bad_step))
         if status is Status.APPROXIMATE:
-            count = int(np.sum(~np.reshape(self.is_within, (-1, steps))[worst]))
+            count = int(np.sum(~np.reshape(self.converged_steps, (-1, steps))[worst]))
             found = (
                 f"{count} of {steps} steps are not within tolerance after {iterations} iterations; "
                 f"the largest residual is {residual.max():.2g}"
@@ -142,13 +147,19 @@ def raise_unless_converged(solution: Solution) -> Solution:
     """Return the solution if it converged or is as approximate as was asked, otherwise raise; under `jit`, at run time.
 
     Raises:
-        ConvergenceError: the values are known and some chain failed.
-        equinox.EquinoxRuntimeError: the same, found while a compiled program runs.
+        ConvergenceError: some chain failed. While a compiled program runs, JAX makes a JaxRuntimeError of it, which has
+            the same sentence.
     """
     failed = ~(solution.converged | (solution.status == Status.APPROXIMATE))
     if isinstance(failed, jax.core.Tracer):
-        message = "the evaluation did not converge; call with throw=False to see the status and the first bad step."
-        return eqx.error_if(solution, failed, message)
-    if bool(np.any(failed)):
+        verdict = dataclasses.replace(solution, states=None, history=None, details=None)
+        # Reached where a chain has failed, and nowhere else: a program that ends well never waits for the host.
+        jax.lax.cond(eqx.internal.unvmap_any(failed), lambda: jax.debug.callback(_raise, verdict), lambda: None)
+    elif bool(np.any(failed)):
         raise ConvergenceError(solution)
     return solution
+
+
+def _raise(verdict: Solution) -> None:
+    """Raise if some chain failed: under `vmap` this is called for each."""
+    raise_unless_converged(verdict)

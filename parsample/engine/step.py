@@ -51,13 +51,13 @@ def around_of(problem: Problem, view: View) -> Around:
         rng_key=jax.random.key(view.iterations),
         conditioning=chosen.conditioning,
         capacity=chosen.capacity,
-        accept_early=chosen.accept_early,
+        accept_early=chosen.stopping.accept_early,
     )
 
 
 def judged_step(problem: Problem, view: View, memory: Memory) -> Step:
     """Iterate the method on the window of one chain, and judge the states that it evaluated."""
-    chosen, length = problem.chosen, problem.chosen.window
+    chosen, length, size = problem.chosen, problem.chosen.window, problem.chosen.stopping.size
     around = around_of(problem, view)
     update = problem.method.iterate(problem.transition, around, memory)
     states, values = update.states, update.values
@@ -67,11 +67,11 @@ def judged_step(problem: Problem, view: View, memory: Memory) -> Step:
     known = jnp.ones(length, bool) if update.waiting is None else ~update.waiting
 
     def count_within(tolerance: Array) -> Array:
-        good = finite & (chosen.size(residual) <= tolerance) & (chosen.size(update.correction) <= tolerance)
+        good = finite & (size(residual) <= tolerance) & (size(update.correction) <= tolerance)
         return count_leading(~around.open | (known & good.all(1)))
 
     verified = count_within(around.tolerance)
-    if chosen.accept_early < 1:
+    if chosen.stopping.accept_early < 1:
         is_rest = view.start + verified == problem.steps
         verified = jnp.where(is_rest, verified, count_within(around.early()))
     row = jnp.arange(length)
@@ -82,7 +82,7 @@ def judged_step(problem: Problem, view: View, memory: Memory) -> Step:
     accepted = jnp.where(exact.any() & ~stuck, verified + 1, verified)
     final = jnp.where(exact[:, None], values, states)
     if chosen.mismatch:
-        fitting = finite & (chosen.size(residual) <= around.tolerance)
+        fitting = finite & (size(residual) <= around.tolerance)
         # Where a correction overflowed, a new guess is none: the method put another state in its place.
         passable = (jnp.isfinite(values) & jnp.isfinite(update.correction)).all(1)
         farther = count_nearly_leading(fitting.all(1), passable, around.open, chosen.mismatch)
@@ -90,9 +90,9 @@ def judged_step(problem: Problem, view: View, memory: Memory) -> Step:
         final = jnp.where(farther > accepted, update.guesses, final)
         accepted = jnp.maximum(accepted, farther)
     is_final = (row < accepted) | exact
-    size = jnp.where(row < verified, jnp.abs(residual).max(1), jnp.where(exact, 0, jnp.inf))
+    largest = jnp.where(row < verified, jnp.abs(residual).max(1), jnp.where(exact, 0, jnp.inf))
     return Step(
-        rows=Rows(jnp.where(is_final[:, None], final, update.guesses), size, update.details),
+        rows=Rows(jnp.where(is_final[:, None], final, update.guesses), largest, update.details),
         accepted=accepted,
         stuck=stuck,
         evaluations=update.evaluations,

@@ -1,4 +1,4 @@
-"""Gaussian surrogates: what stands in for a target where its data would be too dear."""
+"""Gaussian surrogates: what takes the place of a target where its data would be too dear."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 class Gaussian(eqx.Module):
     """The log density of a normal distribution, as a function of the same positions as a target's.
 
-    A sampler on it, with the same options, is the `stand_in` of `parsample.methods.Surrogate`:
+    A sampler on it, with the same options, is the surrogate of `parsample.methods.Surrogate`:
 
         Surrogate(sampler_class(gaussian, step_size).transition)
 

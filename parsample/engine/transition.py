@@ -1,6 +1,7 @@
 """Transitions: what the engine solves, and how pytrees become flat vectors."""
 
 import abc
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,7 @@ class FunctionTransition(Transition):
         return None
 
     def surrogate(self) -> None:
-        """Return None: nothing is known that could stand in for a plain function."""
+        """Return None: a plain function has none."""
         return None
 
     def start(self, state: PyTree) -> PyTree:
@@ -114,6 +115,17 @@ def as_transition(transition: Callable) -> Transition:
             f"transition is a {type(transition).__name__}, expected a function `transition(state, input) -> state`."
         )
     return FunctionTransition(transition)
+
+
+def with_arrays(module: Any, kind: type) -> Any:
+    """Return a module whose floats are arrays, so that one program serves for all their values.
+
+    Args:
+        module: whose fields are static where it branches on them.
+        kind: of module, into which this goes; what else it holds, such as a user's function, stays as it is.
+    """
+    of = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf  # noqa: E731
+    return jax.tree.map(of, module, is_leaf=lambda node: not isinstance(node, kind))
 
 
 class FlatTransition(eqx.Module):
@@ -181,11 +193,11 @@ class FlatTransition(eqx.Module):
         return state, ravel_state(diagonal, vector.dtype), details
 
     def surrogate(self) -> "FlatTransition | None":
-        """Return the transition that can stand in for this one, or None."""
+        """Return the surrogate of the transition, or None."""
         found = self.transition.surrogate()
         return None if found is None else FlatTransition(found, self.unravel)
 
-    def stand_in(self, transition: Callable) -> "FlatTransition":
+    def like(self, transition: Callable) -> "FlatTransition":
         """Return another transition of the same states, flat."""
         return FlatTransition(as_transition(transition), self.unravel)
 
@@ -253,12 +265,16 @@ def flatten(
     if len(dtypes) > 1:
         names = ", ".join(sorted(str(dtype) for dtype in dtypes))
         raise ValueError(f"initial_state mixes the dtypes {names}, expected one; convert its arrays to the same dtype.")
-    with settling(transition):
-        _check_output(transition, initial_state, jax.tree.map(lambda leaf: leaf[0], inputs))
+    first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    with settling(transition) as is_new:
+        if is_new:
+            jax.eval_shape(transition, initial_state, first)
+    transition = pinned(transition)
+    _check_output(transition, initial_state, first)
     dtype = floating_dtype(initial_state)
     vector, unravel = ravel_pytree(_parts(initial_state, dtype))
     unravel = Unravel(unravel, tuple(leaf.dtype for _, leaf in leaves))
-    return FlatTransition(pinned(transition), unravel, detailed), vector, steps
+    return FlatTransition(transition, unravel, detailed), vector, steps
 
 
 def floating_dtype(tree: PyTree) -> jnp.dtype:
@@ -310,8 +326,15 @@ def _count_steps(inputs: PyTree) -> int:
     return lengths[0]
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def _step(arrays: Transition, rest: Transition, state: PyTree, input: PyTree) -> PyTree:
+    return eqx.combine(arrays, rest)(state, input)
+
+
 def _check_output(transition: Transition, state: PyTree, input: PyTree) -> None:
-    output = jax.eval_shape(transition, state, input)
+    # Compiled functions remember what they were traced with; this one is never run.
+    parts = eqx.partition(transition, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
+    output = _step.eval_shape(*parts, state, input)
 
     def describe(tree: Any) -> str:
         return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))

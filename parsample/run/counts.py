@@ -109,7 +109,7 @@ class Tally:
             iterations=_plus(self.iterations, segment.iterations) if new else self.iterations,
             evaluations=_plus(self.evaluations, segment.evaluations) if new else self.evaluations,
             finished=_plus(self.finished, finished),
-            approximate_steps=self.approximate_steps + int(np.sum(~segment.is_within[:, first:last])),
+            approximate_steps=self.approximate_steps + int(np.sum(~segment.converged_steps[:, first:last])),
             largest_residual=max(self.largest_residual, float(segment.residual[:, first:last].max())),
             divergences=self.divergences + int(np.sum(divergent[:, first:last])),
             run_seconds=self.run_seconds + (seconds if new else 0.0),

@@ -10,17 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from parsample._former import tell
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
 from parsample.engine.memory import evaluation_bytes, largest_within
 from parsample.engine.methods.base import innermost
 from parsample.engine.options import check_seed, is_number, whole
 from parsample.engine.reads import pinned
+from parsample.engine.rules import Conditioning, Stopping
 from parsample.engine.solution import ConvergenceError, Solution, raise_unless_converged
 from parsample.samplers.diffusion.base import Process
 from parsample.samplers.diffusion.denoisers import HeldDenoiser, NormalDenoiser
 
-GUESSES = ("gaussian", "coarse", "start")
+GUESSES = ("surrogate", "coarse", "start")
 # A step keeps the error it is accepted with and hands it on, undiminished beside the noise level, or amplified where a
 # sample hesitates between modes. So a full window is accepted as a whole, when every error before its end has been
 # mended; a shorter one has to let go of its first steps, and does so at this share of the tolerance, or at so many
@@ -63,7 +65,7 @@ def diffuse(
     tolerance: Any = None,
     window: int | None = None,
     memory_budget: int | None = None,
-    guess: Any = "gaussian",
+    guess: Any = "surrogate",
     coarse_steps: int = 5,
     max_iterations: int | None = None,
     active_set: bool | int = False,
@@ -89,7 +91,7 @@ def diffuse(
         seed: a whole number of at most 32 bits.
         method: a name in `METHODS` or an instance. "scaled_identity": the scale that the schedule gives for normal data
             of deviation `process.sigma_data`, which takes no derivative. "subspace_newton": the Jacobian along the
-            principal directions of `process.stand_in`, for the fewest rounds where derivatives can be paid for.
+            principal directions of `process.surrogate`, for the fewest rounds where derivatives can be paid for.
             "picard" is ParaDiGMS. "parareal" has segments of sqrt(steps) steps, joined by the process on normal data.
             No matrix is projected: a sample that decides between modes amplifies what it is given, and a chain of a few
             hundred steps that ends is not in danger of running away with it.
@@ -99,9 +101,9 @@ def diffuse(
         window: steps solved at a time; None for all, or for as many as `memory_budget` allows.
         memory_budget: bytes that the evaluation of one sample may take on the device, as compiled; what is chosen has
             been compiled and measured.
-        guess: "gaussian": the process on normal data (`process.stand_in`, if it has one) with the same noise, which
-            calls no model; "coarse": the process
-            with the model called only at `coarse_steps` steps and its answer held between, which costs as many rounds;
+        guess: "surrogate": the process on normal data (`process.surrogate`, if it has one) with the same noise, which
+            calls no model; "coarse": the process with the model called only at `coarse_steps` steps and its answer held
+            between, which costs as many rounds;
             "start": every step from the noise itself; or trajectories, like `solution.states` of a neighbouring run,
             for one sample or for each.
         coarse_steps: calls of the model for guess="coarse".
@@ -135,7 +137,6 @@ def diffuse(
         "active_set": active_set,
         "atol": jnp.asarray(limits, dtype),
         "rtol": 0.0,
-        "norm": "rms",
     }
     early = min(1.0, max(ACCEPT_EARLY, ROUNDINGS * float(jnp.finfo(dtype).eps) / tolerance))
     options |= _window(process, shape, dtype, window, memory_budget, options, early)
@@ -178,13 +179,13 @@ def _run(
 ) -> Solution:
     initial, inputs = jax.vmap(lambda key: begin(process, key, shape, dtype))(keys)
     guess = given
-    if guesses == "gaussian":
-        gaussian = process.gaussian().transition
-        guess = evaluate(gaussian, initial, inputs, method="sequential", throw=False, chains=True).states
+    if guesses == "surrogate":
+        surrogate = process.with_surrogate().transition
+        guess = evaluate(surrogate, initial, inputs, method="sequential", throw=False, chains=True).states
     elif guesses == "coarse":
         hold = lambda initial, inputs: _hold_predictions(process, initial, inputs, coarse_steps)  # noqa: E731
         guess = jax.vmap(hold)(initial, inputs)
-    return evaluate(process.transition, initial, inputs, guess=guess, throw=False, chains=True, finish=True, **options)
+    return evaluate(process.transition, initial, inputs, guess=guess, throw=False, chains=True, **options)
 
 
 def begin(process: Process, rng_key: Array, shape: tuple[int, ...], dtype: Any) -> tuple[PyTree, Any]:
@@ -223,11 +224,11 @@ def find_method(process: Process, method: str | methods.Method) -> tuple[methods
     if method == "scaled_identity":
         found = methods.ScaledIdentity(scale())
     elif method == "subspace_newton":
-        known = process.stand_in
+        known = process.surrogate
         if not isinstance(known, NormalDenoiser):
             raise ValueError(
                 "method is 'subspace_newton', which needs the data's principal directions; give the process "
-                "stand_in=NormalDenoiser.fit(images), or parsample.methods.SubspaceNewton(basis)."
+                "surrogate=NormalDenoiser.fit(images), or parsample.methods.SubspaceNewton(basis)."
             )
         found = methods.SubspaceNewton(known.vectors, scale=scale(math.sqrt(known.rest)))
     elif method == "parareal":
@@ -237,7 +238,7 @@ def find_method(process: Process, method: str | methods.Method) -> tuple[methods
     # A Jacobian may expand, and where a state holds past predictions hardly one contracts, though their product does.
     # What is made of differences, without derivatives, has to be kept within bounds.
     is_jacobian = innermost(found).has_matrices and (parts > 1 or found.needs_derivative)
-    return found, {"projection": False} if is_jacobian else {}
+    return found, {"conditioning": Conditioning(projection=False)} if is_jacobian else {}
 
 
 def _per_iteration(method: methods.Method, window: int, dim: int) -> tuple[float, int]:
@@ -263,7 +264,8 @@ def _window(
     asked = steps if window is None else min(whole("window", window, "None solves all steps at once"), steps)
 
     def of(window: int) -> dict[str, Any]:
-        return {"window": window, "accept_early": 0.0 if window == steps else early}
+        stopping = Stopping(norm="rms", accept_early=0.0 if window == steps else early, finish=True)
+        return {"window": window, "stopping": stopping}
 
     if budget is None:
         return of(asked)
@@ -295,6 +297,9 @@ def _window(
 def _guesses(process: Process, shape: tuple[int, ...], dtype: Any, num_samples: int, guess: Any) -> tuple[PyTree, str]:
     """Return trajectories to start from, leading axis `num_samples`, or None, and what kind of a guess it is."""
     if isinstance(guess, str):
+        if guess == "gaussian":
+            tell("guess='gaussian'", "guess='surrogate'")
+            return None, "surrogate"
         if guess not in GUESSES:
             raise ValueError(f"guess is {guess!r}, expected one of {', '.join(map(repr, GUESSES))}, or trajectories.")
         return None, guess

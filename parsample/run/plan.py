@@ -103,7 +103,7 @@ def _plan(target: Target, method: str | methods.Method, settings: Settings) -> P
     absolute, relative = (least_tolerance(dtype) if given is None else given for given in (atol, rtol))
     options.check_tolerances(absolute, relative, dtype, method=chosen)
     atol, rtol = (None if given is None else float(given) for given in (atol, rtol))
-    checked = options.check(chosen, steps, window, max_iterations, False, 0.0, None, None, False)
+    checked = options.check(chosen, steps, window, max_iterations)
     return Plan(chosen, checked.window, steps, checked.max_iterations, atol, rtol)
 
 

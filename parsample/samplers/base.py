@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from parsample.engine.transition import Transition, floating_dtype
+from parsample.engine.transition import Transition, floating_dtype, with_arrays
 
 # Steps share a random key in blocks of this many, counted from step 0 of the chain: the inputs of a step depend on the
 # key and on its number alone, not on where a window or a segment begins.
@@ -89,7 +89,7 @@ class Chain(eqx.Module):
     @property
     def transition(self) -> "SamplerTransition":
         """What the engine solves: `transition(unknowns, input) -> unknowns`."""
-        return SamplerTransition(self)
+        return SamplerTransition(with_arrays(self, Chain))
 
 
 class Sampler(Chain):

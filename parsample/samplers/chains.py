@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
+from parsample.engine.rules import Stopping
 from parsample.engine.solution import Solution
 from parsample.samplers.base import BLOCK, Sampler
 
@@ -123,7 +124,7 @@ def evaluate_chains(
             history="steps" if plan.history and not isinstance(plan.method, methods.Sequential) else False,
             throw=False,
             chains=chains,
-            finish=True,
+            stopping=Stopping(finish=True),
             details=True,
         )
 

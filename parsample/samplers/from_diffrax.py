@@ -93,10 +93,10 @@ def from_diffrax(solver: Any, terms: PyTree, times: Any, args: PyTree = None) ->
         solution = parsample.evaluate(equation.transition, equation.init(y0), equation.inputs, method="newton")
         y = equation.values(solution.states)
 
-    With a solver that remembers more than y (multistep, reversible) use `projection=False`: the matrix of a step has a
-    large norm then, though the product of many is small. Equations that forget their start solve in few iterations,
-    chaotic ones and steps beyond the solver's stability in as many as there are steps; `parsample.diagnose(
-    equation.transition, equation.init(y0), equation.inputs)` foresees which.
+    With a solver that remembers more than y (multistep, reversible) use `Conditioning(projection=False)`: the matrix of
+    a step has a large norm then, though the product of many is small. Equations that forget their start solve in
+    few iterations, chaotic ones and steps beyond the solver's stability in as many as there are steps;
+    `parsample.diagnose(equation.transition, equation.init(y0), equation.inputs)` foresees which.
 
     Source: Kidger 2022, "On neural differential equations", for diffrax.
     """

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from parsample.engine.evaluate import evaluate
 from parsample.engine.methods import Method
+from parsample.engine.rules import Conditioning
 from parsample.samplers.base import value_and_gradient
 from parsample.samplers.langevin import LangevinState, state_at
 from parsample.samplers.mass import Mass
@@ -161,7 +162,7 @@ def _parallel(
         method=method,
         atol=tolerance,
         rtol=tolerance,
-        projection=False,
+        conditioning=Conditioning(projection=False),
         throw=False,
     )
     displacement, momentum = jax.tree.map(lambda rows: rows[last], solution.states)

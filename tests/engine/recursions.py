@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from parsample.engine.methods import METHODS
+from parsample.engine.rules import Conditioning
 from parsample.engine.solution import Solution, Status
 from tests.tolerances import CONVERGED
 
@@ -26,6 +27,8 @@ ITERATIVE_KINDS = [name for name in KINDS if name != "sequential"]
 
 STEPS = 23
 WINDOWS = [None, 1, 7, STEPS, STEPS + 5]
+
+UNPROJECTED = Conditioning(projection=False)
 
 # Tolerances for the driver under which `tolerances.CONVERGED` holds.
 TIGHT: dict[np.dtype, dict[str, Any]] = {

@@ -9,13 +9,14 @@ import pytest
 
 from parsample.engine import active, methods
 from parsample.engine.evaluate import evaluate
-from parsample.engine.iteration import Around, Conditioning, Memory, Update, update_of
+from parsample.engine.iteration import Around, Memory, Update, update_of
 from parsample.engine.matrices import Zero
 from parsample.engine.methods.base import Prepared
+from parsample.engine.rules import Conditioning, Stopping
 from parsample.engine.solution import Status
 from tests.covering import each_once
 from tests.engine import recursions
-from tests.engine.recursions import STEPS, TIGHT, residuals, scan, tanh_step
+from tests.engine.recursions import STEPS, TIGHT, UNPROJECTED, residuals, scan, tanh_step
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 ACTIVE = ["jacobi", "picard", "quasi_newton", "newton", "surrogate", "anderson"]
@@ -158,7 +159,7 @@ def test_waiting_saves_evaluations_and_changes_no_verdict(monkeypatch: pytest.Mo
 def test_steps_stay_where_all_are_accepted_together(method: str) -> None:
     step = lambda state, noise: 0.97 * state + 0.03 * jnp.sin(2 * state) + 0.1 * noise  # noqa: E731
     noise = jnp.asarray(np.random.default_rng(0).normal(size=(256, 4)), jnp.float32)
-    more: dict[str, Any] = {"method": method, "accept_early": 0.0, "atol": 1e-3, "rtol": 0.0}
+    more: dict[str, Any] = {"method": method, "stopping": Stopping(accept_early=0.0), "atol": 1e-3, "rtol": 0.0}
     every = evaluate(step, jnp.zeros(4), noise, **more)
     found = evaluate(step, jnp.zeros(4), noise, active_set=4, **more)
     assert bool(found.converged)
@@ -227,8 +228,8 @@ def test_a_state_with_a_wide_tolerance_before_one_with_a_narrow_one() -> None:
     inputs = jnp.asarray(np.tile([100.0, -50.0], 100), jnp.float32)
     problem = recursions.Problem(lambda state, input: 0.5 * state + input, jnp.zeros(()), inputs)
     method = methods.ScaledIdentity(0.45)
-    whole = evaluate(*problem, method=method, projection=False)
-    chosen = evaluate(*problem, method=method, projection=False, active_set=1)
+    whole = evaluate(*problem, method=method, conditioning=UNPROJECTED)
+    chosen = evaluate(*problem, method=method, conditioning=UNPROJECTED, active_set=1)
     assert chosen.iterations <= 2 * whole.iterations
     true = residuals(problem.initial_state, chosen.states, inputs, lambda state, input: 0.5 * state + input)
     assert np.all(true <= 1e-4 + 1e-3 * np.abs(chosen.states) + ROUNDING)

@@ -12,7 +12,7 @@ from parsample.engine.evaluate import evaluate
 from parsample.engine.iteration import Steps
 from parsample.engine.transition import as_transition, flatten
 from tests.engine import recursions
-from tests.engine.recursions import TIGHT, Problem, scan
+from tests.engine.recursions import TIGHT, UNPROJECTED, Problem, scan
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 STEP_SIZE, FRICTION = 0.3, 0.9
@@ -83,7 +83,11 @@ def test_the_estimates_are_right_on_average() -> None:
 @pytest.mark.parametrize("window", [None, 16])
 def test_with_the_whole_jacobian_it_is_newton(window: int | None) -> None:
     problem = langevin()
-    keywords: dict[str, Any] = {"window": window, "projection": False, **TIGHT[np.dtype(np.float32)]}
+    keywords: dict[str, Any] = {
+        "window": window,
+        "conditioning": UNPROJECTED,
+        **TIGHT[np.dtype(np.float32)],
+    }
     solution = evaluate(*problem, method="block_quasi_newton", **keywords)
     jax.tree.map(CONVERGED.check, solution.states, scan(*problem))
     newton = evaluate(*problem, method="newton", **keywords)

@@ -79,7 +79,7 @@ def test_flat_and_back() -> None:
 def test_a_guess_and_what_is_left_to_the_loop() -> None:
     loop = scan(bent, START, INPUTS)
     assert ps.evaluate(bent, START, INPUTS, guess=loop, method="jacobi").iterations == 1
-    whole = ps.evaluate(bent, START, INPUTS, max_iterations=2, finish=True)
+    whole = ps.evaluate(bent, START, INPUTS, max_iterations=2, stopping=ps.Stopping(finish=True))
     assert whole.finished > 0
     SAME_COMPUTATION.check(np.asarray(whole.states[-1]).view(np.float32), np.asarray(loop[-1]).view(np.float32))
 

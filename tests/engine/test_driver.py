@@ -9,6 +9,7 @@ import pytest
 
 from parsample.engine import block
 from parsample.engine.evaluate import evaluate
+from parsample.engine.rules import Stopping
 from parsample.engine.solution import Solution
 from parsample.engine.transition import Transition
 from tests.covering import each_once
@@ -102,7 +103,7 @@ class Counted(Transition):
 
 CASES: dict[str, dict[str, Any]] = {
     "converged": {},
-    "finished": {"max_iterations": 3, "finish": True},
+    "finished": {"max_iterations": 3, "stopping": Stopping(finish=True)},
     "stopped": {"max_iterations": 3},
     "active": {"active_set": 2},
 }

@@ -9,12 +9,12 @@ import pytest
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
-from parsample.engine.iteration import Around, Conditioning
+from parsample.engine.iteration import Around
 from parsample.engine.methods.elk import LARGEST, SMALLEST
 from parsample.engine.transition import as_transition, flatten
 from tests.covering import each_once
 from tests.engine import recursions
-from tests.engine.recursions import STEPS, TIGHT, Problem, scan
+from tests.engine.recursions import STEPS, TIGHT, UNPROJECTED, Problem, scan
 from tests.tolerances import CONVERGED
 
 FLOAT64 = TIGHT[np.dtype(np.float64)]
@@ -34,7 +34,7 @@ def expanding_problem() -> Problem:
 @pytest.mark.parametrize(("method", "newton"), [("elk", "newton"), ("quasi_elk", "quasi_newton")])
 def test_it_converges_where_newton_unprojected_blows_up(method: str, newton: str) -> None:
     problem = expanding_problem()
-    keywords: dict[str, Any] = {"projection": False, "history": True, **FLOAT64}
+    keywords: dict[str, Any] = {"conditioning": UNPROJECTED, "history": True, **FLOAT64}
     plain = evaluate(*problem, method=newton, **keywords)
     trusted = evaluate(*problem, method=method, **keywords)
     assert plain.history is not None
@@ -59,7 +59,7 @@ def around_of(problem: Problem, guesses: Any, done: int = 0, begin: int = 0, end
         prepared=None,
         tolerance=jnp.zeros_like(guesses[cut]),
         rng_key=jax.random.key(0),
-        conditioning=Conditioning(projection=False),
+        conditioning=UNPROJECTED,
         capacity=None,
     )
 
@@ -194,5 +194,5 @@ def test_near_the_chain_it_is_newton() -> None:
     """The penalty falls to its smallest value, so that the last iterations converge as fast as Newton's."""
     problem = recursions.tanh_problem(np.float64)
     elk = evaluate(*problem, method="elk", **FLOAT64)
-    newton = evaluate(*problem, method="newton", projection=False, **FLOAT64)
+    newton = evaluate(*problem, method="newton", conditioning=UNPROJECTED, **FLOAT64)
     assert elk.iterations <= newton.iterations + 4

@@ -11,6 +11,7 @@ from jaxtyping import Array
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate, evaluate_sequential
 from parsample.engine.methods import Method
+from parsample.engine.rules import Conditioning
 from tests.covering import each_once
 from tests.engine import recursions
 from tests.engine.recursions import (
@@ -20,6 +21,7 @@ from tests.engine.recursions import (
     SHARP,
     STEPS,
     TIGHT,
+    UNPROJECTED,
     Problem,
     check_solved,
     map_trees,
@@ -29,11 +31,11 @@ from tests.engine.test_methods import Threshold
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "clip": {"method": "newton", "clip": 0.3},
-    "clip a diagonal": {"method": "quasi_newton", "clip": 0.3},
-    "damping": {"method": "newton", "damping": 0.4},
-    "no projection": {"method": "newton", "projection": False},
-    "all": {"method": "quasi_newton", "clip": 0.5, "damping": 0.1, "projection": False},
+    "clip": {"method": "newton", "conditioning": Conditioning(clip=0.3)},
+    "clip a diagonal": {"method": "quasi_newton", "conditioning": Conditioning(clip=0.3)},
+    "damping": {"method": "newton", "conditioning": Conditioning(damping=0.4)},
+    "no projection": {"method": "newton", "conditioning": UNPROJECTED},
+    "all": {"method": "quasi_newton", "conditioning": Conditioning(clip=0.5, damping=0.1, projection=False)},
     "probes": {"method": methods.QuasiNewton(estimator="hutchinson", num_probes=3)},
     "exact": {"method": methods.QuasiNewton(estimator="exact")},
     "negative scale": {"method": methods.ScaledIdentity(-0.5)},
@@ -103,7 +105,11 @@ def linear(matrix: np.ndarray, steps: int = 64) -> Problem:
 
 AT_ONCE: dict[str, tuple[Problem, str | Method, dict[str, Any]]] = {
     "linear, newton": (linear(0.6 * recursions.WEIGHTS), "newton", {}),
-    "linear of norm above 1, newton": (linear(recursions.WEIGHTS), "newton", {"projection": False}),
+    "linear of norm above 1, newton": (
+        linear(recursions.WEIGHTS),
+        "newton",
+        {"conditioning": UNPROJECTED},
+    ),
     "diagonal, quasi_newton": (linear(np.diag([0.9, -0.5, 0.1])), methods.QuasiNewton(estimator="exact"), {}),
     "diagonal, one probe": (linear(np.diag([0.9, -0.5, 0.1])), methods.QuasiNewton(estimator="hutchinson"), {}),
     "scaled identity": (linear(0.7 * np.eye(2)), methods.ScaledIdentity(0.7), {}),
@@ -126,7 +132,15 @@ def test_a_recursion_that_a_method_describes_exactly_is_solved_at_once(case: str
 def test_full_damping_is_jacobi(method: str) -> None:
     problem = recursions.tanh_problem()
     jacobi = evaluate(*problem, method="jacobi", window=11, max_iterations=4, throw=False, history=True)
-    damped = evaluate(*problem, method=method, window=11, max_iterations=4, throw=False, history=True, damping=1.0)
+    damped = evaluate(
+        *problem,
+        method=method,
+        window=11,
+        max_iterations=4,
+        throw=False,
+        history=True,
+        conditioning=Conditioning(damping=1.0),
+    )
     assert damped.iterations == jacobi.iterations
     SAME_COMPUTATION.check(damped.states, jacobi.states)
     jax.tree.map(SAME_COMPUTATION.check, damped.history, jacobi.history)
@@ -161,16 +175,20 @@ def projected(matrix: np.ndarray) -> np.ndarray:
 
 CONDITIONED: dict[str, tuple[str | Method, dict[str, Any], np.ndarray]] = {
     "projected": ("newton", {}, projected(STEEP)),
-    "not projected": ("newton", {"projection": False}, STEEP),
-    "clipped": ("newton", {"projection": False, "clip": 0.5}, np.clip(STEEP, -0.5, 0.5)),
-    "damped": ("newton", {"damping": 0.25}, 0.75 * projected(STEEP)),
+    "not projected": ("newton", {"conditioning": UNPROJECTED}, STEEP),
+    "clipped": ("newton", {"conditioning": Conditioning(projection=False, clip=0.5)}, np.clip(STEEP, -0.5, 0.5)),
+    "damped": ("newton", {"conditioning": Conditioning(damping=0.25)}, 0.75 * projected(STEEP)),
     "clipped, projected, damped": (
         "newton",
-        {"clip": 1.0, "damping": 0.25},
+        {"conditioning": Conditioning(clip=1.0, damping=0.25)},
         0.75 * projected(np.clip(STEEP, -1, 1)),
     ),
     "diagonal projected": (methods.QuasiNewton("exact"), {}, np.diag(np.clip(np.diag(STEEP), -1, 1))),
-    "diagonal not projected": (methods.QuasiNewton("exact"), {"projection": False}, np.diag(np.diag(STEEP))),
+    "diagonal not projected": (
+        methods.QuasiNewton("exact"),
+        {"conditioning": UNPROJECTED},
+        np.diag(np.diag(STEEP)),
+    ),
 }
 
 
@@ -337,6 +355,6 @@ def test_history_of_the_loop() -> None:
 def test_the_loop_takes_what_evaluate_takes() -> None:
     problem = recursions.tanh_problem()
     keywords: dict[str, Any] = {"window": 3, "atol": 1e-2, "rtol": 0.0, "max_iterations": 2, "throw": True}
-    keywords |= {"guess": jnp.ones((STEPS, 3)), "damping": 0.5, "projection": False, "clip": 1.0}
+    keywords |= {"guess": jnp.ones((STEPS, 3)), "conditioning": Conditioning(damping=0.5, projection=False, clip=1.0)}
     solution = evaluate_sequential(*problem, **keywords)
     np.testing.assert_array_equal(solution.states, evaluate_sequential(*problem).states)

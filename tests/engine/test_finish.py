@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from parsample.engine.evaluate import evaluate
+from parsample.engine.rules import Stopping
 from parsample.engine.solution import Solution, Status
 from parsample.samplers import MALA
 from tests.covering import each_once
@@ -19,7 +20,7 @@ TIGHT: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-5}
 
 def run(problem: Problem, finish: bool, iterations: int = 2, **keywords: Any) -> Solution:
     options = {"method": "jacobi", "max_iterations": iterations, "throw": False, **TIGHT, **keywords}
-    return evaluate(*problem, finish=finish, **options)
+    return evaluate(*problem, stopping=Stopping(finish=finish), **options)
 
 
 @pytest.mark.parametrize("window", [None, 7, 1])
@@ -70,7 +71,7 @@ def test_each_chain_of_a_batch_from_where_it_stopped(batched: str, window: int |
     options: dict[str, Any] = {
         "window": window,
         "max_iterations": {None: 100, 8: 480, 100: 200}[window],
-        "finish": True,
+        "stopping": Stopping(finish=True),
         **TIGHT,
     }
     if batched == "chains":
@@ -89,7 +90,16 @@ def test_a_pytree_and_a_sampler_that_caches_its_gradient() -> None:
     sampler = MALA(lambda x: -0.5 * x["a"] @ x["a"] - 0.1 * x["b"] ** 4, step_size=0.5)
     start = {"a": jnp.asarray([1.0, -1.0]), "b": jnp.asarray(0.5)}
     inputs = sampler.draw_inputs(jax.random.key(0), 40, start)
-    whole = evaluate(sampler.transition, start, inputs, max_iterations=4, finish=True, window=8, details=True, **TIGHT)
+    whole = evaluate(
+        sampler.transition,
+        start,
+        inputs,
+        max_iterations=4,
+        stopping=Stopping(finish=True),
+        window=8,
+        details=True,
+        **TIGHT,
+    )
     assert 0 < int(whole.finished) < 40
     jax.tree.map(CONVERGED.check, whole.states, scan(sampler.transition, start, inputs))
     jax.tree.map(CONVERGED.check, whole.details.position, whole.states)

@@ -11,7 +11,7 @@ import pytest
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
 from tests.engine import recursions
-from tests.engine.recursions import STEPS, TIGHT, Problem, scan, tanh_step
+from tests.engine.recursions import STEPS, TIGHT, UNPROJECTED, Problem, scan, tanh_step
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 
@@ -65,7 +65,7 @@ def test_the_derivative_is_taken_once_in_so_many_iterations(every: int) -> None:
     # Small noise: the corrections fall tenfold an iteration, so that nothing but the age asks for a refresh.
     problem = problem._replace(initial_state=0.1 * problem.initial_state, inputs=0.1 * problem.inputs)
     method = methods.Lagged(methods.Newton(), every=every, enough=1.0)
-    solution = evaluate(*problem, method=method, projection=False, **TIGHT[np.dtype(np.float32)])
+    solution = evaluate(*problem, method=method, conditioning=UNPROJECTED, **TIGHT[np.dtype(np.float32)])
     jax.effects_barrier()
     iterations = int(solution.iterations)
     assert iterations >= 3

@@ -9,7 +9,8 @@ import pytest
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
-from parsample.engine.iteration import Around, Conditioning, Memory
+from parsample.engine.iteration import Around, Memory
+from parsample.engine.rules import Conditioning
 from parsample.engine.transition import as_transition, flatten
 from tests.engine import recursions
 from tests.engine.recursions import STEPS, TIGHT, Problem, scan
@@ -78,4 +79,4 @@ def test_what_is_not_finite_moves_nothing() -> None:
 @pytest.mark.parametrize("keywords", [{"damping": 0.5}, {"clip": 1.0}, {"projection": True}])
 def test_it_has_no_matrices_to_condition(keywords: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="the method MeritDescent has no matrices for them to work on"):
-        evaluate(*recursions.tanh_problem(), method="merit_descent", **keywords)
+        evaluate(*recursions.tanh_problem(), method="merit_descent", conditioning=Conditioning(**keywords))

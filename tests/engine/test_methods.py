@@ -9,10 +9,11 @@ import pytest
 from jaxtyping import Array, PyTree
 
 from parsample.engine import methods
-from parsample.engine.iteration import Around, Conditioning, Steps
+from parsample.engine.iteration import Around, Steps
 from parsample.engine.matrices import Matrix
 from parsample.engine.methods import METHODS, Method
 from parsample.engine.methods.base import draw_signs
+from parsample.engine.rules import Conditioning
 from parsample.engine.transition import FlatTransition, Transition, as_transition, flatten
 from tests.covering import each_once
 from tests.engine import recursions

@@ -102,7 +102,7 @@ def test_picard_in_a_window_is_online_picard(mismatch: float, one_at_a_time: boo
     before = np.concatenate([problem.start[None], states[:-1]])
     made = np.any(np.abs(states - before) > 1e-9, 1)
     off = made != decisions_at(before, increments, np.asarray(problem.inputs.log_uniform))
-    np.testing.assert_array_equal(~np.asarray(solution.is_within), off)
+    np.testing.assert_array_equal(~np.asarray(solution.converged_steps), off)
     np.testing.assert_allclose(solution.residual, off * np.abs(increments).max(1), atol=1e-9)
     assert int(solution.evaluations) == rounds * WINDOW + (STEPS if mismatch else 0)
     if off.any():
@@ -139,7 +139,7 @@ def test_the_law_of_the_approximation_is_close() -> None:
         start = jnp.asarray(SCALES, jnp.float32) * jax.random.normal(key_start, (DIM,))
         inputs = rwm.draw_inputs(key_inputs, 6000, start)
         solution = ps.evaluate(rwm.transition, start, inputs, method=Picard(0.1), window=WINDOW)
-        return solution.states, jnp.mean(~solution.is_within)
+        return solution.states, jnp.mean(~solution.converged_steps)
 
     draws, off = (np.asarray(x, np.float64) for x in run(jax.random.split(jax.random.key(0), 8)))
     assert np.all((off > 0.005) & (off < 0.08))
@@ -167,7 +167,7 @@ def test_an_approximation_is_neither_raised_for_nor_finished() -> None:
         jax.tree.map(lambda x: x.astype(jnp.float32), problem.inputs),
     )
     run = lambda finish: ps.evaluate(  # noqa: E731
-        rwm.transition, start, inputs, method=Picard(0.1), window=WINDOW, finish=finish
+        rwm.transition, start, inputs, method=Picard(0.1), window=WINDOW, stopping=ps.Stopping(finish=finish)
     )
     solution, whole = run(False), run(True)
     assert int(solution.status) == ps.Status.APPROXIMATE
@@ -186,18 +186,24 @@ def test_one_that_ran_out_of_iterations_is_finished_from_where_it_stood() -> Non
     )
     assert int(solution.status) == ps.Status.MAX_ITERATIONS
     first = int(solution.first_bad_step)
-    assert 0 < first == int(np.argmin(solution.is_within)) < STEPS - 1
+    assert 0 < first == int(np.argmin(solution.converged_steps)) < STEPS - 1
     with pytest.raises(ps.ConvergenceError, match=f"{first} of {STEPS} steps converged in 20 iterations"):
         ps.evaluate(rwm.transition, start, inputs, method=Picard(0.1), window=WINDOW, max_iterations=20)
     whole = ps.evaluate(
-        rwm.transition, start, inputs, method=Picard(0.1), window=WINDOW, max_iterations=20, finish=True
+        rwm.transition,
+        start,
+        inputs,
+        method=Picard(0.1),
+        window=WINDOW,
+        max_iterations=20,
+        stopping=ps.Stopping(finish=True),
     )
     left = int(whole.finished)
     assert 0 < left < STEPS - first
     rest = jax.tree.map(lambda leaf: leaf[STEPS - left :], inputs)
     loop = ps.evaluate_sequential(rwm.transition, whole.states[-left - 1], rest)
     SAME_COMPUTATION.check(whole.states[-left:], loop.states)
-    np.testing.assert_array_equal(whole.is_within[:first], True)
+    np.testing.assert_array_equal(whole.converged_steps[:first], True)
     assert int(whole.status) == ps.Status.APPROXIMATE
 
 
@@ -225,7 +231,7 @@ def test_a_value_that_is_not_finite_is_not_passed_over() -> None:
     solution = ps.evaluate(fragile_step, problem.initial_state, inputs, method=Picard(0.9), throw=False)
     assert (int(solution.status), bool(solution.converged)) == (ps.Status.NOT_FINITE, False)
     assert int(solution.first_bad_step) <= 15
-    assert not np.asarray(solution.is_within)[15:].any()
+    assert not np.asarray(solution.converged_steps)[15:].any()
 
 
 def test_a_guess_that_overflowed_is_not_passed_over() -> None:

@@ -8,34 +8,35 @@ import pytest
 
 from parsample.engine import methods, options
 from parsample.engine.evaluate import evaluate, evaluate_sequential
-from parsample.engine.iteration import Conditioning
+from parsample.engine.rules import Conditioning, Stopping
 from tests.engine.recursions import tanh_problem
 
 
 def check(window: int | None, max_iterations: int | None = None, **changed: Any) -> options.Options:
     """Check options for ten steps; what is not changed is as `evaluate` has it by default."""
-    keywords: dict[str, Any] = {"method": methods.QuasiNewton(), "steps": 10, "history": False, "damping": 0.0}
-    keywords |= {"projection": None, "clip": None, "active_set": False, **changed}
+    keywords: dict[str, Any] = {"method": methods.QuasiNewton(), "steps": 10, **changed}
     return options.check(window=window, max_iterations=max_iterations, **keywords)
 
 
 def test_the_defaults_are_filled_in() -> None:
-    assert check(None) == options.Options(10, 10, False, Conditioning(0.0, True, None), None)
-    assert check(None, method=methods.ELK()).conditioning == Conditioning(0.0, False, None)
-    assert check(None, method=methods.ELK(), projection=True).conditioning == Conditioning(0.0, True, None)
+    assert check(None) == options.Options(10, 10, False, None, Stopping(), Conditioning(projection=True))
+    assert check(None, method=methods.ELK()).conditioning == Conditioning(projection=False)
+    projected = Conditioning(projection=True)
+    assert check(None, method=methods.ELK(), conditioning=projected).conditioning == projected
 
 
 def test_a_wrapper_has_the_projection_of_the_method_inside() -> None:
     for inner in (methods.ELK(), methods.Permutation(), methods.QuasiNewton()):
-        conditioning = Conditioning(0.0, inner.projects, None)
+        conditioning = Conditioning(projection=inner.projects)
         assert check(None, method=methods.Anderson(inner)).conditioning == conditioning
     assert not check(None, method=methods.Anderson(methods.Lagged(methods.Permutation()))).conditioning.projection
 
 
 @pytest.mark.parametrize(("window", "expected"), [(1, 1), (9, 9), (10, 10), (11, 10)])
 def test_a_window_is_at_most_the_chain(window: int, expected: int) -> None:
-    chosen = check(window, 5, history=True, damping=0.5, projection=False, clip=2.0)
-    assert chosen == options.Options(expected, 5, True, Conditioning(0.5, False, 2.0), None)
+    rules: dict[str, Any] = {"stopping": Stopping(norm="rms"), "conditioning": Conditioning(projection=False, clip=2.0)}
+    chosen = check(window, 5, history=True, **rules)
+    assert chosen == options.Options(expected, 5, True, None, **rules)
 
 
 @pytest.mark.parametrize(
@@ -52,13 +53,6 @@ def test_active_steps_are_gathered_in_batches(active_set: bool | int, window: in
         ({"window": 0}, "window is 0, expected a whole number of at least 1; None solves all steps at once"),
         ({"window": -3}, "window is -3, expected a whole number of at least 1"),
         ({"max_iterations": 0}, "max_iterations is 0, expected a whole number of at least 1; None allows"),
-        ({"damping": -0.1}, r"damping is -0.1, expected a number in \[0, 1\]"),
-        ({"damping": 1.1}, r"damping is 1.1, expected a number in \[0, 1\]"),
-        ({"damping": float("nan")}, r"damping is nan, expected a number in \[0, 1\]"),
-        ({"clip": 0.0}, "clip is 0.0, expected a positive number, or None"),
-        ({"clip": -1.0}, "clip is -1.0, expected a positive number, or None"),
-        ({"clip": float("nan")}, "clip is nan, expected a positive number, or None"),
-        ({"clip": float("inf")}, "clip is inf, expected a positive number, or None"),
         ({"history": "step"}, "history is 'step', expected True, False, 'steps' or 'states'"),
         ({"atol": -1e-3}, "atol is -0.001, expected a finite number of at least 0"),
         ({"rtol": -1e-3}, "rtol is -0.001, expected a finite number of at least 0"),
@@ -72,15 +66,46 @@ def test_active_steps_are_gathered_in_batches(active_set: bool | int, window: in
             {"active_set": True, "method": methods.Anderson(methods.Secant())},
             "active_set is True, but the method Anderson evaluates a whole window",
         ),
-        ({"clip": 1.0, "method": methods.Anderson(methods.MeritDescent())}, "the method MeritDescent has no matrices"),
-        ({"damping": 0.5, "method": "merit_descent"}, "the method MeritDescent has no matrices for them to work on"),
-        ({"projection": True, "method": "parareal"}, "the method Parareal has no matrices for them to work on"),
+        (
+            {"conditioning": Conditioning(clip=1.0), "method": methods.Anderson(methods.MeritDescent())},
+            "conditioning has damping, projection or clip, but the method MeritDescent has no matrices",
+        ),
+        (
+            {"conditioning": Conditioning(damping=0.5), "method": "merit_descent"},
+            "the method MeritDescent has no matrices for them to work on",
+        ),
+        (
+            {"conditioning": Conditioning(projection=True), "method": "parareal"},
+            "the method Parareal has no matrices for them to work on",
+        ),
         ({"method": "newtn"}, "method is 'newtn', expected one of .*Did you mean 'newton'"),
     ],
 )
 def test_an_option_out_of_range_is_refused(keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(*tanh_problem(), **keywords)
+
+
+@pytest.mark.parametrize(
+    ("group", "keywords", "message"),
+    [
+        (Conditioning, {"damping": -0.1}, r"damping is -0.1, expected a number in \[0, 1\]"),
+        (Conditioning, {"damping": 1.1}, r"damping is 1.1, expected a number in \[0, 1\]"),
+        (Conditioning, {"damping": float("nan")}, r"damping is nan, expected a number in \[0, 1\]"),
+        (Conditioning, {"clip": 0.0}, "clip is 0.0, expected a positive number, or None"),
+        (Conditioning, {"clip": -1.0}, "clip is -1.0, expected a positive number, or None"),
+        (Conditioning, {"clip": float("nan")}, "clip is nan, expected a positive number, or None"),
+        (Conditioning, {"clip": float("inf")}, "clip is inf, expected a positive number, or None"),
+        (Stopping, {"norm": "l1"}, "norm is 'l1', expected one of 'max', 'rms'"),
+        *(
+            (Stopping, {"accept_early": share}, rf"accept_early is {share!r}, expected a share of the tolerance in")
+            for share in (-0.1, 1.5, True, "all")
+        ),
+    ],
+)
+def test_a_group_of_options_refuses_what_is_out_of_range(group: type, keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        group(**keywords)
 
 
 @pytest.mark.parametrize("value", [2.0, "7", True, None, np.float32(3)])
@@ -143,3 +168,30 @@ def test_only_numbers_are_numbers(value: object) -> None:
     # The run-time type checks of the tests stand before `evaluate`; users have none.
     assert not options.is_number(value)
     assert options.is_number(np.float32(0.5))
+
+
+@pytest.mark.parametrize(("history", "size"), [("states", 3_200_240_000), ("steps", 1_600_240_000)])
+def test_a_record_of_all_iterations_is_refused_where_it_is_too_large(history: str, size: int) -> None:
+    """Before anything is spent; a number of iterations that is given is meant."""
+    problem: Any = (lambda state, input: 0.5 * state + input, jnp.zeros(2), jnp.zeros((20_000, 2)))
+    message = (
+        f"history is {history!r} and max_iterations is None, so that 20,000 iterations would be recorded, "
+        f"which takes {size:,} bytes; give the max_iterations that you expect"
+    )
+    with pytest.raises(ValueError, match=message):
+        evaluate(*problem, history=history)
+    assert evaluate(*problem, method="sequential", history=history).converged
+
+
+def test_a_record_is_measured_over_all_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+    transition, start, inputs = tanh_problem()
+    chains: Any = (transition, jnp.stack([start] * 3), jnp.stack([inputs] * 3))
+    one = 23 * (3 + 23 * 3) * 4
+    monkeypatch.setattr(options, "LARGEST_HISTORY", one)
+    evaluate(transition, start, inputs, history="states")
+    with pytest.raises(ValueError, match=f"23 iterations would be recorded, which takes {3 * one:,} bytes"):
+        evaluate(*chains, chains=True, history="states")
+    assert evaluate(*chains, chains=True, history=True).history is not None
+    recorded = evaluate(*chains, chains=True, history="states", max_iterations=23).history
+    assert recorded is not None
+    assert jnp.shape(recorded.states) == (3, 23, 23, 3)

@@ -9,6 +9,7 @@ import pytest
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
+from parsample.engine.rules import Stopping
 from parsample.engine.solution import Solution
 from tests.covering import each_once
 from tests.engine import recursions
@@ -103,7 +104,9 @@ def test_without_a_surrogate_it_is_linearised_in_its_diagonal_at_the_start() -> 
 
 @pytest.mark.parametrize("segment", [0, -3, True])
 def test_a_segment_below_one_is_refused(segment: int) -> None:
-    with pytest.raises(ValueError, match=rf"segment is {segment}, expected a whole number of steps of at least 1"):
+    with pytest.raises(
+        ValueError, match=rf"segment is {segment}, expected a whole number of at least 1; it is how many steps are run"
+    ):
         methods.Parareal(segment=segment)
 
 
@@ -133,7 +136,12 @@ def test_an_iteration_is_exact_for_one_segment_more_and_with_fcf_for_two(
     for iterations in (1, 3):
         method = methods.Parareal(coarse, 4, levels, relaxation)
         solution = evaluate(
-            *problem, method=method, max_iterations=iterations, throw=False, accept_early=0.0, **FLOAT32
+            *problem,
+            method=method,
+            max_iterations=iterations,
+            throw=False,
+            stopping=Stopping(accept_early=0.0),
+            **FLOAT32,
         )
         exact = 4 * gain * iterations
         SAME_COMPUTATION.check(solution.states[:exact], true[:exact])

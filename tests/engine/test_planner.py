@@ -12,6 +12,7 @@ import pytest
 
 from parsample.engine import methods, planner
 from parsample.engine.evaluate import evaluate
+from parsample.engine.rules import Conditioning, Stopping
 from tests.engine.recursions import Problem, scan, tanh_problem
 from tests.tolerances import CONVERGED
 
@@ -90,10 +91,10 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_the_loop_and_two_windows_are_compared(offered: dict[str, Any]) -> None:
     problem = tanh_problem(steps=600)
-    plan = planner.choose(evaluate, *problem, window=None, options={"atol": 1e-5, "rtol": 1e-5})
+    choice = planner.choose(evaluate, *problem, window=None, options={"atol": 1e-5, "rtol": 1e-5})
     assert list(offered["runs"]) == ["sequential", "quasi_newton, window 64", "quasi_newton, window 512"]
     assert offered["preferred"] == "sequential"
-    assert (plan.method, plan.window, set(plan.seconds)) == (methods.Sequential(), None, set(offered["runs"]))
+    assert (choice.method, choice.window, set(choice.seconds)) == (methods.Sequential(), None, set(offered["runs"]))
     assert "quasi_newton, window 23" in _names(offered, tanh_problem(), None), "a window is at most the chain"
     assert _names(offered, problem, 7) == ["sequential", "quasi_newton, window 7"], "a window that is given is kept"
 
@@ -122,8 +123,8 @@ def test_auto_gives_the_states_of_the_loop(offered: dict[str, Any], take: str) -
 
 def test_auto_times_on_this_device() -> None:
     problem = tanh_problem()
-    plan = planner.choose(evaluate, *problem, window=8, options={"atol": 1e-5, "rtol": 1e-5})
-    assert min(plan.seconds.values()) > 0
+    choice = planner.choose(evaluate, *problem, window=8, options={"atol": 1e-5, "rtol": 1e-5})
+    assert min(choice.seconds.values()) > 0
     CONVERGED.check(evaluate(*problem, method="auto", window=8, atol=1e-5, rtol=1e-5).states, scan(*problem))
 
 
@@ -156,11 +157,8 @@ def test_the_candidates_are_timed_on_the_callers_own_problem(monkeypatch: pytest
     monkeypatch.setattr(planner, "choose", lambda _, *rest, **keywords: original(watched, *rest, **keywords))
     steps = problem.inputs.shape[0]
     options: dict[str, Any] = {
-        "norm": "rms",
-        "accept_early": 0.5,
-        "damping": 0.1,
-        "clip": 2.0,
-        "projection": False,
+        "stopping": Stopping(norm="rms", accept_early=0.5),
+        "conditioning": Conditioning(damping=0.1, clip=2.0, projection=False),
         "active_set": True,
         "atol": jnp.full(steps, 1e-4),
         "rtol": 1e-4,
@@ -168,8 +166,8 @@ def test_the_candidates_are_timed_on_the_callers_own_problem(monkeypatch: pytest
     found = evaluate(*problem, method="auto", guess=jnp.zeros((steps, 3)), **options)
     assert len(seen) == 2
     for keywords in seen:
-        assert {name: keywords[name] for name in ("norm", "accept_early", "damping", "clip", "projection")} == {
-            name: options[name] for name in ("norm", "accept_early", "damping", "clip", "projection")
+        assert {name: keywords[name] for name in ("stopping", "conditioning")} == {
+            name: options[name] for name in ("stopping", "conditioning")
         }
         assert keywords["active_set"] is True
         assert keywords["atol"].shape == (20,)

@@ -93,7 +93,7 @@ def test_of_a_surrogate() -> None:
     other = lambda state, input: 0.5 * state + input  # noqa: E731
     chain = np.asarray(scan(*problem))
     before = np.concatenate([np.asarray(problem.initial_state)[None], chain[:-1]])
-    found = scales(methods.ScaledIdentity("surrogate", stand_in=tanh_step), other, *arguments)
+    found = scales(methods.ScaledIdentity("surrogate", surrogate=tanh_step), other, *arguments)
     np.testing.assert_allclose(found, traces(before, problem.inputs), rtol=1e-4, atol=1e-6)
     found = scales(methods.ScaledIdentity("surrogate"), tanh_step, *arguments)
     start = np.broadcast_to(np.asarray(problem.initial_state), (STEPS, 3))

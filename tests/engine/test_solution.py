@@ -23,7 +23,7 @@ def solution_of(
         evaluations=jnp.asarray(squeeze(iterations)) * 3,
         residual=jnp.asarray(squeeze(residual)),
         first_bad_step=jnp.asarray(squeeze(first_bad_step)),
-        is_within=jnp.asarray(squeeze(residual)) < 1e-3,
+        converged_steps=jnp.asarray(squeeze(residual)) < 1e-3,
         finished=jnp.zeros_like(jnp.asarray(squeeze(iterations))),
     )
 

@@ -38,7 +38,7 @@ def problem(basis: Array, rng: np.random.Generator) -> tuple[Any, Array, Array]:
 def test_it_iterates_as_newton_does(
     problem: tuple[Any, Array, Array], basis: Array, scale: Any, projection: bool
 ) -> None:
-    options: dict[str, Any] = {"projection": projection, "atol": 1e-5, "rtol": 0.0}
+    options: dict[str, Any] = {"conditioning": ps.Conditioning(projection=projection), "atol": 1e-5, "rtol": 0.0}
     newton = ps.evaluate(*problem, method=Newton(), **options)
     ours = ps.evaluate(*problem, method=SubspaceNewton(basis, scale=scale), **options)
     simple = ps.evaluate(*problem, method=ScaledIdentity(0.6), **options)
@@ -50,8 +50,8 @@ def test_it_iterates_as_newton_does(
 
 
 def test_a_rank_of_the_whole_state_is_newton(problem: tuple[Any, Array, Array]) -> None:
-    newton = ps.evaluate(*problem, method=Newton(), projection=False)
-    ours = ps.evaluate(*problem, method=SubspaceNewton(rank=DIM), projection=False)
+    newton = ps.evaluate(*problem, method=Newton(), conditioning=ps.Conditioning(projection=False))
+    ours = ps.evaluate(*problem, method=SubspaceNewton(rank=DIM), conditioning=ps.Conditioning(projection=False))
     assert int(ours.iterations) == int(newton.iterations)
     SAME_COMPUTATION.check(ours.states, newton.states)
 
@@ -82,7 +82,7 @@ def test_a_basis_of_one_part_serves_all(basis: Array, rng: np.random.Generator) 
     start = jnp.zeros(DIM), jnp.zeros(DIM)
     problem = transition, start, jnp.asarray(0.3 * rng.normal(size=(STEPS, DIM)), jnp.float32)
     outside = jnp.broadcast_to(jnp.array([[0.5, -0.3], [1.0, 0.0]]), (STEPS, 2, 2))
-    options: dict[str, Any] = {"projection": False, "atol": 1e-5, "rtol": 0.0}
+    options: dict[str, Any] = {"conditioning": ps.Conditioning(projection=False), "atol": 1e-5, "rtol": 0.0}
     newton = ps.evaluate(*problem, method=Newton(), **options)
     method = SubspaceNewton(basis, scale=outside)
     ours = ps.evaluate(*problem, method=method, **options)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from parsample.engine.evaluate import evaluate, evaluate_sequential
+from parsample.engine.rules import Conditioning
 from parsample.engine.solution import ConvergenceError, Status
 from tests.covering import each_once
 from tests.engine import recursions
-from tests.engine.recursions import ITERATIVE_KINDS, KINDS, STEPS, Problem, scan, with_nan_at
+from tests.engine.recursions import ITERATIVE_KINDS, KINDS, STEPS, UNPROJECTED, Problem, scan, with_nan_at
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
 
 
@@ -96,7 +97,9 @@ def test_a_derivative_that_is_not_finite_stops_nothing(method: str) -> None:
 def test_a_chaotic_recursion_ends_in_as_many_iterations_as_steps(method: str, way: tuple[bool, int | None]) -> None:
     projection, window = way
     problem = Problem(lambda state, input: input * state * (1 - state), jnp.asarray([0.2, 0.7]), jnp.full(30, 3.8))
-    solution = evaluate(*problem, method=method, projection=projection, window=window, atol=1e-14, rtol=1e-14)
+    solution = evaluate(
+        *problem, method=method, conditioning=Conditioning(projection=projection), window=window, atol=1e-14, rtol=1e-14
+    )
     assert solution.iterations <= 30
     # An error of 1e-14 grows by e^0.43 a step.
     np.testing.assert_allclose(solution.states, scan(*problem), atol=1e-8)
@@ -107,7 +110,7 @@ def test_iterates_that_overflow_do_not_spoil_the_trajectory(method: str) -> None
     """x -> x^4 far from the trajectory, which stays below 1: the iterates leave the range of float32."""
     problem = Problem(lambda state, input: state**4 + input, jnp.asarray([0.1, -0.2]), jnp.linspace(-0.3, 0.5, 40))
     guess = jnp.full((40, 2), 1e6)
-    solution = evaluate(*problem, method=method, projection=False, guess=guess, atol=1e-6, rtol=0.0)
+    solution = evaluate(*problem, method=method, conditioning=UNPROJECTED, guess=guess, atol=1e-6, rtol=0.0)
     assert solution.iterations <= 40
     CONVERGED.check(solution.states, scan(*problem))
 
@@ -137,7 +140,7 @@ def test_a_value_that_is_not_finite_is_raised_with_its_explanation(method: str) 
 def test_under_jit_a_failure_is_raised_when_the_program_runs(method: str, compile: Any) -> None:
     problem = with_nan_at(6)
     solve = compile(lambda inputs: evaluate(problem.transition, problem.initial_state, inputs, method=method).states)
-    with pytest.raises(RuntimeError, match="did not converge; call with throw=False"):
+    with pytest.raises(RuntimeError, match=r"ConvergenceError: the state after 7 of 23 steps is not finite\. .* use a"):
         jax.block_until_ready(solve(problem.inputs))
     right = recursions.tanh_problem()
     CONVERGED.check(solve(right.inputs), scan(*right))

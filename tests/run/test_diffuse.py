@@ -61,7 +61,7 @@ BFLOAT16_TOLERANCES = 4
 
 @pytest.mark.parametrize(("name", "method"), ROWS)
 def test_parallel_samples_are_the_loops(name: str, method: str) -> None:
-    process = make(name, **({"stand_in": known_data()} if method == "subspace_newton" else {}))
+    process = make(name, **({"surrogate": known_data()} if method == "subspace_newton" else {}))
     out = ps.diffuse(process, (3,), 2, method=method, tolerance=TOLERANCE)
     loop = ps.diffuse(process, (3,), 2, method="sequential")
     assert out.solution.converged.all()
@@ -179,13 +179,13 @@ def test_a_budget_sets_the_window(name: str, method: str, active_set: bool) -> N
     """What the window that was chosen compiles to is within the budget, and not far below."""
     process = make(name)
     found, options = find_method(process, method)
-    options |= {"method": found, "active_set": active_set, "rtol": 0.0, "norm": "rms"}
+    options |= {"method": found, "active_set": active_set, "rtol": 0.0}
     options["atol"] = 1.0  # one number for all steps, as the measurement has it: its constants are part of the program
     initial, inputs = process.init(jax.random.key(0), (3,)), process.draw_inputs(jax.random.key(0), (3,))
 
     def size(window: int) -> int:
-        early = 0.0 if window == STEPS else ACCEPT_EARLY
-        return evaluation_bytes(process.transition, initial, inputs, 1, window=window, accept_early=early, **options)
+        stopping = ps.Stopping(norm="rms", accept_early=0.0 if window == STEPS else ACCEPT_EARLY, finish=True)
+        return evaluation_bytes(process.transition, initial, inputs, 1, window=window, stopping=stopping, **options)
 
     least, most = size(1), size(STEPS)
     budget = least + (most - least) // 3
@@ -229,8 +229,8 @@ def test_what_stands_in_saves_rounds_and_changes_no_sample(name: str) -> None:
     mixture = diffusion.MixtureModel.at_random(jax.random.key(0), schedule, 32, components=5)
     data = mixture.draw(jax.random.key(1), 500)
 
-    def draw(method: str, stand_in: Any = None) -> Any:
-        process = PROCESSES[name](mixture, schedule, 30, sigma_data=0.2, stand_in=stand_in)
+    def draw(method: str, surrogate: Any = None) -> Any:
+        process = PROCESSES[name](mixture, schedule, 30, sigma_data=0.2, surrogate=surrogate)
         return ps.diffuse(process, (32,), 8, method=method)
 
     known = diffusion.NormalDenoiser.fit(data, 4)
@@ -287,12 +287,12 @@ def test_a_model_in_bfloat16(name: str) -> None:
         ({"shape": [3]}, r"shape is \[3\], expected the shape of one sample"),
         ({"tolerance": 0.0}, r"tolerance is 0.0, expected a finite number above 0"),
         ({"num_samples": 0}, r"num_samples is 0, expected a whole number of at least 1"),
-        ({"guess": "coarsest"}, r"guess is 'coarsest', expected one of 'gaussian', 'coarse', 'start'"),
+        ({"guess": "coarsest"}, r"guess is 'coarsest', expected one of 'surrogate', 'coarse', 'start'"),
         ({"guess": jnp.zeros((3, 2))}, r"guess has the shapes \(3, 2\), expected \(24, 3\) for one sample"),
         ({"guess": "coarse", "coarse_steps": 25}, r"coarse_steps is 25, expected at most 24"),
         ({"method": "auto"}, r"method is 'auto', which is not for diffusion"),
         ({"method": "picrad"}, r"method is 'picrad'.*Did you mean 'picard'"),
-        ({"method": "subspace_newton"}, r"needs the data's principal directions; give the process stand_in="),
+        ({"method": "subspace_newton"}, r"needs the data's principal directions; give the process surrogate="),
         ({"window": 0}, r"window is 0, expected a whole number of at least 1"),
     ],
 )

@@ -65,7 +65,10 @@ def check(solver: Any, terms: Any, y0: Any, bound: float) -> None:
         state = equation.init(y0)
         loop = ps.evaluate_sequential(equation.transition, state, equation.inputs, throw=False)
         # A matrix of y and of what the solver remembers has a large norm, though its powers are small.
-        options: dict[str, Any] = {"projection": not isinstance(state, Remembering), "throw": False}
+        options: dict[str, Any] = {
+            "conditioning": ps.Conditioning(projection=not isinstance(state, Remembering)),
+            "throw": False,
+        }
         options |= {"method": "newton", "atol": 1e-5, "rtol": 1e-5}
         found = ps.evaluate(equation.transition, state, equation.inputs, **options)
         return loop, found, by_diffrax(solver, terms, times, y0)

@@ -264,7 +264,14 @@ def test_eight_schools_in_parallel():
     # Beyond 1,820 steps at a time JAX 0.10 compiles Jacobians of this chain wrongly for CPUs, and Newton stalls there.
     inputs = gibbs.draw_inputs(jax.random.key(1), 1800, start)
     loop = parsample.evaluate_sequential(gibbs.transition, start, inputs)
-    solution = parsample.evaluate(gibbs.transition, start, inputs, method="newton", projection=False, throw=False)
+    solution = parsample.evaluate(
+        gibbs.transition,
+        start,
+        inputs,
+        method="newton",
+        conditioning=parsample.Conditioning(projection=False),
+        throw=False,
+    )
     assert solution.converged, solution.explain()
     assert int(solution.iterations) <= 16
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=0.05), solution.states, loop.states)

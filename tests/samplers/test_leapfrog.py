@@ -108,7 +108,16 @@ def test_the_blocks_of_a_separable_target_are_the_whole_jacobian(mass: str, rng:
     phase = jnp.zeros(textbook.DIM), momentum
     methods = ("block_quasi_newton", "newton", "quasi_newton")
     counts = [
-        int(parsample.evaluate(leapfrog, phase, jnp.arange(32), method=method, projection=False, **TIGHT).iterations)
+        int(
+            parsample.evaluate(
+                leapfrog,
+                phase,
+                jnp.arange(32),
+                method=method,
+                conditioning=parsample.Conditioning(projection=False),
+                **TIGHT,
+            ).iterations
+        )
         for method in methods
     ]
     assert counts[0] == counts[1]

@@ -249,7 +249,13 @@ def test_in_parallel(sampler, rng_key):
     loop = parsample.evaluate_sequential(made.transition, start, inputs).states
     # Position and momentum turn into each other: projected, their Jacobian would lose that.
     solution = parsample.evaluate(
-        made.transition, start, inputs, method="newton", projection=False, atol=1e-10, rtol=1e-10
+        made.transition,
+        start,
+        inputs,
+        method="newton",
+        conditioning=parsample.Conditioning(projection=False),
+        atol=1e-10,
+        rtol=1e-10,
     )
     assert int(solution.iterations) <= 12
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-8), solution.states, loop)

@@ -5,10 +5,10 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from parsample.engine.iteration import PRECISION, Around, Memory, Update
-from parsample.engine.methods.base import AbstractWrapper, Method, Prepared
+from parsample.engine.methods.base import AbstractWrapper, Method
 from parsample.engine.methods.picard import Picard
 from parsample.engine.transition import FlatTransition
 
@@ -54,15 +54,6 @@ class Anderson(AbstractWrapper):
             raise ValueError(
                 f"method is {self.method!r}, expected an iterative method to accelerate, such as Picard()."
             )
-
-    @property
-    def needs_derivative(self) -> bool:
-        """Whether the transition is differentiated: as the method that is accelerated does."""
-        return self.method.needs_derivative
-
-    def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
-        """Prepare what the method does."""
-        return self.method.prepare(transition, initial_state, inputs)
 
     def start(self, transition: FlatTransition, around: Around) -> Memory:
         """Remember nothing yet: rows are (last states, last corrections, differences of both), beside the method's."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from parsample.engine.active import linearise_active, never, stay
 from parsample.engine.iteration import Around, Linearised, Memory, Steps, Update, solve, update_of
+from parsample.engine.numbers import whole
 from parsample.engine.transition import GATES, FlatTransition
 
 
@@ -47,13 +48,13 @@ class Method(eqx.Module):
         """Return the derivatives along one direction that an iteration takes of a step, for states of `dim` numbers."""
         return int(self.needs_derivative)
 
-    @abc.abstractmethod
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
-        """Work out what the iterations need, over the whole chain."""
+        """Work out what the iterations need, over the whole chain: for most methods nothing."""
+        return Prepared()
 
-    @abc.abstractmethod
     def start(self, transition: FlatTransition, around: Around) -> Memory:
-        """Return the memory before the first iteration."""
+        """Return the memory before the first iteration: for most methods none."""
+        return Memory()
 
     @abc.abstractmethod
     def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
@@ -61,9 +62,18 @@ class Method(eqx.Module):
 
 
 class AbstractWrapper(Method):
-    """A method around another one. What the driver asks about matrices and projection is answered by the inner one."""
+    """A method around another one, which answers what the driver asks about its matrices and derivatives."""
 
     method: eqx.AbstractVar[Method]
+
+    @property
+    def needs_derivative(self) -> bool:
+        """Whether the transition is differentiated: as the method inside does."""
+        return self.method.needs_derivative
+
+    def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
+        """Prepare what the method inside does."""
+        return self.method.prepare(transition, initial_state, inputs)
 
     def tangents(self, dim: int) -> int:
         """Return those of the method inside."""
@@ -111,10 +121,6 @@ class PreparedMethod(Method):
 class LinearMethod(PreparedMethod):
     """A choice of A[t] from the step alone, and nothing else."""
 
-    def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
-        """Prepare nothing."""
-        return Prepared()
-
 
 def check_gate(gate: str) -> None:
     """Raise ValueError unless `gate` is the name of one."""
@@ -124,11 +130,7 @@ def check_gate(gate: str) -> None:
 
 def check_probes(num_probes: int) -> None:
     """Raise ValueError unless there is at least one probe."""
-    if isinstance(num_probes, bool) or not isinstance(num_probes, int) or num_probes < 1:
-        raise ValueError(
-            f"num_probes is {num_probes!r}, expected a whole number of at least 1; "
-            "for no derivative use method='jacobi' or 'secant'."
-        )
+    whole("num_probes", num_probes, "for no derivative use method='jacobi' or 'secant'")
 
 
 def evaluate_all(transition: FlatTransition, steps: Steps) -> tuple[Float[Array, "steps dim"], PyTree]:

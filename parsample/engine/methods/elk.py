@@ -101,7 +101,7 @@ class ELK(_TrustRegion):
     An iteration minimises the sum over steps of |linearised residual|^2 + penalty[t] |correction[t]|^2. Where it makes
     the residual of a step larger, that step is taken from the last trajectory, and its penalty grows; elsewhere the
     penalty falls. What is wrong later never holds up what comes before it. clip-ELK and scale-ELK are this with
-    `clip=1` and with `damping`.
+    `Conditioning(clip=1.0)` and with its `damping`.
 
     Cost: as Newton, and a Kalman filter and smoother: O(dim^3) a step.
 

@@ -1,5 +1,7 @@
 """Jacobi iteration: A = 0."""
 
+from typing import ClassVar
+
 from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.matrices import Zero
 from parsample.engine.methods.base import LinearMethod, evaluate_all
@@ -15,10 +17,7 @@ class Jacobi(LinearMethod):
     equation solving".
     """
 
-    @property
-    def needs_derivative(self) -> bool:
-        """Whether the transition is differentiated: it is not."""
-        return False
+    needs_derivative: ClassVar[bool] = False
 
     def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values and zero matrices."""

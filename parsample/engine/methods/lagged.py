@@ -3,11 +3,11 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.iteration import Around, Linearised, Memory, Update, solve, update_of
-from parsample.engine.methods.base import AbstractWrapper, Prepared, PreparedMethod, evaluate_all
+from parsample.engine.methods.base import AbstractWrapper, PreparedMethod, evaluate_all
 from parsample.engine.methods.quasi_newton import QuasiNewton
+from parsample.engine.numbers import whole
 from parsample.engine.transition import FlatTransition
 
 
@@ -40,14 +40,9 @@ class Lagged(AbstractWrapper):
             raise ValueError(
                 f"method is {self.method!r}, expected one that chooses matrices step by step, such as QuasiNewton()."
             )
-        if isinstance(self.every, bool) or not isinstance(self.every, int) or self.every < 1:
-            raise ValueError(f"every is {self.every!r}, expected a whole number of at least 1; 1 refreshes always.")
+        whole("every", self.every, "1 refreshes always")
         if not 0 < self.enough <= 1:
             raise ValueError(f"enough is {self.enough}, expected a number in (0, 1], such as 0.5.")
-
-    def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
-        """Prepare what the method does."""
-        return self.method.prepare(transition, initial_state, inputs)
 
     def start(self, transition: FlatTransition, around: Around) -> Memory:
         """Remember no matrices yet: rows are (known, matrices), numbers (age, size of the last corrections)."""

@@ -4,10 +4,10 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from parsample.engine.iteration import Around, Memory, Update, shift, update_of
-from parsample.engine.methods.base import Method, Prepared
+from parsample.engine.methods.base import Method
 from parsample.engine.transition import FlatTransition
 
 
@@ -24,14 +24,6 @@ class MeritDescent(Method):
     """
 
     has_matrices: ClassVar[bool] = False
-
-    def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
-        """Prepare nothing."""
-        return Prepared()
-
-    def start(self, transition: FlatTransition, around: Around) -> Memory:
-        """Remember nothing."""
-        return Memory()
 
     def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
         """Take one step down the gradient."""

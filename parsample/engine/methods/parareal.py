@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.iteration import Around, Memory, Update, shift
 from parsample.engine.methods.base import Method, Prepared
+from parsample.engine.numbers import whole
 from parsample.engine.transition import FlatTransition
 
 
@@ -53,10 +54,8 @@ class Parareal(Method):
 
     def __check_init__(self):
         """Check the options."""
-        if isinstance(self.segment, bool) or not isinstance(self.segment, int) or self.segment < 1:
-            raise ValueError(f"segment is {self.segment!r}, expected a whole number of steps of at least 1.")
-        if isinstance(self.levels, bool) or not isinstance(self.levels, int) or self.levels < 2:
-            raise ValueError(f"levels is {self.levels!r}, expected a whole number of at least 2; 2 is Parareal.")
+        whole("segment", self.segment, "it is how many steps are run in sequence")
+        whole("levels", self.levels, "2 is Parareal", least=2)
         if self.relaxation not in ("F", "FCF"):
             raise ValueError(f"relaxation is {self.relaxation!r}, expected 'F' or 'FCF'.")
 
@@ -85,10 +84,6 @@ class Parareal(Method):
             return jnp.diagonal(jax.jacfwd(transition)(initial_state, input)) if known is None else known[1]
 
         return Prepared(jnp.clip(jax.vmap(diagonal)(inputs), -1, 1))
-
-    def start(self, transition: FlatTransition, around: Around) -> Memory:
-        """Remember nothing."""
-        return Memory()
 
     def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:
         """Run all segments, then solve for their ends."""
@@ -171,7 +166,7 @@ class Parareal(Method):
 
     def _propagator(self, transition: FlatTransition) -> Callable[[Array, PyTree, PyTree], Array]:
         if self.coarse is not None:
-            whole = transition.stand_in(self.coarse)
+            whole = transition.like(self.coarse)
             return lambda state, inputs, prepared: whole(state, inputs)
         surrogate = transition.surrogate()
         if surrogate is not None:

@@ -1,5 +1,7 @@
 """Picard iteration: A = I."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax.numpy as jnp
 
@@ -30,6 +32,8 @@ class Picard(LinearMethod):
     first changed step is known as well, because the state before it is.
     """
 
+    needs_derivative: ClassVar[bool] = False
+
     mismatch: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self):
@@ -39,11 +43,6 @@ class Picard(LinearMethod):
                 f"mismatch is {self.mismatch!r}, expected a share of the steps in [0, 1), such as 0.1; "
                 "0 gives the chain of the sequential loop."
             )
-
-    @property
-    def needs_derivative(self) -> bool:
-        """Whether the transition is differentiated: it is not."""
-        return False
 
     def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values and identities."""

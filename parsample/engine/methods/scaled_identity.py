@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from parsample._former import takes_former
 from parsample.engine import matrices
 from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.methods.base import (
@@ -26,6 +27,7 @@ from parsample.engine.transition import FlatTransition
 SOURCES = ("trace", "surrogate")
 
 
+@takes_former(stand_in="surrogate")
 class ScaledIdentity(PreparedMethod):
     """A[t] = a[t] I: one number a step, between Jacobi (0) and Picard (1). For states of image size.
 
@@ -35,10 +37,10 @@ class ScaledIdentity(PreparedMethod):
             transition. A number in [-1, 1]; an array of them, one a step of the chain; or a function from the number
             of a step (0 is the first) to one, a schedule. For states of several like parts (a sample and its last
             prediction) an array of shape (steps, parts, parts), a number for each pair, of any size: use it with
-            projection=False, because such a product can contract where no factor does.
+            `Conditioning(projection=False)`, because such a product can contract where no factor does.
         num_probes: of "trace". One is enough: a sum over many coordinates averages by itself.
         gate: how the derivative treats accept/reject.
-        stand_in: for "surrogate", the transition that stands in; None as in `Surrogate`.
+        surrogate: for "surrogate", that transition; None as in `Surrogate`.
 
     Raises:
         ValueError: a scale outside [-1, 1], where the iteration would amplify its own errors, or of another kind; at
@@ -51,7 +53,7 @@ class ScaledIdentity(PreparedMethod):
     scale: Any = "trace"
     num_probes: int = eqx.field(static=True, default=1)
     gate: str = eqx.field(static=True, default="frozen")
-    stand_in: Callable | None = None
+    surrogate: Callable | None = None
 
     def __check_init__(self):
         """Check the options."""
@@ -89,7 +91,7 @@ class ScaledIdentity(PreparedMethod):
         if isinstance(self.scale, str):
             if self.scale == "trace":
                 return Prepared()
-            known = Surrogate(self.stand_in).prepare(transition, initial_state, inputs)
+            known = Surrogate(self.surrogate).prepare(transition, initial_state, inputs)
             return Prepared(known.per_step.entries.mean(1), known.guess)
         scale = jax.vmap(self.scale)(jnp.arange(steps)) if callable(self.scale) else jnp.asarray(self.scale)
         if scale.ndim == 3 and scale.shape[0] == steps:

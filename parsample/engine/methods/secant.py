@@ -1,12 +1,13 @@
 """Secant iteration: a diagonal A from the last two iterates, without derivatives."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.iteration import Around, Memory, Update, solve, update_of
 from parsample.engine.matrices import Diagonal
-from parsample.engine.methods.base import Method, Prepared, evaluate_all
+from parsample.engine.methods.base import Method, evaluate_all
 from parsample.engine.transition import FlatTransition
 
 # A difference of states below this many rounding errors of the state says nothing about the derivative.
@@ -29,21 +30,14 @@ class Secant(Method):
     Source: Ortega & Rheinboldt 1970, section 7.2 (secant methods); the diagonal form is ours.
     """
 
+    needs_derivative: ClassVar[bool] = False
+
     initial: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         """Check the initial entry."""
         if not -1 <= self.initial <= 1:
             raise ValueError(f"initial is {self.initial}, expected a number in [-1, 1]; 1 starts as Picard does.")
-
-    @property
-    def needs_derivative(self) -> bool:
-        """Whether the transition is differentiated: it is not."""
-        return False
-
-    def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
-        """Prepare nothing."""
-        return Prepared()
 
     def start(self, transition: FlatTransition, around: Around) -> Memory:
         """Remember no iterate yet: states, values and entries for every row."""

@@ -1,4 +1,4 @@
-"""Surrogate: the matrices, and the guess, of a cheaper transition that stands in for the real one."""
+"""Surrogate: the matrices, and the guess, of a cheaper transition in the place of the real one."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from parsample._former import takes_former
 from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.matrices import Dense, Diagonal, Matrix
 from parsample.engine.methods.base import Prepared, PreparedMethod, evaluate_all
@@ -15,6 +16,7 @@ from parsample.engine.transition import FlatTransition
 STRUCTURES = ("diagonal", "dense")
 
 
+@takes_former(stand_in="surrogate")
 class Surrogate(PreparedMethod):
     """A[t] from a surrogate, worked out once: no derivative of the transition in any iteration.
 
@@ -23,7 +25,7 @@ class Surrogate(PreparedMethod):
     accept decisions included, are the matrices.
 
     Args:
-        stand_in: the surrogate; None for the one that the transition knows (a sampler in standardised coordinates: the
+        surrogate: that transition; None for the one that is known (of a sampler in standardised coordinates: the
             same sampler on a standard normal), or else the transition linearised at the initial state.
         structure: "diagonal" or "dense" matrices. Diagonal ones are good in coordinates where the surrogate's
             covariance is diagonal (its eigenbasis).
@@ -39,7 +41,7 @@ class Surrogate(PreparedMethod):
     is Parareal's (Lions et al. 2001). A constant A is only as good as its Gaussian: where it is not, use `Lagged`.
     """
 
-    stand_in: Callable | None = None
+    surrogate: Callable | None = None
     structure: str = eqx.field(static=True, default="diagonal")
     start_from_it: bool = eqx.field(static=True, default=True)
 
@@ -50,7 +52,7 @@ class Surrogate(PreparedMethod):
 
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Run the surrogate's chain, and linearise along it."""
-        found = transition.surrogate() if self.stand_in is None else transition.stand_in(self.stand_in)
+        found = transition.surrogate() if self.surrogate is None else transition.like(self.surrogate)
         if found is None:
             return self._linearised_at_the_start(transition, initial_state, inputs)
 

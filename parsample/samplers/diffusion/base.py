@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from parsample._former import former_attribute, takes_former
 from parsample.engine.names import unknown
 from parsample.engine.options import is_number
 from parsample.engine.transition import Transition
@@ -53,8 +54,8 @@ class Process(eqx.Module):
             at. Every denoised sample gets them, so that the final one has them exactly.
         mask: truth values like `known`: where it is known.
         sigma_data: standard deviation of the data around its nearest neighbours, in its units. It changes no sample:
-            methods take the scale of the Jacobian from it, and the guess where there is no `stand_in`.
-        stand_in: what is put in the model's place where none may be called, for guesses and surrogates: a `Denoiser`
+            methods take the scale of the Jacobian from it, and the guess where there is no `surrogate`.
+        surrogate: what is put in the model's place where none may be called, as for guesses: a `Denoiser`
             such as `NormalDenoiser.fit(images)`, which saves a round or more and knows the directions that
             "subspace_newton" needs; None for `GaussianDenoiser(sigma_data)`. It changes no sample either.
         options: of the process.
@@ -77,9 +78,10 @@ class Process(eqx.Module):
     known: Array | None
     mask: Array | None
     sigma_data: float = eqx.field(static=True)
-    stand_in: Denoiser | None
+    surrogate: Denoiser | None
     options: tuple[float, ...] = eqx.field(static=True)
 
+    @takes_former(stand_in="surrogate")
     def __init__(
         self,
         predict: Any,
@@ -93,7 +95,7 @@ class Process(eqx.Module):
         known: Any = None,
         mask: Any = None,
         sigma_data: Any = 1.0,
-        stand_in: Any = None,
+        surrogate: Any = None,
         **options: Any,
     ):
         """Check the arguments and choose the times."""
@@ -101,10 +103,10 @@ class Process(eqx.Module):
         check_prediction(prediction)
         if not (is_number(sigma_data) and 0 < sigma_data < math.inf):
             raise ValueError(f"sigma_data is {sigma_data!r}, expected a finite number above 0, such as 0.5 for images.")
-        if not (stand_in is None or isinstance(stand_in, Denoiser)):
+        if not (surrogate is None or isinstance(surrogate, Denoiser)):
             raise ValueError(
-                f"stand_in is a {type(stand_in).__name__}, expected a Denoiser such as NormalDenoiser.fit(images), or "
-                "None."
+                f"surrogate is a {type(surrogate).__name__}, expected a Denoiser such as NormalDenoiser.fit(images), "
+                "or None."
             )
         schedule = self.default_schedule() if schedule is None else schedule
         if not isinstance(schedule, Schedule):
@@ -118,9 +120,11 @@ class Process(eqx.Module):
         self.predict, self.schedule, self.prediction, self.condition = predict, schedule, prediction, condition
         self.known, self.mask = _check_known(known, mask)
         self.visited = check_times(times, schedule)
-        self.sigma_data, self.stand_in = float(sigma_data), stand_in
+        self.sigma_data, self.surrogate = float(sigma_data), surrogate
         self.options = self._check_options(options)
         self._check_levels()
+
+    stand_in, gaussian = former_attribute("stand_in", "surrogate"), former_attribute("gaussian", "with_surrogate")
 
     # What a process says of itself.
 
@@ -230,13 +234,13 @@ class Process(eqx.Module):
         """Return the noise in x, given its clean sample."""
         return (x - level.alpha * x0) / level.sigma
 
-    def gaussian(self) -> "Process":
-        """Return the same process with `stand_in`, or normal data of deviation `sigma_data`: it calls no model."""
-        return self.with_denoiser(GaussianDenoiser(self.sigma_data) if self.stand_in is None else self.stand_in)
+    def with_surrogate(self) -> "Process":
+        """Return the same process with its surrogate, or normal data of deviation `sigma_data`: it calls no model."""
+        return self.with_denoiser(GaussianDenoiser(self.sigma_data) if self.surrogate is None else self.surrogate)
 
-    def with_denoiser(self, stand_in: Denoiser) -> "Process":
+    def with_denoiser(self, denoiser: Denoiser) -> "Process":
         """Return the same process with something else in the place of its model."""
-        return eqx.tree_at(lambda p: (p.predict, p.condition), self, (stand_in, None), is_leaf=lambda x: x is None)
+        return eqx.tree_at(lambda p: (p.predict, p.condition), self, (denoiser, None), is_leaf=lambda x: x is None)
 
     def jacobians(self, deviation: float | None = None) -> Float[Array, "steps parts parts"]:
         """Return the Jacobian of every step for normal data of a standard deviation, by default `sigma_data`.
@@ -324,7 +328,7 @@ def split(levels: Level) -> tuple[Level, Level]:
 
 
 class ProcessTransition(Transition):
-    """A process's step as a transition. Its surrogate is the same process with what stands in for the model."""
+    """A process's step as a transition. Its surrogate is the same process with a surrogate of the model."""
 
     process: Process
 
@@ -341,8 +345,8 @@ class ProcessTransition(Transition):
         return None
 
     def surrogate(self) -> "ProcessTransition":
-        """Return the transition with what stands in for the model."""
-        return ProcessTransition(self.process.gaussian())
+        """Return the transition that calls no model."""
+        return ProcessTransition(self.process.with_surrogate())
 
     def start(self, state: PyTree) -> PyTree:
         """Return the state itself."""

@@ -1,4 +1,4 @@
-"""What stands in for a model where none may be called: the clean sample from a noisy one, by a formula."""
+"""Surrogates of a model, where none may be called: the clean sample from a noisy one, by a formula."""
 
 import abc
 from typing import Any
@@ -17,7 +17,7 @@ LEAST = 1e-6
 
 
 class Denoiser(eqx.Module):
-    """What stands in for a model: it gives the clean sample from signal and noise."""
+    """A surrogate of a model: it gives the clean sample from signal and noise."""
 
     @abc.abstractmethod
     def __call__(self, x: Array, alpha: Array, sigma: Array) -> Array:
@@ -146,7 +146,7 @@ class NormalDenoiser(Denoiser):
         """Return mean + gain (x - alpha mean), with a gain of its own in every direction."""
         if x.size != self.mean.size:
             raise ValueError(
-                f"stand_in was made for samples of {self.mean.size} numbers, but they have shape {x.shape}; fit it to "
+                f"surrogate was made for samples of {self.mean.size} numbers, but they have shape {x.shape}; fit it to "
                 "data of that shape."
             )
         mean, vectors, variances = (value.astype(x.dtype) for value in (self.mean, self.vectors, self.variances))

@@ -118,7 +118,7 @@ class DigitsModel(eqx.Module):
 
     Attributes:
         sigma_data: for processes that draw digits: with it `scaled_identity` needs the fewest rounds.
-        normal: normal data with the mean and the covariance of the digits, to be a process's `stand_in`.
+        normal: normal data with the mean and the covariance of the digits, to be a process's `surrogate`.
 
     Args:
         schedule: whose times it is called with.
@@ -157,7 +157,7 @@ class DigitsModel(eqx.Module):
 
     @property
     def normal(self) -> NormalDenoiser:
-        """What stands in for the model in a guess."""
+        """The surrogate of the model, for a guess."""
         return load_normal(CHECKPOINT)
 
     def __call__(self, x: Float[Array, "side side"], t: Array, label: Any = NO_LABEL) -> Float[Array, "side side"]:

@@ -87,11 +87,11 @@ def test_the_digits_have_theirs() -> None:
         (lambda: NormalDenoiser(jnp.zeros(2), jnp.eye(2), jnp.ones(2), -1.0), r"go down to -1, expected finite"),
         (
             lambda: NormalDenoiser.fit(np.eye(3))(jnp.zeros(5), jnp.ones(()), jnp.ones(())),
-            r"stand_in was made for samples of 3 numbers, but they have shape \(5,\)",
+            r"surrogate was made for samples of 3 numbers, but they have shape \(5,\)",
         ),
         (
-            lambda: diffusion.DDIM(lambda x, t: x, num_steps=5, stand_in=3),
-            r"stand_in is a int, expected a Denoiser such as NormalDenoiser.fit\(images\)",
+            lambda: diffusion.DDIM(lambda x, t: x, num_steps=5, surrogate=3),
+            r"surrogate is a int, expected a Denoiser such as NormalDenoiser.fit\(images\)",
         ),
     ],
 )
