@@ -290,16 +290,14 @@ def _smallest_singular_value(chain: _Chain) -> Float[Array, ""]:
 
 def _forecast_all(chain: _Chain, tolerances: tuple[Array, Array], limit: int) -> tuple[float, list[Forecast]]:
     dim = chain.initial.size
-    jacobians = None
-    if dim <= LARGEST_DENSE:
-        jacobians = jax.jit(jax.vmap(jax.jacfwd(chain.transition)))(chain.before(chain.true), chain.inputs)
+    jacobians, known = _derivatives(chain, dim <= LARGEST_DENSE)
+    if jacobians is not None:
         trace = jnp.trace(jacobians, axis1=1, axis2=2) / dim
     else:
         signs = _signs(0, chain)
         trace = jnp.mean(signs * chain.push(signs), axis=1)
     # The mean of tr(J) / dim minimises the sum of |a I - J|^2, Frobenius norms.
     scale = float(jnp.mean(trace))
-    known = jax.jit(jax.vmap(chain.transition.with_diagonal))(chain.before(chain.true), chain.inputs)
     constant = lambda factor: matrices.ScaledIdentity(jnp.full_like(trace, factor))  # noqa: E731
     choices: dict[str, tuple[matrices.Matrix | None, float]] = {
         "jacobi": (constant(0.0), 1.0),
@@ -325,6 +323,13 @@ def _forecast_all(chain: _Chain, tolerances: tuple[Array, Array], limit: int) ->
         )
         forecasts.append(forecast)
     return scale, forecasts
+
+
+@eqx.filter_jit
+def _derivatives(chain: _Chain, dense: bool) -> tuple[Float[Array, "steps dim dim"] | None, PyTree]:
+    """Return the Jacobians, if they are asked for, and the diagonals that the transition knows, or None."""
+    at = lambda function: jax.vmap(function)(chain.before(chain.true), chain.inputs)  # noqa: E731
+    return at(jax.jacfwd(chain.transition)) if dense else None, at(chain.transition.with_diagonal)
 
 
 def _signs(seed: Int[Array, ""] | int, chain: _Chain) -> Float[Array, "steps dim"]:

@@ -152,6 +152,10 @@ class FlatTransition(eqx.Module):
         _, state, details = self.advance(self.start(vector), input, vector.dtype)
         return state, details
 
+    def linearise(self, vector: Float[Array, " dim"], input: PyTree) -> tuple[Array, Callable, PyTree]:
+        """Return the next state, flat, the function that the Jacobian is, and the details of the step."""
+        return jax.linearize(lambda vector: self.with_details(vector, input), vector, has_aux=True)
+
     def start(self, vector: Float[Array, " dim"]) -> PyTree:
         """Return the carry of the sequential loop."""
         return self.transition.start(self.unravel(vector))

@@ -57,9 +57,7 @@ class BlockQuasiNewton(LinearMethod):
             probes = draw_signs(steps.rng_key, (self.num_probes, count, half), dtype)
 
         def step(state: Array, input: PyTree, probes: Array) -> tuple[Array, Array, PyTree]:
-            value, pushforward, details = jax.linearize(
-                lambda state: gated.with_details(state, input), state, has_aux=True
-            )
+            value, pushforward, details = gated.linearise(state, input)
 
             def estimate(probe: Array) -> Array:
                 below = jnp.zeros_like(probe)

@@ -33,9 +33,7 @@ class Permutation(LinearMethod):
         columns = jnp.arange(1, dim + 1, dtype=dtype)
 
         def step(state: Array, input: PyTree) -> tuple[Array, PyTree, Array, Array]:
-            value, pushforward, details = jax.linearize(
-                lambda state: transition.with_details(state, input), state, has_aux=True
-            )
+            value, pushforward, details = transition.linearise(state, input)
             return value, details, pushforward(jnp.ones_like(columns)), pushforward(columns)
 
         values, details, factor, weighted = jax.vmap(step)(steps.previous, steps.inputs)

@@ -33,7 +33,6 @@ class Picard(LinearMethod):
     """
 
     needs_derivative: ClassVar[bool] = False
-
     mismatch: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self):

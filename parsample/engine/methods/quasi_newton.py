@@ -71,9 +71,7 @@ class QuasiNewton(LinearMethod):
 
 
 def _exact(transition: FlatTransition, state: Array, input: PyTree) -> tuple[Array, Array, PyTree]:
-    value, pushforward, details = jax.linearize(
-        lambda state: transition.with_details(state, input), state, has_aux=True
-    )
+    value, pushforward, details = transition.linearise(state, input)
     basis = jnp.eye(state.size, dtype=state.dtype)
     return value, jax.vmap(lambda direction: jnp.vdot(direction, pushforward(direction)))(basis), details
 

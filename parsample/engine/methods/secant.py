@@ -31,7 +31,6 @@ class Secant(Method):
     """
 
     needs_derivative: ClassVar[bool] = False
-
     initial: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):

@@ -15,7 +15,6 @@ class Sequential(Method):
     """
 
     needs_derivative: ClassVar[bool] = False
-
     has_active_set: ClassVar[bool] = True  # as every option that does not concern a loop, it changes nothing
 
     def iterate(self, transition: FlatTransition, around: Around, memory: Memory) -> Update:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.methods.base import Prepared, PreparedMethod, check_gate, draw_signs
 from parsample.engine.methods.scaled_identity import ScaledIdentity
+from parsample.engine.numbers import whole
 from parsample.engine.parts import scaled
 from parsample.engine.subspace import written_out_in
 from parsample.engine.transition import FlatTransition
@@ -56,10 +57,7 @@ class SubspaceNewton(PreparedMethod):
         """Check the options."""
         check_gate(self.gate)
         ScaledIdentity(self.scale)
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(
-                f"rank is {self.rank!r}, expected a whole number of at least 1; for none use 'scaled_identity'."
-            )
+        whole("rank", self.rank, "for none use 'scaled_identity'")
         basis = self.basis
         if basis is None or isinstance(basis, jax.core.Tracer):
             return
@@ -113,9 +111,7 @@ class SubspaceNewton(PreparedMethod):
         probes = draw_signs(steps.rng_key, (count, dim), dtype) if scale is None else jnp.zeros((count, 0), dtype)
 
         def step(state: Array, input: PyTree, probe: Array) -> tuple[Array, PyTree, Array, Array]:
-            value, pushforward, details = jax.linearize(
-                lambda state: gated.with_details(state, input), state, has_aux=True
-            )
+            value, pushforward, details = gated.linearise(state, input)
             images = jax.vmap(pushforward)(given)
             if scale is not None:
                 return value, details, images, jnp.zeros((), dtype)
@@ -136,7 +132,7 @@ class SubspaceNewton(PreparedMethod):
         if self.rank >= dim:
             return jnp.eye(dim, dtype=dtype)
         gated = transition.with_gate(self.gate)
-        _, pushforward = jax.linearize(lambda state: gated(state, input), state)
+        _, pushforward, _ = gated.linearise(state, input)
         columns = jax.random.normal(jax.random.key(0), (dim, self.rank), dtype)
         for _ in range(SWEEPS):
             columns = jnp.linalg.qr(jax.vmap(pushforward, 1, 1)(columns))[0]
