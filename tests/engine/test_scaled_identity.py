@@ -87,7 +87,7 @@ def test_the_trace_of_a_diagonal_jacobian_needs_one_probe() -> None:
 
 
 def test_of_a_surrogate() -> None:
-    """tr(J) / D along the stand-in's chain, and without one of the transition itself at the initial state."""
+    """tr(J) / D along the surrogate's chain, and without one of the transition itself at the initial state."""
     problem, states = recursions.tanh_problem(), points()
     arguments = states, problem.inputs, problem.initial_state
     other = lambda state, input: 0.5 * state + input  # noqa: E731

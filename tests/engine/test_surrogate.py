@@ -1,4 +1,4 @@
-"""Matrices worked out once: a perfect stand-in, Jacobians along its chain, and what is done where none is given."""
+"""Matrices worked out once: a perfect surrogate, Jacobians along its chain, and what is done where none is given."""
 
 from typing import Any
 
@@ -29,12 +29,12 @@ def linear_problem() -> Problem:
 
 
 def nearby(state: Any, input: Any) -> Any:
-    """A stand-in for `tanh_step`: linear, and nearly as strong."""
+    """A surrogate of `tanh_step`: linear, and nearly as strong."""
     return 0.8 * jnp.asarray(recursions.WEIGHTS, state.dtype) @ state + jnp.tanh(input)
 
 
 @pytest.mark.parametrize(("start", "iterations"), [(True, 1), (False, 2)])
-def test_the_transition_itself_as_stand_in_converges_at_once(start: bool, iterations: int) -> None:
+def test_the_transition_itself_as_its_own_surrogate_converges_at_once(start: bool, iterations: int) -> None:
     problem = linear_problem()
     method = methods.Surrogate(linear_step, structure="dense", start_from_it=start)
     solution = evaluate(*problem, method=method, atol=1e-5, rtol=0.0)
@@ -45,8 +45,8 @@ def test_the_transition_itself_as_stand_in_converges_at_once(start: bool, iterat
 
 
 @pytest.mark.parametrize("structure", ["dense", "diagonal"])
-def test_the_matrices_are_the_jacobians_along_the_stand_ins_chain(structure: str) -> None:
-    """A nonlinear stand-in, so that the place matters; the chain is a plain scan's."""
+def test_the_matrices_are_the_jacobians_along_the_surrogates_chain(structure: str) -> None:
+    """A nonlinear surrogate, so that the place matters; the chain is a plain scan's."""
     problem = recursions.tanh_problem()
     flat, initial, _ = flatten(as_transition(nearby), *problem[1:])
     prepared = methods.Surrogate(tanh_step, structure).prepare(flat, initial, problem.inputs)
@@ -64,7 +64,7 @@ def test_the_matrices_are_the_jacobians_along_the_stand_ins_chain(structure: str
         SAME_COMPUTATION.check(prepared.per_step.entries, np.diagonal(jacobians, axis1=1, axis2=2))
 
 
-def test_without_a_stand_in_it_is_linearised_at_the_initial_state() -> None:
+def test_without_a_surrogate_it_is_linearised_at_the_initial_state() -> None:
     problem = recursions.tanh_problem()
     flat, initial, _ = flatten(as_transition(tanh_step), *problem[1:])
     prepared = methods.Surrogate(structure="dense").prepare(flat, initial, problem.inputs)
@@ -76,13 +76,13 @@ def test_without_a_stand_in_it_is_linearised_at_the_initial_state() -> None:
 
 @pytest.mark.parametrize("window", [None, 7])
 @pytest.mark.parametrize("structure", ["dense", "diagonal"])
-def test_another_stand_in_gives_the_same_chain(structure: str, window: int | None) -> None:
+def test_another_surrogate_gives_the_same_chain(structure: str, window: int | None) -> None:
     problem = recursions.tanh_problem()
     solution = evaluate(*problem, method=methods.Surrogate(nearby, structure), window=window, **FLOAT32)
     CONVERGED.check(solution.states, scan(*problem))
 
 
-def test_a_guess_that_is_given_comes_before_the_stand_ins_chain() -> None:
+def test_a_guess_that_is_given_comes_before_the_surrogates_chain() -> None:
     problem = linear_problem()
     method = methods.Surrogate(lambda state, input: 0 * state, structure="diagonal")
     right = scan(*problem)
@@ -91,7 +91,7 @@ def test_a_guess_that_is_given_comes_before_the_stand_ins_chain() -> None:
 
 
 def test_no_iteration_takes_a_derivative() -> None:
-    """The transition refuses to be differentiated; the stand-in does not."""
+    """The transition refuses to be differentiated; the surrogate does not."""
 
     @jax.custom_jvp
     def opaque(state: Any) -> Any:
