@@ -59,8 +59,8 @@ def check(
     max_iterations: int | None = None,
     history: bool | str = False,
     active_set: bool | int = False,
-    stopping: Stopping = Stopping(),
-    conditioning: Conditioning = Conditioning(),
+    stopping: Any = Stopping(),
+    conditioning: Any = Conditioning(),
 ) -> Options:
     """Return the options with their defaults filled in.
 
@@ -72,7 +72,10 @@ def check(
         max_iterations = steps
     max_iterations = whole("max_iterations", max_iterations, "None allows as many as the chain has steps")
     name, inner = type(method).__name__, innermost(method)
-    if conditioning.is_given and not inner.has_matrices:
+    for group, given, kind in (("stopping", stopping, Stopping), ("conditioning", conditioning, Conditioning)):
+        if not isinstance(given, kind):
+            raise ValueError(f"{group} is {given!r}, expected a group of options: parsample.{kind.__name__}(...).")
+    if (conditioning.damping or conditioning.projection or conditioning.clip is not None) and not inner.has_matrices:
         raise ValueError(
             f"conditioning has damping, projection or clip, but the method {type(inner).__name__} has no matrices for "
             "them to work on; leave it out, or use another method."

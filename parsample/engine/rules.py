@@ -74,11 +74,6 @@ class Conditioning:
         if self.clip is not None and not (is_number(self.clip) and 0 < self.clip < math.inf):
             raise ValueError(f"clip is {self.clip!r}, expected a positive number, or None for no clipping.")
 
-    @property
-    def is_given(self) -> bool:
-        """Whether it asks for anything to be done."""
-        return bool(self.damping or self.projection or self.clip is not None)
-
     def apply(self, matrices: Matrix) -> Matrix:
         """Return the matrices, conditioned."""
         if self.clip is not None:

@@ -108,6 +108,14 @@ def test_a_group_of_options_refuses_what_is_out_of_range(group: type, keywords: 
         group(**keywords)
 
 
+@pytest.mark.parametrize("value", [0.5, None, {"damping": 0.5}, Stopping()])
+def test_a_group_is_expected_where_there_is_one(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"conditioning is .*, expected a group of options: parsample.Conditioning\("):
+        check(None, conditioning=value)
+    with pytest.raises(ValueError, match=r"stopping is .*, expected a group of options: parsample.Stopping\("):
+        check(None, stopping=Conditioning() if isinstance(value, Stopping) else value)
+
+
 @pytest.mark.parametrize("value", [2.0, "7", True, None, np.float32(3)])
 def test_only_whole_numbers_are_whole(value: object) -> None:
     with pytest.raises(ValueError, match=r"window is .*, expected a whole number of at least 1; a remedy"):
