@@ -331,14 +331,15 @@ def _count_steps(inputs: PyTree) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _step(arrays: Transition, rest: Transition, state: PyTree, input: PyTree) -> PyTree:
-    return eqx.combine(arrays, rest)(state, input)
+def _step(arrays: Transition, rest: tuple[Any, tuple], state: PyTree, input: PyTree) -> PyTree:
+    return eqx.combine(arrays, jax.tree.unflatten(*rest))(state, input)
 
 
 def _check_output(transition: Transition, state: PyTree, input: PyTree) -> None:
     # Compiled functions remember what they were traced with; this one is never run.
-    parts = eqx.partition(transition, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
-    output = _step.eval_shape(*parts, state, input)
+    arrays, rest = eqx.partition(transition, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
+    leaves, tree = jax.tree.flatten(rest)
+    output = _step.eval_shape(arrays, (tree, tuple(leaves)), state, input)
 
     def describe(tree: Any) -> str:
         return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree))

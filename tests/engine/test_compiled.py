@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +66,24 @@ def test_a_model_is_traced_at_the_first_call_alone(options: dict[str, Any], comp
     assert len(compiled) == programs
     assert not np.allclose(first.states, again.states)
     CONVERGED.check(again.states, scan(bend, *other))
+
+
+class Moved(eqx.Module):
+    """A module that holds a table, as the position of a NumPyro model is."""
+
+    by: dict[str, Any]
+
+    def __call__(self, state: Any, input: Any) -> Any:
+        return bend(state, input) + self.by["ahead"]
+
+
+def test_one_program_serves_for_all_arrays_of_a_module(compiled: list[str]) -> None:
+    ahead = jnp.asarray([0.1, 0.2]), np.asarray([0.3, 0.4], np.float32)
+    ps.evaluate(Moved({"ahead": ahead[0], "name": "a"}), START, NOISE)
+    programs = len(compiled)
+    found = ps.evaluate(Moved({"ahead": ahead[1], "name": "a"}), START, NOISE)
+    assert len(compiled) == programs
+    CONVERGED.check(found.states, scan(lambda state, input: bend(state, input) + ahead[1], START, NOISE))
 
 
 def test_a_model_that_has_changed_is_traced_again() -> None:
