@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -314,6 +315,16 @@ def test_more_chains_than_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         ValueError, match=r"has 1 MiB left; no chains would fit, and more with fewer draws, thin= or st"
     ):
         ps.sample(TARGET, **many)
+    with pytest.raises(ValueError, match=r"and more with fewer draws, thin=, store= or a smaller window\."):
+        ps.sample(TARGET, **many, window="all")
+    # Newton's matrices count: two of 2 x 2 numbers for each of the steps that are solved at once.
+    whole = {**SETTINGS, "num_chains": 1, "num_samples": 120_000, "window": "all", "store": tmp_path / "long.zarr"}
+    needed = []
+    for method in ("quasi_newton", "newton"):
+        with pytest.raises(ValueError, match=r"chains would fit, and more with a smaller window\.") as caught:
+            ps.sample(TARGET, **whole, method=method)
+        needed.append(int(re.findall(r"at least (\d+) MiB", str(caught.value))[0]))
+    assert 3 <= needed[1] - needed[0] <= 4
     path = tmp_path / "run.zarr"
     with pytest.raises(KeyboardInterrupt):
         ps.sample(TARGET, store=path, **{**many, "progress": stop_at("warm-up", 1)})
