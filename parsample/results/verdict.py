@@ -56,6 +56,7 @@ class Verdict:
         sampler: its name, step size and leapfrog steps, in words; "" in traces of earlier versions.
         noise: the rounding noise of a step that the tolerance was chosen by, in posterior standard deviations; 0 where
             the tolerance was given, or none was needed.
+        choice: by method "auto", what was chosen and why; "" where the method was given.
         trace: that it is of, whose draws are judged; None for one that is about the evaluation alone.
         summary: of the trace, by `parsample.summarize`; None to work it out.
     """
@@ -81,6 +82,7 @@ class Verdict:
     tuning: str = "none"
     sampler: str = ""
     noise: float = 0.0
+    choice: str = ""
     trace: Any = dataclasses.field(default=None, repr=False, compare=False)
     summary: pandas.DataFrame | None = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -133,10 +135,23 @@ class Verdict:
 
     def evaluation_rows(self, caller: Caller = PYTHON) -> list[tuple[str, str]]:
         """Return what there is to say about the evaluation, as pairs of a heading and a text."""
-        total = self.steps * self.chains
+        rows = [("sampler", self.sampler)] if self.sampler else []
         if self.method == "sequential":
-            outcome = "exact: the sequential loop itself"
-        elif self.approximate_steps:
+            rows += [("method", self.method), ("converged", "exact: the sequential loop itself")]
+        else:
+            rows += self._parallel_rows()
+        if self.choice:
+            rows.append(("chosen", self.choice))
+        rows.append(("wall time", f"{self.run_seconds:.2f} s, and {self.compile_seconds:.2f} s to compile"))
+        if self.tuning != "none":
+            rows.append(("tuned", self.tuning))
+        if self.compared_steps:
+            rows += [("sequential loop", self._against_the_loop(caller)), ("same chain", self._same_chain(caller))]
+        return rows
+
+    def _parallel_rows(self) -> list[tuple[str, str]]:
+        total = self.steps * self.chains
+        if self.approximate_steps:
             outcome = (
                 f"no, as asked: {self.approximate_steps:,} of {total:,} steps are not within tolerance, so this is not "
                 "the chain of the loop"
@@ -148,20 +163,13 @@ class Verdict:
                 f"{total - self.finished_sequentially:,} of {total:,} steps; "
                 f"the other {self.finished_sequentially:,} were finished by the sequential loop"
             )
-        rows = [("sampler", self.sampler)] if self.sampler else []
-        rows += [
+        return [
             ("method", f"{self.method}, window {self.window}"),
             ("converged", outcome),
             ("iterations", f"{self.iterations:,} in the slowest chain, for {self.steps:,} steps"),
             ("evaluations per step", f"{self.evaluations_per_step:.2f}"),
             ("largest residual", f"{self.largest_residual:.2g} posterior sd ({self._tolerance()})"),
-            ("wall time", f"{self.run_seconds:.2f} s, and {self.compile_seconds:.2f} s to compile"),
         ]
-        if self.tuning != "none":
-            rows.append(("tuned", self.tuning))
-        if self.compared_steps:
-            rows += [("sequential loop", self._against_the_loop(caller)), ("same chain", self._same_chain(caller))]
-        return rows
 
     def _tolerance(self) -> str:
         tolerance = f"tolerance {self.atol:.2g} + {self.rtol:.2g} |state|"
@@ -221,8 +229,8 @@ def read_verdict(trace: Any, summary: pandas.DataFrame | None = None) -> Verdict
         ValueError: the trace holds none.
     """
     known = {name: f"evaluation_{name}" for name in EVALUATION_FIELDS}
-    # Traces of earlier versions lack them.
-    attributes = {known["tuning"]: "none", known["sampler"]: "", known["noise"]: 0.0} | dict(as_datatree(trace).attrs)
+    earlier = {"tuning": "none", "sampler": "", "noise": 0.0, "choice": ""}
+    attributes = {known[name]: value for name, value in earlier.items()} | dict(as_datatree(trace).attrs)
     try:
         values = {name: attributes[attribute] for name, attribute in known.items()}
     except KeyError as missing:

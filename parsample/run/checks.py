@@ -77,7 +77,7 @@ def check_settings(settings: Settings) -> Settings:
         num_chains=options.whole("num_chains", settings.num_chains, "one chain is enough to sample, four to judge"),
         seed=options.check_seed(settings.seed),
         thin=thin,
-        compare=bool(settings.compare),
+        compare=settings.compare if settings.compare is None else bool(settings.compare),
         keep_warmup=bool(settings.keep_warmup),
         dims=plain_names("dims", settings.dims),
         coords=plain_names("coords", settings.coords),

@@ -47,6 +47,7 @@ class Tally:
         compile_seconds: wall time of compiling.
         seconds: since the first segment began.
         is_met: whether the draws are good enough to end.
+        choice: how the plan was chosen, in words; "" where it was given.
         comparison: with the sequential loop.
     """
 
@@ -65,6 +66,7 @@ class Tally:
     compile_seconds: float = 0.0
     seconds: float = 0.0
     is_met: bool = False
+    choice: str = ""
     comparison: Comparison = NOT_COMPARED
     atol: float | None = None
     rtol: float | None = None

@@ -59,6 +59,7 @@ class Outcome(NamedTuple):
             **tally.comparison._asdict(),
             tuning=self.adaptation.tuning,
             sampler=self.sampler_words(),
+            choice=tally.choice,
         )
 
     def sampler_words(self) -> str:

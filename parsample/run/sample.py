@@ -52,7 +52,7 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
     atol: float | None = Evaluation.atol,
     rtol: float | None = Evaluation.rtol,
     max_iterations: int | None = Evaluation.max_iterations,
-    compare: bool = Evaluation.compare,
+    compare: bool | None = Evaluation.compare,
     keep: Keep | None = None,
     keep_warmup: bool = Keep.keep_warmup,
     groups: Sequence[str] = Keep.groups,

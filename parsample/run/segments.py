@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine import methods, planner
+from parsample.engine import methods
 from parsample.engine.solution import Solution, Status
 from parsample.results.form import Form
 from parsample.results.groups import Groups, evaluation_group
@@ -166,7 +166,7 @@ class Run:
             if found is None or tally.done >= found.end:
                 found = self._evaluate(plan, states, tally.segment_start, job, kept)
                 states = found.last
-                if not tally.done and job.settings.compare:
+                if not tally.done and _is_compared(job.settings):
                     now = time.perf_counter()
                     tally = dataclasses.replace(tally, comparison=self.compare(plan, found.segment, found.seconds))
                     began += time.perf_counter() - now
@@ -203,12 +203,6 @@ class Run:
             "iterations": int(np.max(found.segment.iterations)),
         }
 
-    def choose(self, plan: Plan) -> Plan:
-        """Time the candidates on the first segment, and return the plan of the fastest."""
-        plans = {"sequential": plan._replace(method=methods.Sequential()), "quasi_newton": plan}
-        runs = {name: lambda plan=plan: self.segment(plan, self.first, 0)[0] for name, plan in plans.items()}
-        return plans[planner.fastest(runs, "sequential")[0]]
-
     def compare(self, plan: Plan, parallel: Solution, parallel_seconds: float) -> Comparison:
         """Run the first segment by the sequential loop, and compare."""
         if isinstance(plan.method, methods.Sequential):
@@ -223,6 +217,11 @@ class Run:
             _largest_difference(parallel.states, sequential.states),
             int(np.sum(parallel.details.info["is_accepted"] != np.asarray(sequential.details.info["is_accepted"]))),
         )
+
+
+def _is_compared(settings: Settings) -> bool:
+    """Say whether the loop is to be run as well; where the method was chosen, that was by measuring it."""
+    return not settings.is_auto if settings.compare is None else settings.compare
 
 
 def _largest_difference(one: PyTree, other: PyTree) -> float:

@@ -65,8 +65,9 @@ class Evaluation:
     """How chains are evaluated. Whatever it is, they are the same chains, to within the tolerance.
 
     Attributes:
-        method: a name in `METHODS`, or "auto" to time the candidates on the first segment and take the fastest. Or an
-            instance with its options, such as `parsample.methods.QuasiNewton(estimator="hutchinson")`.
+        method: a name in `METHODS`. Or an instance with its options, such as
+            `parsample.methods.QuasiNewton(estimator="hutchinson")`. "auto" is what is soonest on this device, of the
+            loop and "quasi_newton": for runs of seconds the loop, for longer ones what a short measurement says.
         window: steps solved at a time. None for 16 on a CPU, 256 elsewhere. Or "all" for the whole chain. What is
             evaluated at once is a segment: about 1,024 steps, or as many as the window has, and with a store what a
             killed run repeats at most.
@@ -78,15 +79,16 @@ class Evaluation:
         rtol: tolerance relative to the state, dimensionless. None for the same number.
         max_iterations: of a segment, after which the sequential loop takes over. None for two in three of its steps.
         compare: run the first segment by the sequential loop as well, for the verdict. It then has the loop's wall
-            time, the largest difference and the accept decisions that differ.
+            time, the largest difference and the accept decisions that differ. None for methods other than "auto",
+            which has measured.
     """
 
-    method: str | Method = "quasi_newton"
+    method: str | Method = "auto"
     window: int | str | None = None
     atol: float | None = None
     rtol: float | None = None
     max_iterations: int | None = None
-    compare: bool = True
+    compare: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,6 +157,11 @@ class Settings(Keep, Evaluation, Warmup):
     def __eq__(self, other: object) -> bool:
         """Compare what a file would hold."""
         return isinstance(other, Settings) and self.plain() == other.plain()
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the method is to be chosen."""
+        return isinstance(self.method, str) and self.method == "auto"
 
     @property
     def sampler_name(self) -> str:

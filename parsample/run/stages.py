@@ -1,5 +1,6 @@
 """The stages of a run, whatever begins it: warm-up, then the chains; to its end or to an interrupt."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 
 from parsample.run.checks import fingerprint
+from parsample.run.choose import choose
 from parsample.run.counts import Tally
 from parsample.run.interrupts import Interrupted, ignoring_interrupts, one_interrupt
 from parsample.run.keys import of_chains, run_keys
@@ -59,10 +61,11 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
             run.compile_seconds = tally.compile_seconds
             if kept.tally is not None:
                 plan = tally.plan(plan)
+            elif settings.is_auto:
+                plan, words = choose(run, plan, settings.num_samples, adaptation.seconds_per_step)
+                tally = dataclasses.replace(Tally.begin(plan, num_chains), choice=words)
             else:
                 plan = run.within_reach(plan)
-                if isinstance(settings.method, str) and settings.method == "auto":
-                    plan = run.choose(plan)
                 tally = Tally.begin(plan, num_chains)
             kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
             tally = run.all_segments(plan, tally, job, report, kept)

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -67,6 +68,8 @@ class Adaptation(NamedTuple):
         sampler_options: those to sample with, where a sampler or tuning chose some; None for those that were given.
         tuning: what was traded, in words.
         moved: how many times a chain that was lost was moved to where others had been.
+        seconds_per_step: wall time of a step of all chains by the loop, the least that a part of warm-up took after
+            the sampler was chosen; infinite where none was timed.
     """
 
     density: Standardised
@@ -78,6 +81,7 @@ class Adaptation(NamedTuple):
     sampler_options: dict[str, Any] | None = None
     tuning: str = "none"
     moved: int = 0
+    seconds_per_step: float = math.inf
 
 
 @eqx.filter_jit
@@ -196,7 +200,8 @@ def adapt(
     kept, stats = run.history() if keep_draws else (np.empty((len(vectors), 0, vectors.shape[1])), {})
     density, changes = trimmed(run.density), tuple(run.changes)
     options = run.learnt or chosen
-    return Adaptation(density, step_size or tuned, run.vectors, kept, stats, changes, options, moved=run.moved)
+    found = Adaptation(density, step_size or tuned, run.vectors, kept, stats, changes, options, moved=run.moved)
+    return found._replace(seconds_per_step=run.seconds) if adjusts and run.is_loop else found
 
 
 class _Warmup:
@@ -217,8 +222,8 @@ class _Warmup:
         self.rng_keys, self.report = rng_keys, report
         self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
         # One compiled program serves all segments of the loop, two those in parallel, which gain from longer parts.
-        is_loop = isinstance(plan.method, methods.Sequential)
-        self.plan, self.part = plan, self.unit if is_loop else STRETCH * self.unit
+        self.is_loop = isinstance(plan.method, methods.Sequential)
+        self.plan, self.part = plan, self.unit if self.is_loop else STRETCH * self.unit
         self.kept: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         self.averaging = DualAveraging(1.0, 0.0)
         self.log_steps = np.zeros(len(vectors))
@@ -232,7 +237,7 @@ class _Warmup:
 
     def begin(self, make: Configured) -> None:
         """Go on with this sampler from where the chains stand, and draw its inputs of all steps."""
-        self.make = make
+        self.make, self.seconds = make, math.inf
         self.averaging.target = make.target_acceptance or 0.0
         first = make(self.density, jnp.ones((), self.vectors.dtype))
         self.has_step_size = first.has_step_size
@@ -259,8 +264,10 @@ class _Warmup:
         inputs = jax.tree.map(lambda leaf: leaf[:, start : start + size], self.inputs)
         plan = self.plan._replace(steps=size, window=min(self.plan.window, size), max_iterations=max(64, size // 2))
         step_sizes = jnp.asarray(np.exp(log_steps), self.vectors.dtype)
+        began = time.perf_counter()
         states, *found = _run_part(sampler, states, inputs, plan, step_sizes)
         draws, gradients, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], found)
+        self.seconds = min(self.seconds, (time.perf_counter() - began) / size)
         return states, draws, gradients, stats
 
     def segment(self, units: int, shared: bool = True) -> tuple[np.ndarray, np.ndarray]:

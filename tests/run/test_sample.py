@@ -48,8 +48,9 @@ def normal(x: Any) -> jax.Array:
 
 @pytest.fixture(scope="module")
 def schools() -> Tree:
-    """Eight schools with every default, over a whole segment, and the warm-up kept."""
-    return as_datatree(ps.sample("eight_schools", num_samples=1024, keep_warmup=True, progress=False))
+    """Eight schools in parallel, over a whole segment, and the warm-up kept; every other default."""
+    options: Any = {"num_samples": 1024, "keep_warmup": True, "progress": False}
+    return as_datatree(ps.sample("eight_schools", method="quasi_newton", **options))
 
 
 def test_groups_variables_and_dims(schools: Tree) -> None:
@@ -185,7 +186,8 @@ def test_a_plain_log_density_names_its_leaves_and_has_no_warm_up_group() -> None
 
 @pytest.mark.usefixtures("x64")
 def test_double_precision_goes_through() -> None:
-    trace = run(normal, initial_position=np.zeros(2), num_warmup=40, atol=1e-10, rtol=0.0, num_samples=20)
+    tight: Any = {"method": "quasi_newton", "atol": 1e-10, "rtol": 0.0}
+    trace = run(normal, initial_position=np.zeros(2), num_warmup=40, num_samples=20, **tight)
     assert trace.attrs["dtype"] == "float64"
     assert trace["posterior"]["x"].dtype == np.float64
     assert 0 < float(trace["sample_stats"]["residual"].max()) < 1e-9
@@ -211,7 +213,7 @@ def test_the_loop_gives_the_same_bits_whatever_the_segment(monkeypatch: pytest.M
 
 def test_the_parallel_chain_does_not_depend_on_the_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "PIECE", 128)
-    check_same_chain(run(), chain())
+    check_same_chain(run(method="quasi_newton"), chain())
 
 
 def test_more_chains_leave_the_first_ones_as_they_were() -> None:
@@ -265,7 +267,7 @@ def test_an_approximation_is_left_as_it_is_and_counted() -> None:
 
 def test_only_draws_count_as_finished_by_the_loop() -> None:
     """A run of ten draws computes a whole block of inputs; the rest of the block is nobody's draw."""
-    verdict = ps.read_verdict(run(max_iterations=1, num_samples=20, window=16))
+    verdict = ps.read_verdict(run(method="quasi_newton", max_iterations=1, num_samples=20, window=16))
     assert 0 < verdict.finished_sequentially <= 2 * 20
     assert "-" not in dict(verdict.rows())["converged"]
 

@@ -53,7 +53,7 @@ VALUES: dict[str, list[Any]] = {
     "mass": ["diagonal"],
     "warmup_method": ["picard", ps.methods.QuasiNewton(estimator="hutchinson", num_probes=2)],
     "tune": ["rounds"],
-    "method": ["newton", "auto", ps.methods.ScaledIdentity(jnp.asarray(0.5))],
+    "method": ["newton", "sequential", ps.methods.ScaledIdentity(jnp.asarray(0.5))],
     "window": [8, "all"],
     "atol": [1e-4],
     "rtol": [1e-4],

@@ -1,0 +1,113 @@
+"""Which evaluation has the draws soonest on this device: by the time that warm-up took a step, then by measuring."""
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from parsample.engine import methods
+from parsample.engine.planner import MARGIN
+from parsample.samplers.base import Sampler
+from parsample.samplers.chains import Plan, draw
+
+if TYPE_CHECKING:
+    from parsample.run.segments import Run
+
+# Seconds of the loop up to which nothing is measured: looking for a faster way compiles two programs, and is to cost a
+# twentieth of the run. On an accelerator the faster way is likely to be there, and what was compiled to be used.
+CHEAP, CHEAP_ON_ACCELERATOR = 60.0, 10.0
+# Evaluations that every step takes at least: one to find it, one that sees nothing move.
+FEWEST_EVALUATIONS = 2
+# Windows of a pilot, and how often what takes less than SHORT seconds is timed.
+PILOT_WINDOWS, REPEATS, SHORT = 4, 5, 0.2
+
+
+class Choice(NamedTuple):
+    """How chains are evaluated, and why, in words."""
+
+    plan: Plan
+    words: str
+
+
+def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float) -> Choice:
+    """Choose between the sequential loop and a parallel plan.
+
+    Nothing is measured where the loop is done before that would pay. Then one batch of a window's steps is timed: where
+    it takes as long as the loop over them, no iteration can be worth it. What passes this is tried on a pilot of a few
+    windows.
+
+    Args:
+        run: the chains, where warm-up left them.
+        plan: to be tried.
+        num_samples: steps that the chains are to make.
+        seconds_per_step: of the loop over all chains, as warm-up saw it; infinite if it saw none.
+
+    Cost: nothing for runs that the loop ends in less than a minute (on an accelerator ten seconds); else compiling a few
+        programs, and evaluating five windows.
+    """
+    if plan.history:
+        return Choice(
+            run.within_reach(plan),
+            "the parallel evaluation, as what its iterations see was asked for (group 'evaluation')",
+        )
+    loop = run.within_reach(plan._replace(method=methods.Sequential()))
+    expected = seconds_per_step * num_samples
+    if expected < (CHEAP if jax.default_backend() == "cpu" else CHEAP_ON_ACCELERATOR):
+        return Choice(loop, f"the loop, expected to take {_seconds(expected)}: too short to look for better")
+    plan = run.within_reach(plan)
+    pilot = plan._replace(steps=min(PILOT_WINDOWS * plan.window, plan.steps))
+    if seconds_per_step == float("inf"):
+        seconds_per_step = _pilot(run, pilot._replace(method=methods.Sequential())) / pilot.steps
+    batch = _seconds_of_a_batch(run, plan.window) / plan.window
+    if FEWEST_EVALUATIONS * batch * MARGIN > seconds_per_step:
+        return Choice(
+            loop,
+            f"the loop: a step takes {_seconds(seconds_per_step)}, and in batches of {plan.window}, where each is "
+            f"evaluated {FEWEST_EVALUATIONS} times at least, {_seconds(FEWEST_EVALUATIONS * batch)} or more",
+        )
+    parallel = _pilot(run, pilot) / pilot.steps
+    best = plan if parallel * MARGIN < seconds_per_step else loop
+    return Choice(
+        best,
+        f"{'the parallel evaluation' if best is plan else 'the loop'}: on {pilot.steps} steps a step took "
+        f"{_seconds(parallel)} in parallel, in the loop {_seconds(seconds_per_step)}",
+    )
+
+
+def _seconds(value: float) -> str:
+    """Return a time in words, two digits."""
+    for factor, unit in ((1.0, "s"), (1e-3, "ms")):
+        if value >= factor:
+            return f"{value / factor:.2g} {unit}" if value < 100 * factor else f"{value / factor:,.0f} {unit}"
+    return f"{value / 1e-6:.2g} us"
+
+
+def _pilot(run: "Run", plan: Plan) -> float:
+    """Return what a segment takes without compiling: one that is short, the least of a few times."""
+    least = run.segment(plan, run.first, 0)[1]
+    if least > SHORT:
+        return least
+    return min(least, *(run.segment(plan, run.first, 0)[1] for _ in range(REPEATS)))
+
+
+def _seconds_of_a_batch(run: "Run", size: int) -> float:
+    """Return what one evaluation of `size` steps of every chain takes without compiling."""
+    inputs = draw(run.sampler, run.rng_keys, run.positions, 0, size)
+    steps = lambda: jax.block_until_ready(_steps(run.sampler, run.first, inputs))  # noqa: E731
+    steps()
+    least = float("inf")
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        steps()
+        least = min(least, time.perf_counter() - began)
+        if least > SHORT:
+            break
+    return least
+
+
+@eqx.filter_jit
+def _steps(sampler: Sampler, states: PyTree, inputs: PyTree) -> PyTree:
+    """Make every step of each chain from the same state, all at once."""
+    return jax.vmap(jax.vmap(sampler.transition, (None, 0)))(states, inputs)
