@@ -44,8 +44,8 @@ def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float) ->
         num_samples: steps that the chains are to make.
         seconds_per_step: of the loop over all chains, as warm-up saw it; infinite if it saw none.
 
-    Cost: nothing for runs that the loop ends in less than a minute (on an accelerator ten seconds); else compiling a few
-        programs, and evaluating five windows.
+    Cost: nothing for runs that the loop ends in less than a minute (on an accelerator ten seconds); else compiling a
+        few programs, and evaluating five windows.
     """
     if plan.history:
         return Choice(
