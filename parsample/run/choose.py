@@ -31,7 +31,7 @@ class Choice(NamedTuple):
     words: str
 
 
-def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float) -> Choice:
+def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float, is_tuned: bool = False) -> Choice:
     """Choose between the sequential loop and a parallel plan.
 
     Nothing is measured where the loop is done before that would pay. Then one batch of a window's steps is timed: where
@@ -43,15 +43,13 @@ def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float) ->
         plan: to be tried.
         num_samples: steps that the chains are to make.
         seconds_per_step: of the loop over all chains, as warm-up saw it; infinite if it saw none.
+        is_tuned: whether the steps were made for the parallel plan, which then is taken.
 
     Cost: nothing for runs that the loop ends in less than a minute (on an accelerator ten seconds); else compiling a
         few programs, and evaluating five windows.
     """
-    if plan.history:
-        return Choice(
-            run.within_reach(plan),
-            "the parallel evaluation, as what its iterations see was asked for (group 'evaluation')",
-        )
+    if is_tuned:
+        return Choice(run.within_reach(plan), "the parallel evaluation, which the steps were tuned for")
     loop = run.within_reach(plan._replace(method=methods.Sequential()))
     expected = seconds_per_step * num_samples
     if expected < (CHEAP if jax.default_backend() == "cpu" else CHEAP_ON_ACCELERATOR):

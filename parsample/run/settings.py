@@ -100,7 +100,8 @@ class Keep:
             `lp`, `acceptance_rate`, `step_size`, and `diverging` where the sampler has it.
         groups: further groups of the trace: "log_likelihood", "posterior_predictive", "prior" or "evaluation". The last
             is what every iteration of the first segment of the first chain saw, for `parsample.write_report` and
-            `parsample.plots`; the target has to be able to make the others, as a NumPyro model is.
+            `parsample.plots` (the loop has no iterations, and no such group); the target has to be able to make the
+            others, as a NumPyro model is.
         thin: keep the last of every so many draws. `num_samples` counts those before thinning; what is counted, such as
             divergences and the verdict, is of all of them.
         transform: what to keep of a draw: a function from the trace's variables of one draw, by name, to others, made

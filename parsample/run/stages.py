@@ -62,7 +62,8 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
             if kept.tally is not None:
                 plan = tally.plan(plan)
             elif settings.is_auto:
-                plan, words = choose(run, plan, settings.num_samples, adaptation.seconds_per_step)
+                is_tuned = settings.tune is not None
+                plan, words = choose(run, plan, settings.num_samples, adaptation.seconds_per_step, is_tuned)
                 tally = dataclasses.replace(Tally.begin(plan, num_chains), choice=words)
             else:
                 plan = run.within_reach(plan)

@@ -114,7 +114,7 @@ def check_tune(tune: Any, make: Configured, method: str | methods.Method) -> Non
         raise ValueError(
             f"tune is 'rounds', but {name} has no accept/reject: its step size is its bias; leave tune out."
         )
-    if method in ("auto", "sequential") or isinstance(method, methods.Sequential):
+    if method == "sequential" or isinstance(method, methods.Sequential):
         raise ValueError(
             f"tune is 'rounds', but method is {method!r}, expected a parallel one, such as 'quasi_newton'."
         )

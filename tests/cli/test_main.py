@@ -31,8 +31,9 @@ def test_a_run_from_its_start_to_its_files(tmp_path: Path) -> None:
     for expected in (
         "variable",
         "R-hat",
-        "converged yes: all 3,000 steps of 2 chains",
-        "evaluations per step",
+        "method sequential",
+        "converged exact: the sequential loop itself",
+        "chosen the loop",
         "wall time",
     ):
         assert expected in text

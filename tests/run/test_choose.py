@@ -1,6 +1,7 @@
 """What `method="auto"` takes: the loop unless something else was measured to be sooner; never at the run's expense."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,9 @@ import parsample as ps
 from parsample.engine import methods
 from parsample.results.trace import as_datatree
 from parsample.run import choose as choosing
+from parsample.run import stages
 from parsample.samplers.chains import Plan
+from tests.stores import interrupted, shorten_segments
 
 PLAN = Plan(methods.QuasiNewton(), 16, 1024, 500, 1e-6, 1e-6)
 
@@ -101,3 +104,22 @@ def test_the_chain_is_the_loops_and_the_verdict_says_why(monkeypatch: pytest.Mon
     assert verdict.compared_steps == 0
     assert not any("sequential" in sentence for sentence in verdict.advice())
     assert ps.read_verdict(loop).choice == ""
+
+
+def test_a_resumed_run_keeps_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_segments(monkeypatch)
+    interrupted(tmp_path / "run.zarr", method="auto")
+    monkeypatch.setattr(stages, "choose", None)  # what is there counts, and nothing is chosen anew
+    found = ps.read_verdict(ps.resume(tmp_path / "run.zarr", progress=False))
+    assert found.method == "sequential"
+    assert found.choice.endswith("too short to look for better")
+
+
+def test_steps_that_are_tuned_for_rounds_are_evaluated_in_parallel() -> None:
+    options: dict[str, Any] = {"num_warmup": 200, "num_samples": 128, "num_chains": 2, "progress": False}
+    verdict = ps.read_verdict(ps.sample("multivariate_normal", "mala", tune="rounds", **options))
+    assert (verdict.method, verdict.choice) == (
+        "quasi_newton",
+        "the parallel evaluation, which the steps were tuned for",
+    )
+    assert verdict.tuning != "none"

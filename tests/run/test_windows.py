@@ -27,7 +27,7 @@ def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def loop() -> Any:
-    return ps.sample(TARGET, **SETTINGS, method="sequential")
+    return ps.sample(TARGET, **{**SETTINGS, "method": "sequential"})
 
 
 def sampled(**options: Any) -> Any:

@@ -59,7 +59,8 @@ def trace() -> Any:
 @pytest.fixture(scope="module")
 def sampled() -> Any:
     settings: dict[str, Any] = {"num_warmup": 0, "step_size": 0.3, "num_samples": 128, "num_chains": 2, "window": 32}
-    return ps.sample("multivariate_normal", "mala", groups=("evaluation",), progress=False, compare=False, **settings)
+    settings |= {"method": "quasi_newton", "groups": ("evaluation",), "progress": False, "compare": False}
+    return ps.sample("multivariate_normal", "mala", **settings)
 
 
 def test_the_front_door_keeps_what_the_iterations_of_the_first_chain_saw(sampled: Any) -> None:
