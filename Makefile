@@ -8,13 +8,14 @@ PYTEST_ARGS ?=
 # From Python 3.12 on "sysmon" counts lines at nearly no cost; before, counting costs a third of the time.
 COVERAGE_CORE ?= ctrace
 SAMPLE_ARGS ?= --output runs
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SITE_PACKAGES = "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 .DEFAULT_GOAL := help
-.PHONY: help env sample test test-all test-newest test-grid lint style types quick lock
+.PHONY: help env sample test test-all test-newest test-grid bench lint style types quick lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +40,9 @@ test-newest: $(STAMP) ## What CI repeats on the newest Python: all but the quick
 
 test-grid: $(STAMP) ## The rest of the large tables: methods, distributions, models, options; test-all takes a part
 	$(BIN)/python -m pytest $(PARALLEL) -m grid $(PYTEST_ARGS)
+
+bench: $(STAMP) ## Effective draws a second beside NumPyro, BlackJAX and nutpie; BENCH_ARGS="--quick", "--data FOLDER"
+	$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)
 
 lint: style types ## Check the style, and the types of package and tests
 

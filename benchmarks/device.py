@@ -62,13 +62,18 @@ def write_table(name: str, title: str, note: str, header: Sequence[str], rows: S
         f"{device.device_kind} with {os.cpu_count()} cores, jax {jax.__version__}, "
         f"jaxlib {jaxlib.__version__}, parsample {parsample.__version__}, {datetime.date.today().isoformat()}."
     )
-    lines = [f"# {title}", "", note, "", where, "", _row(header), _row(["---"] * len(header)), *map(_row, rows)]
+    lines = [f"# {title}", "", note, "", where, "", *table_lines(header, rows)]
     text = "\n".join(lines) + "\n"
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.md"
     path.write_text(text, encoding="utf-8")
     print(text)
     return path
+
+
+def table_lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    return [_row(header), _row(["---"] * len(header)), *map(_row, rows)]
 
 
 def _row(cells: Sequence[object]) -> str:

@@ -17,6 +17,7 @@ import parsample as ps
 from benchmarks.device import write_rows
 from benchmarks.suite import targets
 from parsample.results.trace import as_datatree
+from parsample.results.verdict import Verdict
 
 TARGETS = ("eight_schools", "breast_cancer", "kidscore_interaction", "garch", "german_credit", "blr", "autoregressive")
 DRAWS, CHAINS, LONG = 3072, 4, 16_384
@@ -34,6 +35,15 @@ HEADER = (
 )  # fmt: skip
 
 
+def gradients_in_sequence(verdict: Verdict, leapfrog_steps: int) -> float:
+    """Return how many gradients of a run wait for each other.
+
+    An iteration needs the gradient where each of its steps begins, which the loop carries along.
+    """
+    rounds = verdict.iterations * (leapfrog_steps + (verdict.method != "sequential"))
+    return rounds + verdict.finished_sequentially / verdict.chains * leapfrog_steps
+
+
 def measure(target: ps.targets.Target, options: Mapping[str, Any]) -> list[Any]:
     """Return the cells of a row: what the run took, and its effective draws for 1,000 gradients in sequence."""
     given = {"num_samples": DRAWS, "num_chains": CHAINS, "compare": False, "progress": False, **options}
@@ -43,10 +53,8 @@ def measure(target: ps.targets.Target, options: Mapping[str, Any]) -> list[Any]:
     worst, stats = verdict.judgement.worst, trace["sample_stats"]
     leapfrog_steps = int(np.max(stats["n_steps"])) if "n_steps" in stats else 1
     effective = min(worst.ess_bulk, worst.ess_tail)
-    # An iteration needs the gradient where each of its steps begins, which the loop carries along.
-    rounds = verdict.iterations * (leapfrog_steps + (verdict.method != "sequential"))
+    gradients = gradients_in_sequence(verdict, leapfrog_steps)
     left = verdict.finished_sequentially / given["num_chains"]
-    gradients = rounds + left * leapfrog_steps
     cells = [given["num_samples"], verdict.sampler, verdict.iterations, f"{left:.0f}", f"{verdict.atol:.1g}"]
     return [*cells, f"{gradients:,.0f}", f"{effective:,.0f}", 1000 * effective / gradients]
 
