@@ -5,6 +5,8 @@ from parsample.results.words import Caller
 
 # Chains this far apart seldom come together by drawing on: something holds one of them.
 APART_RHAT = 1.05
+# What to steer the step size to, step by step, where draws diverge.
+ACCEPTANCES = (0.95, 0.99)
 
 
 def advise(judgement: Judgement, caller: Caller) -> list[str]:
@@ -17,10 +19,9 @@ def advise(judgement: Judgement, caller: Caller) -> list[str]:
     remedies = _remedies(judgement, caller)
     advice = [remedies[kind] for kind in kinds]
     if judgement.divergences and "divergences" not in kinds:
-        advice.append(
-            f"{judgement.divergence_words()}, few enough to use the draws; {caller.option('target_acceptance', 0.95)} "
-            "makes them fewer."
-        )
+        fewer = _smaller_steps(judgement, caller)
+        fewer = f"; {fewer} makes them fewer" if fewer else ""
+        advice.append(f"{judgement.divergence_words()}, few enough to use the draws{fewer}.")
     return advice
 
 
@@ -28,7 +29,8 @@ def _remedies(judgement: Judgement, caller: Caller) -> dict[str, str]:
     """Return for every kind of fault what to do about it."""
     more = f"draw more ({caller.name('num_samples')}; {caller.option('until', {'ess': 400, 'rhat': 1.01})} ends a run "
     more += "when its draws are good)"
-    acceptance = caller.option("target_acceptance", 0.95)
+    smaller = _smaller_steps(judgement, caller)
+    smaller = f"{smaller} makes smaller steps; where that is not enough, another" if smaller else "Another"
     few = f"The chains agree, but there are too few effective draws: {more}.{_how_many_more(judgement)}"
     return {
         "not_finite": f"Do not use the draws of {listed(judgement.not_finite)}: find the logarithm, division or "
@@ -41,11 +43,18 @@ def _remedies(judgement: Judgement, caller: Caller) -> dict[str, str]:
         "ess_bulk": few,
         "ess_tail": few,
         "divergences": "Do not trust the tails: look where the divergent draws lie (pair plot of the report). "
-        f"{acceptance} makes smaller steps; where that is not enough, another parametrisation helps (non-centred).",
+        f"{smaller} parametrisation helps (non-centred).",
         "e_bfmi": "The energy changes too little from draw to draw to reach the tails: more draws do not mend that, "
         "another parametrisation does (non-centred, say, or lighter tails).",
         "approximate": "The chain is an approximation, as asked; leave the mismatch of Picard out for the loop's.",
     }
+
+
+def _smaller_steps(judgement: Judgement, caller: Caller) -> str | None:
+    """Return the option that makes smaller steps than those of the draws; None where they can hardly be smaller."""
+    steered = judgement.target_acceptance or 0.0
+    higher = next((acceptance for acceptance in ACCEPTANCES if acceptance > steered), None)
+    return None if higher is None else caller.option("target_acceptance", higher)
 
 
 def _how_many_more(judgement: Judgement) -> str:

@@ -90,6 +90,7 @@ class Judgement:
         e_bfmi: the energy Bayesian fraction of missing information of the worst chain, NaN where it cannot be worked
             out; None for samplers without energy, or that keep momentum from draw to draw, and of thinned draws.
         approximate_steps: that are not within tolerance, where an approximation was asked for.
+        target_acceptance: what the step size was steered to; None where that is not known.
         thresholds: by which it is judged.
     """
 
@@ -103,6 +104,7 @@ class Judgement:
     transitions: int = 0
     e_bfmi: float | None = None
     approximate_steps: int = 0
+    target_acceptance: float | None = None
     thresholds: Thresholds = GOOD
 
     @property
@@ -224,6 +226,7 @@ def judge(trace: Trace, summary: pandas.DataFrame | None = None) -> Judgement:
         counted,
         energy,
         approximate_steps=int(attributes.get("evaluation_approximate_steps", 0)),
+        target_acceptance=attributes.get("target_acceptance"),
     )
 
 
@@ -266,7 +269,7 @@ def _judgement(
     divergences: tuple[int, int] | None,
     energy: np.ndarray | None,
     thresholds: Thresholds = GOOD,
-    approximate_steps: int = 0,
+    **known: Any,
 ) -> Judgement:
     """Judge by a table with the columns `DIAGNOSTICS`, and what each of its rows does."""
     of_state = {
@@ -286,8 +289,8 @@ def _judgement(
         divergences=None if divergences is None else divergences[0],
         transitions=0 if divergences is None else divergences[1],
         e_bfmi=None if energy is None or shape[1] < FEWEST_DRAWS else smallest_e_bfmi(energy),
-        approximate_steps=approximate_steps,
         thresholds=thresholds,
+        **known,
     )
 
 

@@ -72,7 +72,8 @@ def forecast(  # noqa: D417  # the decorator puts the docs of the options in the
         check_step_size(step_size)
     check_steered(target_acceptance, step_size, num_warmup)
     keys = [jax.random.split(key, CHAINS) for key in jax.random.split(jax.random.key(options.check_seed(seed)), 3)]
-    found = adapt(target, make, starts(target, keys[0]), keys[1], num_warmup, step_size=step_size)
+    careful: dict[str, Any] = {"step_size": step_size, "may_be_careful": target_acceptance is None}
+    found = adapt(target, make, starts(target, keys[0]), keys[1], num_warmup, **careful)
     chain = make.chosen(found.sampler_options)(found.density, jnp.asarray(found.step_size, found.last.dtype))
     positions = to_standardised(found.density, found.last)
     first = jax.tree.map(lambda leaf: leaf[0], begin(chain, positions, start_keys(keys[2])))

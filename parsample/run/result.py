@@ -69,7 +69,9 @@ class Outcome(NamedTuple):
         name = self.job.settings.sampler_name
         if not sampler.has_step_size:
             return name
-        return f"{name}, {setting_words(step_size, getattr(sampler, 'num_integration_steps', None))}"
+        words = f"{name}, {setting_words(step_size, getattr(sampler, 'num_integration_steps', None))}"
+        careful = self.adaptation.target_acceptance
+        return words if careful is None else f"{words}, for an acceptance of {careful:g} as warm-up had divergent steps"
 
     def attributes(self, tally: Tally) -> dict[str, Any]:
         """Return the attributes of the trace: settings and verdict."""
@@ -84,6 +86,7 @@ class Outcome(NamedTuple):
             "seed": settings.seed,
             "num_warmup": settings.num_warmup,
             "warmup_seconds": self.warmup_seconds,
+            **self.steered_to(),
             **({"warmup_moved_chains": self.adaptation.moved} if self.adaptation.moved else {}),
             **self.warmup_attributes(),
             **ended,
@@ -96,6 +99,13 @@ class Outcome(NamedTuple):
             **self.verdict(tally).attributes(),
         }
 
+    def steered_to(self) -> dict[str, float]:
+        """Return the acceptance that warm-up steered the step size to, where it did."""
+        settings, found = self.job.settings, self.adaptation.target_acceptance or self.job.make.target_acceptance
+        if found is None or settings.step_size is not None or not settings.num_warmup:
+            return {}
+        return {"target_acceptance": found}
+
     def warmup_attributes(self) -> dict[str, Any]:
         """Return what the draws of warm-up do not say of it, where they are kept, for the pictures."""
         settings, make = self.job.settings, self.job.make
@@ -103,7 +113,7 @@ class Outcome(NamedTuple):
             return {}
         found: dict[str, Any] = {"warmup_changes": json.dumps(self.adaptation.changes)}
         if make.target_acceptance is not None and not make.warm_up_by_mala:
-            found["warmup_aim"] = make.target_acceptance
+            found["warmup_aim"] = self.adaptation.target_acceptance or make.target_acceptance
         return found
 
     def build(self, groups: Groups, attributes: dict[str, Any]) -> Trace:

@@ -29,7 +29,8 @@ class Warmup:
         num_warmup: warm-up steps a chain, not part of the posterior; 0 for none.
         step_size: of the sampler, in units of the posterior's scale. None for what warm-up finds.
         target_acceptance: the mean acceptance rate, in (0, 1), that warm-up steers the step size to; higher for smaller
-            steps and fewer divergences. None for the sampler's own, 0.8 for "hmc".
+            steps and fewer divergences. None for the sampler's own, 0.8 for "hmc"; 0.95 where warm-up has more
+            divergent steps than one in a thousand.
         start: where chains start: "random"; "laplace" for draws from the normal distribution at the mode, in whose
             coordinates warm-up begins; or values by name, on the command line the path of a JSON file of them. Values
             are in the variables' own coordinates, {"scale": 1.5}, all or some: of the others a chain draws its own. One

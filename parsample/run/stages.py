@@ -107,6 +107,7 @@ def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callab
         plan=job.warmup_plan,
         density=density,
         keep_draws=settings.keep_warmup,
+        may_be_careful=settings.target_acceptance is None,
         report=report,
     )
     if settings.tune is None:

@@ -67,6 +67,10 @@ class Configured(eqx.Module):
             return self
         return Configured(self.sampler_class, sampler_options, self.target_acceptance)
 
+    def steered_to(self, target_acceptance: float) -> "Configured":
+        """Return the same sampler with another acceptance to steer to."""
+        return Configured(self.sampler_class, self.sampler_options, target_acceptance)
+
     @property
     def steered_as(self) -> type[Sampler]:
         """The class whose acceptance, scaling and way of warm-up are those of this sampler."""

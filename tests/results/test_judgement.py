@@ -1,5 +1,6 @@
 """Whether draws are good: each way in which they are not, in everything that says so."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import parsample as ps
 from parsample.cli import main as cli
 from parsample.report import html
 from parsample.results import summary as summary_module
+from parsample.results.advice import advise
 from parsample.results.judgement import GOOD_ESS, GOOD_RHAT, judge, judge_arrays, smallest_e_bfmi, tells_energy
 from parsample.results.trace import as_datatree, build_trace, import_arviz, load_trace, save_trace
 from parsample.results.words import COMMAND_LINE, FLAGS, PYTHON
@@ -234,6 +236,25 @@ def test_any_divergence_is_mentioned() -> None:
     stats = {"diverging": many.diverging}
     trace = build_trace({"posterior": {"x": np.random.default_rng(0).normal(size=(4, 5000))}, "sample_stats": stats})
     assert [fault.fact for fault in judge(trace).faults] == ["1,614 of 20,000 draws are divergent (8.1%)"]
+
+
+@pytest.mark.parametrize(
+    ("steered", "few", "many"),
+    [
+        (None, "; target_acceptance=0.95 makes them fewer.", "target_acceptance=0.95 makes smaller steps; where that"),
+        (0.8, "; target_acceptance=0.95 makes them fewer.", "target_acceptance=0.95 makes smaller steps; where that"),
+        (0.95, "; target_acceptance=0.99 makes them fewer.", "target_acceptance=0.99 makes smaller steps; where that"),
+        (0.99, "few enough to use the draws.", "(pair plot of the report). Another parametrisation helps"),
+    ],
+)
+def test_smaller_steps_are_advised_unless_the_steps_are_as_small(steered: float | None, few: str, many: str) -> None:
+    for divergences, expected in ((1, few), (100, many)):
+        run = good(divergences=divergences)
+        judgement = dataclasses.replace(judge(run.trace), target_acceptance=steered)
+        assert expected in " ".join(advise(judgement, PYTHON))
+        attributes = {} if steered is None else {"target_acceptance": steered}
+        trace = build_trace({"posterior": {"x": np.zeros((4, 50))}}, attrs=attributes)
+        assert judge(trace).target_acceptance == steered
 
 
 def test_divergences_are_counted_before_thinning() -> None:

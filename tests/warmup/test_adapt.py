@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import parsample as ps
 from parsample.engine import methods
+from parsample.results.trace import as_datatree
 from parsample.samplers import GHMC, HMC, MALA, PCN, RWM, ULA, Sampler
 from parsample.samplers.chains import Plan, draw, evaluate_chains
 from parsample.targets import EightSchools, MultivariateNormal, Target
 from parsample.targets.density import LogDensity
 from parsample.warmup import adapt as warmup
-from parsample.warmup import scale
+from parsample.warmup import course, scale
 from parsample.warmup.adapt import Adaptation, adapt
 from parsample.warmup.coordinates import LARGEST_DENSE, plain, starts, to_standardised
 from parsample.warmup.low_rank import LowRank
@@ -230,8 +232,8 @@ def test_dual_averaging_moves_the_right_way_and_can_start_anew(acceptance: float
 
 
 def test_the_segments_of_warm_up_fit_into_it() -> None:
-    used = sum(warmup.FINDING) + sum(warmup.SEGMENTS) + len(warmup.SEGMENTS) * warmup.TUNING + 2 * warmup.CHOOSING
-    assert warmup.UNITS - used > 0, "the step size is tuned to the last covariance"
+    used = sum(course.FINDING) + sum(warmup.SEGMENTS) + len(warmup.SEGMENTS) * warmup.TUNING + 2 * course.CHOOSING
+    assert course.UNITS - used > 0, "the step size is tuned to the last covariance"
 
 
 # A covariance of few draws, or of chains on their way in, that no later one undoes ruins each of these.
@@ -272,7 +274,7 @@ def test_an_estimate_rests_on_one_segment(monkeypatch: pytest.MonkeyPatch) -> No
         spoilt = 100 * matrix_of(found.root) if len(calls) == 6 else found.root
         return eqx.tree_at(lambda row: row.root, found, jnp.asarray(spoilt, jnp.float32))
 
-    monkeypatch.setattr(warmup, "standardise", wrong)
+    monkeypatch.setattr(course, "standardise", wrong)
     target = MultivariateNormal(covariance=COVARIANCES["ill-conditioned"])
     root = np.asarray(matrix_of(run(target, 1600, HMC).density.root), np.float64)
     inside = np.linalg.solve(root, np.linalg.solve(root, COVARIANCES["ill-conditioned"]).T)
@@ -305,3 +307,35 @@ def test_a_chain_in_a_place_narrower_and_far_lower_is_moved_to_the_others(place:
     assert bool(jnp.all(jnp.abs(found.last[1:]) < 5))
     is_there = bool(jnp.all(jnp.abs(found.last[0] - 20) < 5 * width))
     assert is_there == (moved == 0)
+
+
+def steered(name: str, target_acceptance: float | None) -> tuple[float | None, Any]:
+    """What the step size was steered to, by the trace, and the verdict."""
+    options: dict[str, Any] = {"num_warmup": 400, "num_samples": 100, "progress": False}
+    trace = ps.sample(name, target_acceptance=target_acceptance, **options)
+    return as_datatree(trace).attrs["target_acceptance"], ps.read_verdict(trace)
+
+
+def test_divergent_steps_make_warm_up_careful() -> None:
+    acceptance, verdict = steered("funnel", None)
+    assert acceptance == 0.95
+    assert "for an acceptance of 0.95 as warm-up had divergent steps" in verdict.sampler
+    assert not any("target_acceptance=0.95" in sentence for sentence in verdict.advice())
+
+
+def test_careful_steps_are_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = lambda verdict: float(verdict.sampler.split("step size ")[1].split(",")[0])  # noqa: E731
+    usual = size(steered("multivariate_normal", None)[1])
+    monkeypatch.setattr(course, "DIVERGENT", -1.0)  # every warm-up is careful
+    acceptance, verdict = steered("multivariate_normal", None)
+    assert acceptance == 0.95
+    assert size(verdict) < 0.8 * usual
+
+
+@pytest.mark.parametrize(("name", "given", "expected"), [("multivariate_normal", None, 0.8), ("funnel", 0.8, 0.8)])
+def test_warm_up_is_not_careful_without_need_or_where_an_acceptance_is_given(
+    name: str, given: float | None, expected: float
+) -> None:
+    acceptance, verdict = steered(name, given)
+    assert acceptance == expected
+    assert "divergent" not in verdict.sampler

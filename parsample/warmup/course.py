@@ -1,0 +1,303 @@
+"""The course of warm-up: chains run in segments with fixed parameters, and what is learnt from each."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from parsample.engine import methods
+from parsample.samplers.base import Sampler
+from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
+from parsample.samplers.configured import Configured
+from parsample.warmup.coordinates import Standardised, to_standardised
+from parsample.warmup.descent import descend
+from parsample.warmup.scale import standardise
+from parsample.warmup.step_size import DOUBLINGS, DualAveraging
+
+# Warm-up is counted in units of this fraction of its length; every segment is a whole number of units.
+UNITS = 80
+# Units of the segments in which chains find in, each with a step size of its own, before they share one.
+FINDING = (1, 1, 2, 4, 8)
+# The step size at which a sampler first chooses the options that depend on it, and where the search for it begins:
+# about that of a normal distribution.
+FIRST_STEP_SIZE = 0.5
+# Units more for the step size at which it chooses them again; it is tuned anew with these.
+CHOOSING = 4
+# A chain whose step size is this many halvings below that of most has its own.
+FAR = 2.5
+# Such a chain is lost if its log density, too, is lower than that of most by so much, and by 1 for each dimension: its
+# place is both narrower and lower, and the posterior has next to nothing of it.
+LOST = 10.0
+# How far the logarithm of a chain's own step size moves, from unit to unit, for a difference of 1 in its acceptance.
+GAIN = 2.0
+# Where more than this share of the longest segment's steps is divergent, which is what the verdict lets pass, the step
+# size is steered to this acceptance, unless one was asked for.
+DIVERGENT, CAREFUL = 0.001, 0.95
+# Units of the segments in which a sampler that MALA warmed up learns its options.
+LEARNING = (4, 4)
+# Units of a part that is evaluated in parallel at a time; the segments above are whole numbers of such parts.
+STRETCH = 4
+# Statistics of the steps that are kept, as the samplers name them.
+KEPT = ("acceptance_rate", "is_divergent")
+
+
+@eqx.filter_jit
+def _run_part(
+    sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan, step_sizes: Float[Array, " chain"]
+) -> tuple[PyTree, Float[Array, "chain steps dim"], Float[Array, "chain steps dim"], dict[str, Array]]:
+    """Return the unknowns at the end of some steps; flat positions after each, gradients there, and statistics."""
+    density: Any = sampler.logdensity_fn
+    found = evaluate_chains(sampler, states, inputs, plan, step_sizes)
+    position, lp, info = found.details
+    stats = {"lp": lp} | {name: info[name] for name in KEPT if name in info}
+    last = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
+    vectors = jax.vmap(jax.vmap(density.vector))(position)
+    slope = jax.grad(lambda vector: density.target.logdensity(density.unravel(vector)))
+    # A step of all chains at a time, as the loop has it.
+    gradients = jax.lax.map(slope, vectors.reshape(-1, vectors.shape[-1]), batch_size=len(vectors))
+    return last, vectors, gradients.reshape(vectors.shape), stats
+
+
+class Course:
+    """Where warm-up stands, and its parts: segments with fixed parameters, and what is learnt from each."""
+
+    def __init__(
+        self,
+        make: Configured,
+        density: Standardised,
+        vectors: Array,
+        rng_keys: Array,
+        num_warmup: int,
+        plan: Plan,
+        report: Callable[[int], None],
+    ):
+        """Begin with a sampler."""
+        self.density, self.vectors = density, vectors
+        self.rng_keys, self.report = rng_keys, report
+        self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
+        # One compiled program serves all segments of the loop, two those in parallel, which gain from longer parts.
+        self.is_loop = isinstance(plan.method, methods.Sequential)
+        self.plan, self.part = plan, self.unit if self.is_loop else STRETCH * self.unit
+        self.kept: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
+        self.averaging = DualAveraging(1.0, 0.0)
+        self.log_steps = np.zeros(len(vectors))
+        self.shares = np.ones(len(vectors), bool)
+        self.changes: list[int] = []
+        self.seen: tuple[np.ndarray, np.ndarray] | None = None
+        self.moved, self.longer = 0, 1
+        self.divergent = 0.0
+        self.careful: float | None = None
+        self.passed: list[PyTree] = []
+        self.learnt: dict[str, Any] | None = None
+        self.begin(make)
+
+    def begin(self, make: Configured) -> None:
+        """Go on with this sampler from where the chains stand, and draw its inputs of all steps."""
+        self.make, self.seconds = make, math.inf
+        self.averaging.target = make.target_acceptance or 0.0
+        first = make(self.density, jnp.ones((), self.vectors.dtype))
+        self.has_step_size = first.has_step_size
+        self.inputs = draw(first, self.rng_keys, self.vectors, 0, self.num_warmup + self.unit)
+
+    def start(self, step: int) -> tuple[Sampler, PyTree]:
+        """Return the sampler, and its unknowns where the chains stand.
+
+        Only positions go on from segment to segment; what else is unknown is drawn anew.
+        """
+        sampler = self.make(self.density, jnp.ones((), self.vectors.dtype))
+        return sampler, begin(sampler, to_standardised(self.density, self.vectors), start_keys(self.rng_keys, step))
+
+    def run(
+        self, sampler: Sampler, states: PyTree, log_steps: Float[np.ndarray, " chain"], start: int, steps: int
+    ) -> tuple[PyTree, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Run `steps` steps with the inputs of those from `start` on, and step sizes of which the logarithms are given.
+
+        Returns the unknowns at their end, draws and gradients, each (chain, steps, dim), and statistics. Of the last
+        steps, which may be cut short, the unknowns are those of what was cut: nothing goes on from there.
+        """
+        # What is left at the end is the beginning of a whole unit: it needs no program of its own.
+        size = max(steps, self.unit)
+        inputs = jax.tree.map(lambda leaf: leaf[:, start : start + size], self.inputs)
+        plan = self.plan._replace(steps=size, window=min(self.plan.window, size), max_iterations=max(64, size // 2))
+        step_sizes = jnp.asarray(np.exp(log_steps), self.vectors.dtype)
+        began = time.perf_counter()
+        states, *found = _run_part(sampler, states, inputs, plan, step_sizes)
+        draws, gradients, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], found)
+        self.seconds = min(self.seconds, (time.perf_counter() - began) / size)
+        return states, draws, gradients, stats
+
+    def segment(self, units: int, shared: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """Run a segment with fixed parameters, and return its draws and gradients, each (chain, steps, dim).
+
+        It is run in parts of equal length so that few programs have to be compiled. What is put together is put
+        together on the host, where nothing has to be compiled for it.
+        """
+        empty = np.asarray(self.vectors)[:, None][:, :0]
+        draws, gradients, lp, accepted = [empty], [empty], [empty[..., 0]], np.zeros(len(self.vectors))
+        divergent = 0
+        first, end = self.done, min(self.done + units * self.unit, self.num_warmup)
+        log_steps = np.where(shared & self.shares, self.averaging.log_step, self.log_steps)
+        self.passed.clear()
+        if first < end:
+            sampler, states = self.start(first)
+        while self.done < end:
+            steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
+            states, moved, slopes, stats = self.run(sampler, states, log_steps, self.done, steps)
+            self.passed.append(states)
+            draws.append(moved)
+            gradients.append(slopes)
+            lp.append(stats["lp"])
+            accepted += stats["acceptance_rate"].mean(1) * steps
+            divergent += stats.get("is_divergent", np.zeros(0)).sum()
+            step_sizes = np.broadcast_to(np.exp(log_steps)[:, None], stats["lp"].shape)
+            self.kept.append((moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
+            self.done += steps
+            self.report(steps)
+        if first < end:
+            self.vectors = jnp.asarray(draws[-1][:, -1])
+            self.divergent = divergent / ((end - first) * len(self.vectors))
+            if self.has_step_size:
+                self.learn(accepted / (end - first), shared)
+            self.seen = np.concatenate(draws, 1), np.concatenate(lp, 1)
+        return np.concatenate(draws, 1), np.concatenate(gradients, 1)
+
+    def learn(self, acceptance: Float[np.ndarray, " chain"], shared: bool) -> None:
+        """Take the mean acceptance of a segment into account."""
+        moved = self.log_steps + GAIN * (acceptance - self.averaging.target)
+        self.log_steps = np.clip(moved, -DOUBLINGS * math.log(2), DOUBLINGS * math.log(2))
+        if shared:
+            self.averaging.update(_over_chains(acceptance[self.shares]))
+
+    def find_in(self, is_known: bool) -> None:
+        """Run chains from where they start to where they belong, each with a step size that follows its acceptance.
+
+        Unless the coordinates are known, the scale is taken from the way down, and then from segments of doubling
+        length.
+        """
+        if not is_known:
+            found = descend(self.density, self.vectors)
+            self.vectors = found.vectors
+            self.estimate(np.asarray(found.path), np.asarray(found.gradients), "diagonal")
+        for units in FINDING:
+            self.find_step_size()
+            parts = [self.segment(1, shared=False) for _ in range(units)]
+            draws, gradients = (np.concatenate(part, 1) for part in zip(*parts, strict=True))
+            if not is_known:
+                self.estimate(draws, gradients, "diagonal")
+        self.find_step_size()
+        self.gather()
+
+    def estimate(self, draws: np.ndarray, gradients: np.ndarray, mass: str) -> None:
+        """Go on in coordinates in which the draws of a segment have unit scale."""
+        # One draw tells nothing.
+        if draws.shape[1] > 1:
+            self.density = standardise(self.density, draws, gradients, mass)
+            self.changes += [self.done] if self.done else []
+
+    @property
+    def step_size(self) -> float:
+        """What has been found so far."""
+        return math.exp(self.averaging.log_average)
+
+    def heed_divergence(self, make: Configured, may: bool) -> Configured:
+        """Steer to a higher acceptance from here on, if it `may` and too many steps of the last segment diverged."""
+        if not may or self.divergent <= DIVERGENT or self.averaging.target >= CAREFUL:
+            return make
+        self.averaging.target = self.careful = CAREFUL
+        return make.steered_to(CAREFUL)
+
+    def tune(self, units: int) -> None:
+        """Tune the step size."""
+        for _ in range(units):
+            self.segment(1)
+
+    def choose_options(self, given: Configured) -> dict[str, Any] | None:
+        """Let the sampler choose the options that it was not given, and go on with them; None if it chooses none."""
+        if given.options_at(self.step_size) is None:
+            return None
+        self.tune(CHOOSING)
+        chosen = given.options_at(self.step_size, self.longer)
+        if chosen != self.make.sampler_options:
+            self.begin(given.chosen(chosen))
+        return chosen
+
+    def hand_over(self, make: Configured) -> None:
+        """Go on with a sampler that another one has found the scale for."""
+        self.begin(make)
+        self.find_step_size()
+        for units in LEARNING if make.sampler_class.learns_options else ():
+            self.segment(units)
+            self.learn_options(make)
+            self.find_step_size()
+
+    def learn_options(self, given: Configured) -> None:
+        """Let the sampler learn options from where the last segment passed, and go on with them.
+
+        Of its first half nothing is learnt: what else is unknown than the position had yet to find in.
+        """
+        passed = self.passed[len(self.passed) // 2 :]
+        if not self.make.sampler_class.learns_options or not passed:
+            return
+        sampler, _ = self.start(self.done)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack([leaf[self.shares] for leaf in leaves]), *passed)
+        learnt = sampler.options_learnt(given.sampler_options, stacked)
+        if learnt is not None:
+            self.learnt = learnt
+            self.begin(given.chosen(learnt))
+
+    def find_step_size(self) -> None:
+        """Double or halve the step size of each chain until its acceptance of a unit crosses the target.
+
+        They then share what most of them found, but for a chain that needs a far smaller one: it is in a place of
+        another scale, and keeps its own until it leaves.
+        """
+        if not self.has_step_size:
+            return
+        start = min(self.done, self.num_warmup - self.unit)
+        sampler, states = self.start(start)
+        log_steps = np.full(len(self.vectors), math.log(FIRST_STEP_SIZE))
+        direction, looking = np.zeros(len(log_steps)), np.ones(len(log_steps), bool)
+        for _ in range(DOUBLINGS):
+            acceptance = self.run(sampler, states, log_steps, start, self.unit)[3]["acceptance_rate"].mean(1)
+            wanted = np.where(acceptance > self.averaging.target, 1, -1)
+            looking &= (direction == 0) | (direction == wanted)
+            direction = wanted
+            if not looking.any():
+                break
+            log_steps = log_steps + looking * wanted * math.log(2)
+        # Between the last step size on this side and the first on the other.
+        self.log_steps = log_steps = log_steps + direction * math.log(2) / 2
+        self.shares = log_steps >= np.median(log_steps) - FAR * math.log(2)
+        self.averaging.log_step = float(np.mean(log_steps[self.shares]))
+        self.averaging.restart()
+
+    def gather(self) -> None:
+        """Move each chain that is lost to where another was in the last segment."""
+        if self.seen is None:
+            return
+        draws, lp = self.seen
+        means, sharing = lp.mean(1), np.flatnonzero(self.shares)
+        bound = np.median(means[sharing]) - LOST - draws.shape[-1]
+        for chain in np.flatnonzero(~self.shares & ~(means >= bound)):
+            other = sharing[chain % len(sharing)]
+            self.vectors = self.vectors.at[chain].set(draws[other, draws.shape[1] // 2])
+            self.log_steps[chain], self.shares[chain] = self.averaging.log_step, True
+            self.moved += 1
+
+    def history(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return positions and statistics of all steps, on the host; of the statistics those that every part has."""
+        draws = np.concatenate([part for part, _ in self.kept], 1)
+        names = [name for name in self.kept[0][1] if all(name in stats for _, stats in self.kept)]
+        return draws, {name: np.concatenate([stats[name] for _, stats in self.kept], 1) for name in names}
+
+
+def _over_chains(acceptance: Float[np.ndarray, " chain"]) -> float:
+    """Return the harmonic mean, 0 where a chain accepted nothing."""
+    return float(statistics.harmonic_mean(acceptance.tolist()))
