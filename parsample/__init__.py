@@ -47,6 +47,8 @@ _PUBLIC: dict[str, tuple[str, str | None]] = {
     "diffuse": ("parsample.run.diffuse", "diffuse"),
     "Diffused": ("parsample.run.diffuse", "Diffused"),
     "forecast": ("parsample.run.forecast", "forecast"),
+    "plan": ("parsample.run.candidates", "plan"),
+    "Planned": ("parsample.run.candidates", "Planned"),
     "MCMC": ("parsample.run.numpyro_mcmc", "MCMC"),
     "Kernel": ("parsample.run.numpyro_kernels", "Kernel"),
     "judge": ("parsample.results.judgement", "judge"),
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from parsample.results.trace import load_trace, save_trace
     from parsample.results.verdict import read_verdict
     from parsample.run.background import Running
+    from parsample.run.candidates import Planned, plan
     from parsample.run.diffuse import Diffused, diffuse
     from parsample.run.extend import extend
     from parsample.run.forecast import forecast

@@ -1,4 +1,4 @@
-"""The command line: `parsample sample`, `diffuse`, `report`, `diagnose`, and lists of what there is."""
+"""The command line: `parsample sample`, `diffuse`, `report`, `diagnose`, `plan`, and lists of what there is."""
 
 import os
 from pathlib import Path
@@ -228,6 +228,41 @@ def diagnose(
     try:
         found = parsample.forecast(_make_target(target, data), num_steps=steps, **options)
     except (ValueError, parsample.ConvergenceError) as error:
+        fail(error)
+    typer.echo(found.text())
+
+
+@app.command(
+    epilog="Examples: [bold]parsample plan eight_schools[/bold]; [bold]parsample plan garch --data garch.json "
+    "--device h100 --samples 16384[/bold]"
+)
+@with_options(
+    "sampler",
+    "sampler_options",
+    "num_samples",
+    "num_chains",
+    "seed",
+    "num_warmup",
+    "step_size",
+    "target_acceptance",
+)
+def plan(
+    target: Annotated[
+        str, typer.Argument(help="As for [bold]parsample sample[/bold].", autocompletion=complete("targets"))
+    ],
+    options: dict[str, Any],
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="What to predict for: cpu, a100, h100 or h200; it need not be there.", show_default="the one at hand"
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data file, for the targets that need one.")] = None,
+) -> None:
+    """Predict the effective draws a second of the loop and of parallel evaluations, beside what is measured here."""
+    try:
+        found = parsample.plan(_make_target(target, data), device=device, **options)
+    except ValueError as error:
         fail(error)
     typer.echo(found.text())
 

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
 from parsample.engine import matrices, options
+from parsample.engine.columns import aligned
 from parsample.engine.derivative import LARGEST_DENSE
 from parsample.engine.evaluate import evaluate_sequential
 from parsample.engine.predictability import conditioning_bounds, lyapunov_exponent
@@ -125,11 +126,7 @@ class Diagnosis:
             more = "" if row.finished else "> "
             numbers = f"{row.mean_distance:.2g}", f"{row.high_distance:.2g}", str(row.linear_iterations)
             table.append((row.method, *numbers, f"{more}{row.iterations}", f"{more}{row.moving:.1f}"))
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for name, *cells in table:
-            right = "  ".join(f"{cell:>{size}}" for cell, size in zip(cells, widths[1:], strict=True))
-            lines.append(f"{name:<{widths[0]}}  {right}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *aligned(table)])
 
 
 def diagnose(

@@ -51,7 +51,7 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
                 adaptation, warmup_seconds = found
             else:
                 report_steps = lambda steps: report("warm-up", steps)  # noqa: E731
-                adaptation = _warm_up(job, start_keys, keys.warmup, report_steps)
+                adaptation = warm_up(job, start_keys, keys.warmup, report_steps)
                 warmup_seconds = time.perf_counter() - began
             job = job._replace(make=job.make.chosen(adaptation.sampler_options))
             if not kept.wants_draws:
@@ -89,7 +89,7 @@ def _interrupted(kept: Sink) -> Interrupted:
         raise
 
 
-def _warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callable[[int], None]) -> Adaptation:
+def warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callable[[int], None]) -> Adaptation:
     """Warm up, and tune for the parallel evaluation if that is asked for."""
     settings = job.settings
     if job.starts is None:

@@ -30,6 +30,7 @@ OPTIONS += ["--thin", "--store", "--settings"]
                 "resume",
                 "report",
                 "diagnose",
+                "plan",
                 "targets",
                 "samplers",
                 "methods",
@@ -52,6 +53,7 @@ OPTIONS += ["--thin", "--store", "--settings"]
         ),
         (["resume"], ["Go on with a run", "--output", "--samples", "Examples: parsample resume run.zarr", "--help"]),
         (["diagnose"], ["--sampler", "--steps", "Foresee how many iterations", "--help"]),
+        (["plan"], ["--device", "--samples", "a100, h100 or h200", "Examples: parsample plan eight_schools", "--help"]),
         (
             ["report"],
             ["--output", "-o", "beside the trace", "Example: parsample report runs", "Exit codes: see parsample"],
@@ -80,6 +82,16 @@ def test_a_diagnosis() -> None:
         assert expected in found.stdout
     refused = invoke("diagnose", "eight_school")
     assert (refused.exit_code, refused.stderr[:36]) == (2, "parsample: target is 'eight_school',")
+
+
+def test_a_plan_for_a_device_that_is_not_there() -> None:
+    few = ["--warmup", "160", "--samples", "64", "--chains", "2", "--sampler", "ula", "--step-size", "0.1"]
+    found = invoke("plan", "banana", *few, "--device", "h100", columns=100)
+    assert found.exit_code == 0, found.output
+    for expected in ("banana, 2 chains of 64 draws, on h100", "loop", "quasi_newton", "measured on h100"):
+        assert expected in found.stdout
+    refused = invoke("plan", "banana", "--device", "h10")
+    assert (refused.exit_code, refused.stderr[:26]) == (2, "parsample: device is 'h10'")
 
 
 def test_without_a_command_there_is_help() -> None:
