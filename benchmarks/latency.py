@@ -52,7 +52,8 @@ def here() -> Iterator[list[Any]]:
                 for window in WINDOWS:
                     what = f"{method}, window {window:,}, an iteration"
                     programs[name, what] = evaluation(sampler, start, window, method=method)
-        compiled = {key: eqx.filter_jit(run).lower(*given).compile() for key, (run, given) in programs.items()}
+        jitted: Any = eqx.filter_jit
+        compiled = {key: jitted(run).lower(*given).compile() for key, (run, given) in programs.items()}
         counted = {key: int(compiled[key](*given)[1]) for key, (_, given) in programs.items()}
         seconds: dict[Any, list[float]] = {key: [] for key in programs}
         devices = []
@@ -63,7 +64,7 @@ def here() -> Iterator[list[Any]]:
                 began = time.perf_counter()
                 jax.block_until_ready(compiled[key](*given))
                 seconds[key].append(time.perf_counter() - began)
-        device = latency.Device(*map(statistics.median, zip(*devices, strict=True)), "here")
+        device = latency.Device._make([*map(statistics.median, zip(*devices, strict=True)), "here"])
         for key, number in counted.items():
             program = latency.read(compiled[key].compiled.as_text())
             predicted = program.once.seconds(device) + number * program.trip.seconds(device)

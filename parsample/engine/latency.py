@@ -46,7 +46,7 @@ class Device(NamedTuple):
 # here has 94 kernels. A launch by itself is published with 3.8 microseconds, on a V100 (NVIDIA, "Getting started with
 # CUDA graphs", 2019): on a GPU XLA fuses some of what are two kernels here.
 _LAUNCH = 22.6 / 100_000 / 94
-_SOURCE = "peak rates of the data sheet, and what a published loop takes a kernel"
+_SOURCE = "the peak rates of the data sheet, and what a kernel of a published loop takes"
 # NVIDIA's data sheets of the A100 80GB SXM, H100 SXM and H200 SXM. float32 without tensor cores, as the matmul
 # precision "highest" takes it, which the front doors set.
 DEVICES = {
@@ -76,7 +76,7 @@ def find(name: str) -> Device:
 @functools.cache
 def calibrated() -> Device:
     """Measure what the processor at hand takes, with what else it has to do, by programs each slow in one way."""
-    small, several = jnp.full(8, 0.1), [jnp.full(1024, 0.1 * i) for i in range(8)]
+    small, row = jnp.full(8, 0.1), jnp.full(2048, 0.1)
     # As states are: many steps of few numbers.
     rows = jnp.full((8192, 8), 0.1)
 
@@ -91,7 +91,7 @@ def calibrated() -> Device:
     chain = lambda x: 0.5 * x + 0.1 * x[::-1] * jnp.sum(x)  # noqa: E731
     curve = lambda x: jnp.exp(jnp.log(x + 1) - x.sum(1, keepdims=True)) + x[:, ::-1] * x  # noqa: E731
     return Device(
-        kernel=each(repeated(chain, 1000), several, lambda row: 1),
+        kernel=each(repeated(chain, 5000), row, lambda row: 1),
         small=each(repeated(chain, 100_000), small, lambda row: 1),
         flops=1 / each(repeated(curve, 50), rows, lambda row: row.flops),
         products=1 / each(repeated(lambda x: 0.01 * (x @ x), 50), jnp.full((256, 256), 0.01), lambda row: row.products),
@@ -167,7 +167,7 @@ class Work(NamedTuple):
     kernels: tuple[Kernel, ...] = ()
 
     @property
-    def count(self) -> float:
+    def launches(self) -> float:
         """How many kernels are started."""
         return float(sum(row.times for row in self.kernels))
 
@@ -298,7 +298,7 @@ def _walk(
         elif row.code == "conditional":
             branches = [*row.called("branch_computations", "true_computation"), *row.called("false_computation")]
             sides = [_walk(computations, branch, times, small, []) for branch in branches]
-            kernels += min(sides, key=lambda side: Work(tuple(side)).count)
+            kernels += min(sides, key=lambda side: Work(tuple(side)).launches)
         elif row.code not in _FREE:
             flops, products = _operations(computations, name, row)
             kernels.append(Kernel(times, flops, products, _traffic(computations, name, row), small))
@@ -308,9 +308,13 @@ def _walk(
 def _operations(computations: _Computations, inside: str, row: _Instruction) -> tuple[float, float]:
     """Return the operations of an instruction on single numbers, and those in products of matrices."""
     if row.code == "fusion":
-        (body,) = row.called("calls")
-        parts = [_operations(computations, body, part) for part in computations[body].values()]
-        return sum(flops for flops, _ in parts), sum(products for _, products in parts)
+        (name,) = row.called("calls")
+        body = computations[name]
+        shares = _shares(body)
+        parts = [(shares[part.name], _operations(computations, name, part)) for part in body.values()]
+        return sum(share * flops for share, (flops, _) in parts), sum(
+            share * products for share, (_, products) in parts
+        )
     size = row.numbers()
     if row.code == "dot":
         left = re.search(r"\[([\d,]*)\]", computations[inside][row.operands[0]].shape)
@@ -322,45 +326,47 @@ def _operations(computations: _Computations, inside: str, row: _Instruction) -> 
         return 0.0, 2 * size
     if row.code in ("reduce", "reduce-window"):
         return max(size, computations[inside][row.operands[0]].numbers()), 0.0
+    if row.code == "dynamic-update-slice":
+        return computations[inside][row.operands[1]].numbers(), 0.0
     return (0.0 if row.code in _NOTHING else size * (TRANSCENDENTAL if row.code in _TRANSCENDENTAL else 1)), 0.0
 
 
+def _shares(body: Mapping[str, _Instruction]) -> dict[str, float]:
+    """Return of each instruction of a kernel the share that is computed: what nothing takes is left out.
+
+    Of what is cut from an array that piece alone is, and an array that a piece is put into stays where it is.
+    """
+    shares = dict.fromkeys(body, 0.0)
+    shares[list(body)[-1]] = 1.0
+    for row in reversed(list(body.values())):
+        for operand in dict.fromkeys(row.operands):
+            share, first = shares[row.name], operand == row.operands[0]
+            if first and row.code in ("slice", "dynamic-slice", "gather"):
+                share *= row.numbers() / max(1.0, body[operand].numbers())
+                # Other pieces are other numbers.
+                shares[operand] = min(1.0, shares[operand] + share)
+            elif not (first and row.code == "dynamic-update-slice"):
+                shares[operand] = max(shares[operand], share)
+    return shares
+
+
 def _traffic(computations: _Computations, inside: str, row: _Instruction) -> float:
-    """Return the bytes that a kernel reads and writes: of what it cuts out of or puts into an array, these alone."""
+    """Return the bytes that a kernel reads and writes."""
     if row.code == "fusion":
         (name,) = row.called("calls")
         body = computations[name]
     else:
-        rows = [computations[inside][operand]._replace(code="parameter") for operand in row.operands]
-        body = {part.name: part for part in [*rows, row]}
-    users: dict[str, list[_Instruction]] = {}
-    for part in body.values():
-        for operand in part.operands:
-            users.setdefault(operand, []).append(part)
-    total = 0.0
-    for part in body.values():
-        if part.code == "parameter":
-            total += _read_of(part, users)
+        operands = [computations[inside][operand]._replace(code="parameter", operands=()) for operand in row.operands]
+        body = {part.name: part for part in [*operands, row]}
+    shares = _shares(body)
+    read = sum(shares[part.name] * part.bytes() for part in body.values() if part.code == "parameter")
     end = list(body.values())[-1]
     ends = [body[name] for name in end.operands] if end.code == "tuple" else [end]
-    return total + sum(_written(part, body) for part in ends)
-
-
-def _read_of(part: _Instruction, users: Mapping[str, list[_Instruction]]) -> float:
-    """Return the bytes that are read of an array."""
-    total = 0.0
-    for user in users.get(part.name, []):
-        if user.code == "bitcast":
-            total += _read_of(user._replace(shape=part.shape), users)
-        elif user.code in ("slice", "dynamic-slice", "gather"):
-            total += user.bytes()
-        elif not (user.code == "dynamic-update-slice" and user.operands[0] == part.name):
-            return part.bytes()
-    return min(total, part.bytes())
+    return read + sum(_written(part, body) for part in ends)
 
 
 def _written(part: _Instruction, body: Mapping[str, _Instruction]) -> float:
     """Return the bytes that are written of a result."""
-    while part.code == "bitcast":
+    while part.code == "bitcast" and part.operands[0] in body:
         part = body[part.operands[0]]
     return body[part.operands[1]].bytes() if part.code == "dynamic-update-slice" else part.bytes()

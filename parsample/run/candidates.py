@@ -113,10 +113,19 @@ class Planned:
         letters = {setting: chr(ord("A") + number) for number, setting in enumerate(settings)}
         loop = self.candidates[0]
         table = [
-            ("", "", "", "", "effective", "gradients", "seconds", "seconds", "effective draws", "times the loop's")
-        ]
-        table += [
-            ("", "method", "window", "iterations", "draws", "in sequence", "predicted", "measured", "a second", "")
+            ("", "", "", "", "effective", "gradients", "seconds", "seconds", "effective draws", "times the"),
+            (
+                "",
+                "method",
+                "window",
+                "iterations",
+                "draws",
+                "in sequence",
+                "predicted",
+                "measured",
+                "a second",
+                "loop's",
+            ),
         ]
         for row in self.candidates:
             measured = "-" if math.isnan(row.measured) else f"{row.measured:.2g}"
@@ -141,14 +150,14 @@ class Planned:
             words = f"{best.method} over {best.window:,} steps has most effective draws a second"
             words += f", {best.per_second / loop.per_second:.2g} times the loop's." if loop.per_second else "."
         said = [f"* {words}"]
-        predicted = f"Predicted: by the kernels of the compiled programs and the latency model ({self.source})"
+        said.append("Predicted: from what the compiled programs do, by the latency model; its constants are")
         if self.is_measured:
-            return [*said, f"{predicted}.", "Measured: here, without compiling; effective draws a second are by these."]
+            here = "Measured: here, without compiling; effective draws a second are by these."
+            return [*said, f"{self.source}.", here]
         return [
             *said,
-            f"{predicted};",
-            f"no second of this was measured on {self.device}. Iterations and effective draws were counted here, on "
-            f"{self.steps:,} steps.",
+            f"{self.source}; no second of this was measured on {self.device}.",
+            f"Iterations and effective draws were counted here, on {self.steps:,} steps.",
         ]
 
 

@@ -98,7 +98,17 @@ def test_a_kernel_takes_what_is_slowest_about_it() -> None:
     assert work.seconds(device) == pytest.approx(10e-6 + 10e-6 + 7e-6 + 1e-6, rel=1e-12)
     # Starting: 20e-7 flops and 16e-7 bytes of four chains are above it now; small ones move 4 bytes in 40 ns.
     assert work.of_chains(4).seconds(device) == pytest.approx(10 * 2e-6 + 2 * 20e-6 + 28e-6 + 100 * 4e-8, rel=1e-12)
-    assert work.count == work.of_chains(4).count == 113
+    assert work.launches == work.of_chains(4).launches == 113
+
+
+def test_what_is_cut_off_is_not_computed() -> None:
+    """XLA fuses the double of a whole array into the kernel that takes a row of it, and computes that row."""
+    text = PROGRAM.replace(
+        "ROOT %row = f32[1,4]{1,0} dynamic-slice(%whole,",
+        "%double = f32[100,4]{1,0} add(%whole, %whole)\n  ROOT %row = f32[1,4]{1,0} dynamic-slice(%double,",
+    )
+    cut = Kernel(times=3, flops=4 + 4, products=0, bytes=16 + 4 + 16, is_small=False)
+    assert any(row == cut for row in latency.read(text).once.kernels)
 
 
 def test_loops_of_a_compiled_program_count_as_often_as_they_run() -> None:
@@ -119,8 +129,8 @@ def test_an_accelerator_s_program_has_its_scan() -> None:
 
     given = jnp.ones((512, 2)), jnp.ones((512, 2))
     here = latency.read(jax.jit(solve).lower(*given).compile().as_text() or "")
-    assert here.once.count >= 512
-    assert latency.of_accelerator(solve, *given).once.count < 100
+    assert here.once.launches >= 512
+    assert latency.of_accelerator(solve, *given).once.launches < 100
 
 
 def test_a_device_that_nothing_is_known_of_is_refused() -> None:

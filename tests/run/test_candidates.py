@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 
 import parsample as ps
 from parsample.run.candidates import Candidate, Planned
 
-FEW = {"num_warmup": 160, "num_samples": 64, "num_chains": 2}
+FEW: dict[str, Any] = {"num_warmup": 160, "num_samples": 64, "num_chains": 2}
 
 
 def test_here_what_is_predicted_stands_beside_what_is_measured() -> None:
@@ -26,7 +27,7 @@ def test_here_what_is_predicted_stands_beside_what_is_measured() -> None:
 
 def test_for_a_device_that_is_not_there_nothing_is_called_measured() -> None:
     """The draws and iterations are those counted here; without accept/reject there is nothing to tune."""
-    given = {**FEW, "sampler": "ula", "step_size": 0.1}
+    given: dict[str, Any] = {**FEW, "sampler": "ula", "step_size": 0.1}
     here, there = ps.plan("log_gamma", **given), ps.plan("log_gamma", **given, device="h100")
     assert not there.is_measured
     for one, other in zip(here.candidates, there.candidates, strict=True):
