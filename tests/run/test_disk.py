@@ -322,7 +322,7 @@ def test_more_chains_than_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     needed = []
     for method in ("quasi_newton", "newton"):
         with pytest.raises(ValueError, match=r"chains would fit, and more with a smaller window\.") as caught:
-            ps.sample(TARGET, **whole, method=method)
+            ps.sample(TARGET, **{**whole, "method": method})
         needed.append(int(re.findall(r"at least (\d+) MiB", str(caught.value))[0]))
     assert 3 <= needed[1] - needed[0] <= 4
     path = tmp_path / "run.zarr"
