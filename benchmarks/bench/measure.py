@@ -20,6 +20,8 @@ from parsample.results.trace import build_trace
 Row = dict[str, Any]
 # Seconds of warm runs that an opponent has on a target: it is repeated as often as fits, once at least.
 BUDGET = 10.0
+# Of a variable with more numbers than this so many are judged, evenly spaced: ArviZ takes 20 ms each.
+MOST = 200
 # Those that evaluate one chain: what they draw from a seed is to be the same.
 SAME_CHAIN = (AUTO, LOOP, "ours, quasi-Newton, window 16", "ours, Newton, window 64")
 
@@ -65,13 +67,19 @@ class Meter:
 def judged(found: Outcome) -> Row:
     """Return what the draws of a run are worth, and their `summary`."""
     finite = all(np.isfinite(value).all() for value in found.draws.values())
-    summary = ps.summarize(build_trace({"posterior": dict(found.draws)}))
+    summary = ps.summarize(build_trace({"posterior": {name: few(value) for name, value in found.draws.items()}}))
     least = worst(summary)
     effective = min(least.ess_bulk, least.ess_tail)
     good = finite and least.r_hat < GOOD_RHAT and effective > GOOD_ESS
     row = {"ess": float(effective) if finite else 0.0, "r_hat": float(least.r_hat), "good": bool(good)}
     counts = {name: getattr(found, name) for name in ("gradients", "sequence", "divergences")}
     return {**row, **counts, "summary": summary}
+
+
+def few(values: np.ndarray) -> np.ndarray:
+    """Return the numbers of a variable that are judged; leading axes (chain, draw)."""
+    flat = values.reshape(*values.shape[:2], -1)
+    return values if flat.shape[2] <= MOST else flat[..., np.linspace(0, flat.shape[2] - 1, MOST).astype(int)]
 
 
 def standard_errors(one: Any, other: Any) -> float:

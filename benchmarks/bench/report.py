@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.bench.cases import NAMES
-from benchmarks.bench.measure import BUDGET, Row
+from benchmarks.bench.measure import BUDGET, MOST, Row
 from benchmarks.bench.opponents import AUTO, FAMILIES, LEAPFROG_STEPS, PUBLISHED_ITERATIONS, Size
 from benchmarks.device import table_lines
 from parsample.results.judgement import GOOD_ESS, GOOD_RHAT
@@ -40,6 +41,7 @@ def environment() -> Row:
         "device": f"{jax.devices()[0].device_kind} with {os.cpu_count()} cores",
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS if name in found},
         "date": datetime.date.today().isoformat(),
+        "load": round(os.getloadavg()[0], 1),
         "commit": commit.stdout.strip(),
     }
 
@@ -78,7 +80,12 @@ def best(rows: Mapping[str, Row], family: str, rate: str) -> Row | None:
 
 
 def ratios(found: Mapping[str, Any], family: str, rate: str) -> dict[str, tuple[float, bool]]:
-    """Return by posterior how many times as fast auto is as the best of a family, and whether both are good."""
+    """Return by posterior how many times as fast auto is as the best of a family, and whether both are good.
+
+    First calls of ours are not compared: auto, the first, compiles what the others share.
+    """
+    if family.startswith("ours") and rate != "rate":
+        return {}
     pairs = {name: (known(found, name).get(AUTO), best(known(found, name), family, rate)) for name in found}
     return {
         name: (auto[rate] / other[rate], auto["good"] and other["good"])
@@ -179,7 +186,8 @@ def _means(found: Mapping[str, Any], entry: str) -> list[str]:
         pairs = ratios(found, entry, rate)
         value, count = mean(pairs)
         least = min((ratio for ratio, good in pairs.values() if good), default=float("nan"))
-        row += [f"{value:.2f}", f"{least:.2f}", *([f"{count} of {len(pairs)}"] if rate == "rate" else [])]
+        row += [f"{value:.2f}", f"{least:.2f}"] if count else ["", ""]
+        row += [f"{count} of {len(pairs)}"] if rate == "rate" else []
     return row
 
 
@@ -189,25 +197,27 @@ def where(found: Mapping[str, Any]) -> list[str]:
     for name, entry in found.items():
         place = entry["environment"]
         versions = ", ".join(f"{key} {value}" for key, value in place["versions"].items())
-        places.setdefault(f"{place['device']}, {versions}, {place['date']}, commit {place['commit']}", []).append(name)
+        busy = f", load {place['load']} before it began" if "load" in place else ""
+        words = f"{place['device']}{busy}, {versions}, {place['date']}, commit {place['commit']}"
+        places.setdefault(words, []).append(name)
     return [f"{place}: {', '.join(names)}." if len(places) > 1 else f"{place}." for place, names in places.items()]
 
 
 NOTE = (
     f"{Size().chains} chains, {Size().warmup:,} warm-up steps and {Size().draws:,} draws each, all in one process and "
-    "in turns; medians of five calls, or as many as take "
-    f"{BUDGET:.0f} seconds. Counted are effective draws, the smaller of bulk and tail of the worst variable, by the "
-    "same code for all, for each second of warm-up and sampling together. Warm is a later call without what it "
-    "compiles; NumPyro compiles in every call, which is taken out. The first call is in a process that has everything "
-    "imported and nothing compiled; auto comes first and pays for what the others of ours share. Means are over "
-    f"posteriors where both have good draws: R-hat below {GOOD_RHAT}, more than {GOOD_ESS} effective ones. NumPyro "
-    "has its users' model where the posterior is one, else the log density, as BlackJAX does; nutpie calls that as a "
-    "compiled function, which costs it some microseconds a gradient more than a model of PyMC or Stan. BlackJAX's HMC "
-    f"has {LEAPFROG_STEPS} leapfrog steps, its users' to choose. The published parallel method is quasi-Newton with "
-    "Hutchinson's diagonal over the whole chain of MALA as our warm-up leaves it; after "
-    f"{PUBLISHED_ITERATIONS} iterations the loop has the rest, so that its numbers are better than it would be alone. "
-    "Gradients are those of the draws; in sequence: those that wait for each other, chains in step waiting for the "
-    "longest trajectory."
+    f"in turns; medians of five calls, or as many as take {BUDGET:.0f} seconds. Counted are effective draws, the "
+    f"smaller of bulk and tail of the worst number (of a variable with more than {MOST} numbers, so many are looked "
+    "at), by the same code for all, for each second of warm-up and sampling together. Warm is a later call without "
+    "what it compiles; NumPyro compiles in every call, which is taken out. The first call is in a process that has "
+    "everything imported and nothing compiled; who comes first pays for what the others of its kind share, of ours "
+    f"that is auto. Means are over posteriors where both have good draws: R-hat below {GOOD_RHAT}, more than "
+    f"{GOOD_ESS} effective ones. NumPyro has its users' model where the posterior is one, else the log density, as "
+    "BlackJAX does; nutpie calls that as a compiled function, which costs it some microseconds a gradient more than a "
+    f"model of PyMC or Stan. BlackJAX's HMC has {LEAPFROG_STEPS} leapfrog steps, its users' to choose. The published "
+    "parallel method is quasi-Newton with Hutchinson's diagonal over the whole chain of MALA as our warm-up leaves it; "
+    f"after {PUBLISHED_ITERATIONS} iterations the loop has the rest, so that its numbers are better than it would be "
+    "alone. Gradients are those of the draws; in sequence: those that wait for each other, chains in step waiting for "
+    "the longest trajectory."
 )
 
 
@@ -226,7 +236,10 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
                     axes.plot(ratio, place, marker, color="white", markeredgecolor=dots.get_color())
     axes.axvline(1.0, color="0.4", linewidth=1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(-0.7, len(names) - 0.3)
     axes.set_yticks(range(len(names)), names)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel('effective draws a second, warm: method="auto" over the other (hollow: not both good)')

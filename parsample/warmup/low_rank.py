@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -28,6 +29,11 @@ class LowRank(eqx.Module):
         """Return the z that the root maps to a vector. Cost: O(dim rank)."""
         scaled = vector / self.scale
         return scaled + self.directions @ ((1 / self.stretch - 1) * (scaled @ self.directions))
+
+    def deviations(self) -> Float[np.ndarray, " dim"]:
+        """Return the standard deviation of every coordinate, in double precision. Cost: O(dim rank)."""
+        scale, directions, stretch = (np.asarray(part, float) for part in (self.scale, self.directions, self.stretch))
+        return scale * np.sqrt(1 + directions**2 @ (stretch**2 - 1))
 
     def dense(self) -> Float[Array, "dim dim"]:
         """Return the root as a matrix."""

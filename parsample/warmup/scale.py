@@ -95,8 +95,9 @@ def standardise(
 
 def scale_of(density: Standardised) -> Float[np.ndarray, " dim"]:
     """Return the scale of every coordinate: the standard deviation that it has where the coordinates fit."""
-    root = density.root
-    matrix = np.asarray(root.dense() if isinstance(root, LowRank) else root, float)
+    if isinstance(density.root, LowRank):
+        return density.root.deviations()
+    matrix = np.asarray(density.root, float)
     return np.abs(matrix) if matrix.ndim == 1 else np.linalg.norm(matrix, axis=1)
 
 

@@ -11,6 +11,7 @@ from parsample.targets.density import LogDensity
 from parsample.warmup import scale
 from parsample.warmup.coordinates import Standardised, plain
 from parsample.warmup.low_rank import LowRank
+from tests.tolerances import SAME_COMPUTATION
 from tests.warmup.test_coordinates import matrix_of
 
 DIM = 120
@@ -135,3 +136,16 @@ def test_the_structure_is_the_one_that_was_asked_for(mass: str) -> None:
 def test_another_structure_is_refused() -> None:
     with pytest.raises(ValueError, match=r"mass is 'low-rank', expected one of auto, .* Did you mean 'low_rank'"):
         scale.check_mass("low-rank")
+
+
+def test_deviations_of_low_rank_coordinates_need_no_dense_matrix(rng: np.random.Generator) -> None:
+    directions = np.linalg.qr(rng.normal(size=(7, 3)))[0]
+    scales, stretch = rng.uniform(0.1, 10.0, 7), np.array([0.1, 1.0, 20.0])
+    root = LowRank(*(jnp.asarray(part, jnp.float32) for part in (scales, directions, stretch)))
+    dense = np.asarray(root.dense(), float)
+    np.testing.assert_allclose(root.deviations(), np.sqrt(np.diag(dense @ dense.T)), **SAME_COMPUTATION())
+    # A dense matrix of so many dimensions would take 40 GB.
+    wide = LowRank(jnp.full(100_000, 2.0), jnp.eye(100_000, 1), jnp.asarray([3.0]))
+    density = plain(LogDensity(lambda x: -0.5 * x @ x, jnp.zeros(100_000)))
+    density = Standardised(density.target, density.center, wide, density.unravel)
+    np.testing.assert_allclose(scale.scale_of(density)[:2], [6.0, 2.0], **SAME_COMPUTATION())
