@@ -43,8 +43,7 @@ class Device(NamedTuple):
 
 # The one number that is fitted: a published loop, 100,000 steps of HMC with 8 leapfrog steps on the banana, takes
 # 22.6 s on an A100 (parallel-mcmc, figures/hmc_rosenbrock_timing.json): 226 microseconds a step, of which the program
-# here has 94 kernels. A launch by itself is published with 3.8 microseconds, on a V100 (NVIDIA, "Getting started with
-# CUDA graphs", 2019): on a GPU XLA fuses some of what are two kernels here.
+# here has 94 kernels.
 _LAUNCH = 22.6 / 100_000 / 94
 _SOURCE = "the peak rates of the data sheet, and what a kernel of a published loop takes"
 # NVIDIA's data sheets of the A100 80GB SXM, H100 SXM and H200 SXM. float32 without tensor cores, as the matmul
