@@ -188,7 +188,7 @@ def test_a_budget_sets_the_window(name: str, method: str, active_set: bool) -> N
         return evaluation_bytes(process.transition, initial, inputs, 1, window=window, stopping=stopping, **options)
 
     least, most = size(1), size(STEPS)
-    budget = least + (most - least) // 3
+    budget = (least + most) // 2
     keywords: dict[str, Any] = {"method": method, "active_set": active_set, "memory_budget": budget}
     tight = ps.diffuse(process, (3,), **keywords)
     assert 1 < tight.window < STEPS

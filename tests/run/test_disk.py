@@ -89,7 +89,7 @@ def killed(layout, attributes, run):
 
 store_layout.Layout.commit = killed
 if how == "warm-up":
-    settings = dict(num_warmup=80, num_samples=900, num_chains=2, seed=5)
+    settings = dict(num_warmup=80, num_samples=900, num_chains=2, seed=5, method="quasi_newton")
     ps.sample("multivariate_normal", store=path, progress=progress, **settings)
 ps.resume(path, progress=progress)
 """
