@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
+from parsample.engine.fixed import fixed_first
 from parsample.engine.rules import Stopping
 from parsample.engine.solution import Solution
 from parsample.samplers.base import BLOCK, Sampler
@@ -47,12 +48,12 @@ class Plan(NamedTuple):
 _fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
 
 
-def start_keys(rng_keys: Array, number: int = 0) -> Array:
+def start_keys(rng_keys: Array, number: int | Array = 0) -> Array:
     """Return a key a chain for what is drawn as the chain begins, or begins again for the time `number`.
 
     Blocks of inputs have the keys numbered from 0 up, these are numbered from 2**32 - 1 down.
     """
-    return _fold_in(rng_keys, np.uint32(2**32 - 1 - number))
+    return _fold_in(rng_keys, np.uint32(2**32 - 1) - number)
 
 
 @eqx.filter_jit
@@ -78,11 +79,12 @@ def draw(sampler: Sampler, rng_keys: Array, positions: Float[Array, "chain dim"]
         A pytree with leading axes (chain, steps).
     """
     first, last = start // BLOCK, -(-(start + num_steps) // BLOCK)
-    blocks = [_draw_block(sampler, rng_keys, positions, jnp.asarray(block)) for block in range(first, last)]
+    draw_block = _draw_block.of(sampler)
+    blocks = [draw_block(rng_keys, positions, np.int32(block)) for block in range(first, last)]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1)[:, :num_steps], *blocks)
 
 
-@eqx.filter_jit
+@fixed_first
 def _draw_block(sampler: Sampler, rng_keys: Array, positions: Array, block: Int[Array, ""]) -> PyTree:
     def chain(rng_key: Array, position: Array) -> PyTree:
         return sampler.draw_block(jax.random.fold_in(rng_key, block), BLOCK, position.size, position.dtype)
@@ -128,6 +130,10 @@ def evaluate_chains(
             details=True,
         )
 
+    if isinstance(plan.method, methods.Sequential) and hasattr(density := sampler.logdensity_fn, "for_loop"):
+        sampler = eqx.tree_at(
+            lambda row: row.logdensity_fn, sampler, density.for_loop(jax.tree.leaves(states)[0].shape[0])
+        )
     if step_sizes is None:
         return solve(sampler, states, inputs, chains=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
@@ -22,6 +23,9 @@ from parsample.warmup.low_rank import LowRank
 
 # A dense root costs dim^2 numbers and products, and needs more draws to estimate than it has rows.
 LARGEST_DENSE = 100
+# Size of the root, and products of numbers for all chains, up to which the loop on a CPU is faster without the call of
+# a matrix product (benchmarks/results/loop_products.md).
+SMALL_DENSE, FEW_PRODUCTS = 24, 2500
 
 
 class Standardised(eqx.Module):
@@ -34,6 +38,7 @@ class Standardised(eqx.Module):
         unravel: flat position -> position.
         surrogate: a log density that resembles this one in z; None where nothing is known of its scale.
         near: the target's log density as a function of z, rounded less; None where the target has no such.
+        by_sums: multiply by a dense root by sums that are compiled into what is around them, in place of a call.
     """
 
     target: Target
@@ -42,6 +47,7 @@ class Standardised(eqx.Module):
     unravel: Callable = eqx.field(static=True)
     surrogate: Callable | None = None
     near: Callable | None = None
+    by_sums: bool = eqx.field(static=True, default=False)
 
     def __call__(self, z: Float[Array, " dim"]) -> Float[Array, ""]:
         """Return the target's log density (its own, without the determinant of the root)."""
@@ -51,7 +57,19 @@ class Standardised(eqx.Module):
         """Return the flat position at z."""
         if isinstance(self.root, LowRank):
             return self.center + self.root.times(z)
-        return self.center + (self.root @ z if self.root.ndim == 2 else self.root * z)
+        if self.root.ndim == 1:
+            return self.center + self.root * z
+        return self.center + (jnp.sum(self.root * z, -1) if self.by_sums else self.root @ z)
+
+    def for_loop(self, num_chains: int) -> "Standardised":
+        """Return the same density in the form that is fastest where so many chains make one step at a time.
+
+        On a CPU the call of a matrix product costs 2 to 5 microseconds, a small one itself far less.
+        """
+        if isinstance(self.root, LowRank) or self.root.ndim == 1 or jax.default_backend() != "cpu":
+            return self
+        by_sums = len(self.root) <= SMALL_DENSE and num_chains * self.root.size <= FEW_PRODUCTS
+        return dataclasses.replace(self, by_sums=by_sums)
 
     def position(self, z: Float[Array, " dim"]) -> PyTree:
         """Return the position at z."""
@@ -164,19 +182,30 @@ def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "c
     Raises:
         ValueError: a chain found no such start; the sentence names the variables that are to blame.
     """
-    found = []
-    for chain, key in enumerate(rng_keys):
-        for again in range(tries):
-            position, value, gradient = _attempt(target, jax.random.fold_in(key, again))
-            if bool(jnp.isfinite(value)) and all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient)):
-                found.append(ravel_pytree(position)[0])
-                break
-        else:
-            raise ValueError(_no_start(target, chain, tries, position, value, gradient))
-    return jnp.stack(found)
+    vectors, found = None, np.zeros(len(rng_keys), bool)
+    for again in range(tries):
+        tried, is_start = _attempts(target, rng_keys, np.uint32(again))
+        vectors = tried if vectors is None else jnp.where(found[:, None], vectors, tried)
+        found |= np.asarray(is_start)
+        if found.all():
+            return vectors
+    chain = int(np.argmin(found))
+    last = _attempt(target, jax.random.fold_in(rng_keys[chain], tries - 1))
+    raise ValueError(_no_start(target, chain, tries, *last))
 
 
 @eqx.filter_jit
+def _attempts(target: Target, rng_keys: Array, again: Any) -> tuple[Float[Array, "chain dim"], Array]:
+    """Draw a start for every chain; say which are good."""
+
+    def chain(rng_key: Array) -> tuple[Array, Array]:
+        position, value, gradient = _attempt(target, jax.random.fold_in(rng_key, again))
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient))]
+        return ravel_pytree(position)[0], jnp.stack(finite).all()
+
+    return jax.vmap(chain)(rng_keys)
+
+
 def _attempt(target: Target, rng_key: Array) -> tuple[PyTree, Array, PyTree]:
     position = target.initial_position(rng_key)
     return position, *jax.value_and_grad(target.logdensity)(position)

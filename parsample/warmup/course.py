@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from parsample.engine import methods
-from parsample.samplers.base import Sampler
+from parsample.engine.fixed import fixed_first
+from parsample.samplers.base import BLOCK, Sampler
 from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
 from parsample.samplers.configured import Configured
 from parsample.warmup.coordinates import Standardised, to_standardised
@@ -48,12 +48,21 @@ STRETCH = 4
 KEPT = ("acceptance_rate", "is_divergent")
 
 
-@eqx.filter_jit
-def _run_part(
-    sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan, step_sizes: Float[Array, " chain"]
-) -> tuple[PyTree, Float[Array, "chain steps dim"], Float[Array, "chain steps dim"], dict[str, Array]]:
-    """Return the unknowns at the end of some steps; flat positions after each, gradients there, and statistics."""
+@fixed_first
+def _begin(sampler: Sampler, vectors: Float[Array, "chain dim"], rng_keys: Array, step: Array) -> PyTree:
+    """Return the unknowns of chains at flat positions; what else than the position is unknown is drawn."""
     density: Any = sampler.logdensity_fn
+    return begin(sampler, to_standardised(density, vectors), start_keys(rng_keys, step))
+
+
+@fixed_first
+def _run_part(
+    given: tuple[Sampler, Plan], states: PyTree, inputs: PyTree, start: Int[Array, ""], step_sizes: Array
+) -> tuple[PyTree, tuple[Float[Array, "chain steps dim"], Float[Array, "chain steps dim"], dict[str, Array]]]:
+    """Return the unknowns at the end of some steps; flat positions after each, gradients there, and statistics."""
+    sampler, plan = given
+    density: Any = sampler.logdensity_fn
+    inputs = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, plan.steps, 1), inputs)
     found = evaluate_chains(sampler, states, inputs, plan, step_sizes)
     position, lp, info = found.details
     stats = {"lp": lp} | {name: info[name] for name in KEPT if name in info}
@@ -62,7 +71,7 @@ def _run_part(
     slope = jax.grad(lambda vector: density.target.logdensity(density.unravel(vector)))
     # A step of all chains at a time, as the loop has it.
     gradients = jax.lax.map(slope, vectors.reshape(-1, vectors.shape[-1]), batch_size=len(vectors))
-    return last, vectors, gradients.reshape(vectors.shape), stats
+    return last, (vectors, gradients.reshape(vectors.shape), stats)
 
 
 class Course:
@@ -102,20 +111,35 @@ class Course:
         """Go on with this sampler from where the chains stand, and draw its inputs of all steps."""
         self.make, self.seconds = make, math.inf
         self.averaging.target = make.target_acceptance or 0.0
-        first = make(self.density, jnp.ones((), self.vectors.dtype))
-        self.has_step_size = first.has_step_size
-        self.inputs = draw(first, self.rng_keys, self.vectors, 0, self.num_warmup + self.unit)
+        self.renew()
+        self.has_step_size = self.sampler.has_step_size
+        # Whole blocks, so that one program serves warm-ups of several lengths.
+        steps = -(-(self.num_warmup + self.unit) // BLOCK) * BLOCK
+        self.inputs = draw(self.sampler, self.rng_keys, self.vectors, 0, steps)
 
-    def start(self, step: int) -> tuple[Sampler, PyTree]:
-        """Return the sampler, and its unknowns where the chains stand.
+    def renew(self) -> None:
+        """Go on in coordinates that are new, or with a sampler that is."""
+        self.sampler = self.make(self.density, jnp.ones((), self.vectors.dtype))
+        self.programs: dict[int, Callable] = {}
+        self.beginning = _begin.of(self.sampler)
+
+    def start(self, step: int) -> PyTree:
+        """Return the sampler's unknowns where the chains stand.
 
         Only positions go on from segment to segment; what else is unknown is drawn anew.
         """
-        sampler = self.make(self.density, jnp.ones((), self.vectors.dtype))
-        return sampler, begin(sampler, to_standardised(self.density, self.vectors), start_keys(self.rng_keys, step))
+        return self.beginning(self.vectors, self.rng_keys, np.uint32(step))
+
+    def program(self, steps: int) -> Callable:
+        """Return what runs so many steps at once."""
+        if steps not in self.programs:
+            window = min(self.plan.window, steps)
+            plan = self.plan._replace(steps=steps, window=window, max_iterations=max(64, steps // 2))
+            self.programs[steps] = _run_part.of((self.sampler, plan))
+        return self.programs[steps]
 
     def run(
-        self, sampler: Sampler, states: PyTree, log_steps: Float[np.ndarray, " chain"], start: int, steps: int
+        self, states: PyTree, log_steps: Float[np.ndarray, " chain"], start: int, steps: int
     ) -> tuple[PyTree, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Run `steps` steps with the inputs of those from `start` on, and step sizes of which the logarithms are given.
 
@@ -124,11 +148,9 @@ class Course:
         """
         # What is left at the end is the beginning of a whole unit: it needs no program of its own.
         size = max(steps, self.unit)
-        inputs = jax.tree.map(lambda leaf: leaf[:, start : start + size], self.inputs)
-        plan = self.plan._replace(steps=size, window=min(self.plan.window, size), max_iterations=max(64, size // 2))
-        step_sizes = jnp.asarray(np.exp(log_steps), self.vectors.dtype)
+        step_sizes = np.exp(log_steps).astype(self.vectors.dtype)
         began = time.perf_counter()
-        states, *found = _run_part(sampler, states, inputs, plan, step_sizes)
+        states, found = self.program(size)(states, self.inputs, np.int32(start), step_sizes)
         draws, gradients, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], found)
         self.seconds = min(self.seconds, (time.perf_counter() - began) / size)
         return states, draws, gradients, stats
@@ -146,10 +168,10 @@ class Course:
         log_steps = np.where(shared & self.shares, self.averaging.log_step, self.log_steps)
         self.passed.clear()
         if first < end:
-            sampler, states = self.start(first)
+            states = self.start(first)
         while self.done < end:
             steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
-            states, moved, slopes, stats = self.run(sampler, states, log_steps, self.done, steps)
+            states, moved, slopes, stats = self.run(states, log_steps, self.done, steps)
             self.passed.append(states)
             draws.append(moved)
             gradients.append(slopes)
@@ -199,6 +221,7 @@ class Course:
         # One draw tells nothing.
         if draws.shape[1] > 1:
             self.density = standardise(self.density, draws, gradients, mass)
+            self.renew()
             self.changes += [self.done] if self.done else []
 
     @property
@@ -245,9 +268,8 @@ class Course:
         passed = self.passed[len(self.passed) // 2 :]
         if not self.make.sampler_class.learns_options or not passed:
             return
-        sampler, _ = self.start(self.done)
         stacked = jax.tree.map(lambda *leaves: jnp.stack([leaf[self.shares] for leaf in leaves]), *passed)
-        learnt = sampler.options_learnt(given.sampler_options, stacked)
+        learnt = self.sampler.options_learnt(given.sampler_options, stacked)
         if learnt is not None:
             self.learnt = learnt
             self.begin(given.chosen(learnt))
@@ -261,11 +283,11 @@ class Course:
         if not self.has_step_size:
             return
         start = min(self.done, self.num_warmup - self.unit)
-        sampler, states = self.start(start)
+        states = self.start(start)
         log_steps = np.full(len(self.vectors), math.log(FIRST_STEP_SIZE))
         direction, looking = np.zeros(len(log_steps)), np.ones(len(log_steps), bool)
         for _ in range(DOUBLINGS):
-            acceptance = self.run(sampler, states, log_steps, start, self.unit)[3]["acceptance_rate"].mean(1)
+            acceptance = self.run(states, log_steps, start, self.unit)[3]["acceptance_rate"].mean(1)
             wanted = np.where(acceptance > self.averaging.target, 1, -1)
             looking &= (direction == 0) | (direction == wanted)
             direction = wanted

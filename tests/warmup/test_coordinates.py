@@ -61,6 +61,18 @@ def test_the_log_density_is_the_target_s_at_the_mapped_position(root: str) -> No
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("root", ROOTS)
+def test_the_form_for_the_loop_is_the_same_density(root: str) -> None:
+    density = standardised(EightSchools(), root)
+    few, many = density.for_loop(4), density.for_loop(1_000)
+    assert few.by_sums == (root == "dense" and jax.default_backend() == "cpu")
+    assert not many.by_sums, "wide batches are for matrix products"
+    z = point(10)
+    expected = jax.value_and_grad(density)(z)
+    jax.tree.map(SAME_COMPUTATION.check, jax.value_and_grad(few)(z), expected)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("root", ROOTS)
 def test_the_inverse_is_the_inverse(root: str) -> None:
     density = standardised(EightSchools(), root)
     z = point(10)
