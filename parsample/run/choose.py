@@ -51,6 +51,8 @@ def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float, is
     if is_tuned:
         return Choice(run.within_reach(plan), "the parallel evaluation, which the steps were tuned for")
     loop = run.within_reach(plan._replace(method=methods.Sequential()))
+    if run.sampler.loop_only:
+        return Choice(loop, f"the loop, by which alone {type(run.sampler).__name__} is evaluated")
     expected = seconds_per_step * num_samples
     if expected < (CHEAP if jax.default_backend() == "cpu" else CHEAP_ON_ACCELERATOR):
         return Choice(loop, f"the loop, expected to take {_seconds(expected)}: too short to look for better")

@@ -49,6 +49,8 @@ def check_job(target: Target, settings: Settings) -> Job:
     check_steered(settings.target_acceptance, settings.step_size, settings.num_warmup)
     good = check_until(settings.until, settings.num_chains)
     check_tune(settings.tune, make, settings.method)
+    for name in ("method", "warmup_method"):
+        _check_loop(make, name, getattr(settings, name))
     if settings.transform is not None:
         check_transform(settings.transform, target, settings.groups)
     form = find_form(target, settings.groups, transform=settings.transform, dims=settings.dims, coords=settings.coords)
@@ -64,6 +66,17 @@ def check_job(target: Target, settings: Settings) -> Job:
     starts = given_starts(target, settings.start, of_chains(run_keys(settings.seed).start, settings.num_chains))
     piece = piece_of(settings.num_samples)
     return Job(target, make, plan, piece, _kept(settings, target, starts), good, form, warmup_plan, starts)
+
+
+def _check_loop(make: Configured, name: str, method: str | methods.Method) -> None:
+    """Raise ValueError if a sampler that only the loop evaluates is to be evaluated otherwise."""
+    if not make.sampler_class.loop_only or isinstance(method, methods.Sequential):
+        return
+    if method not in ("auto", "sequential"):
+        raise ValueError(
+            f"{name} is {method!r}, but {make.sampler_class.__name__} is evaluated by the sequential loop alone; leave "
+            "it out, or take another sampler, such as 'hmc'."
+        )
 
 
 def _kept(settings: Settings, target: Target, starts: Float[Array, "chain dim"] | None) -> Settings:

@@ -14,6 +14,7 @@ from parsample.samplers.gibbs import Conditional, Gibbs
 from parsample.samplers.hmc import HMC
 from parsample.samplers.mala import MALA
 from parsample.samplers.mclmc import MCLMC
+from parsample.samplers.nuts import NUTS
 from parsample.samplers.pcn import PCN
 from parsample.samplers.rwm import RWM
 from parsample.samplers.sgld import SGHMC, SGLD
@@ -25,6 +26,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "ula": ULA,
     "mala": MALA,
     "hmc": HMC,
+    "nuts": NUTS,
     "ghmc": GHMC,
     "underdamped_langevin": UnderdampedLangevin,
     "mclmc": MCLMC,
@@ -41,6 +43,7 @@ __all__ = [
     "HMC",
     "MALA",
     "MCLMC",
+    "NUTS",
     "PCN",
     "RWM",
     "SAMPLERS",

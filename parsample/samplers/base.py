@@ -109,6 +109,8 @@ class Sampler(Chain):
     # Whether MALA finds the scale of the posterior in warm-up, and this sampler only its own step size: without a
     # gradient that takes too many steps.
     warm_up_by_mala: ClassVar[bool] = False
+    # Whether only the sequential loop evaluates it: where the work of a step is known when it is done, say.
+    loop_only: ClassVar[bool] = False
     # Whether warm-up asks for `options_learnt`.
     learns_options: ClassVar[bool] = False
 

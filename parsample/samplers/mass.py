@@ -65,6 +65,12 @@ class Mass(eqx.Module):
         self.check(vector.size)
         return self if self.root is None else Mass(self.root.astype(vector.dtype))
 
+    def inverse(self, vector: Float[Array, " dim"]) -> Float[Array, " dim"] | Float[Array, "dim dim"]:
+        """Return M^-1 for positions like this one: its diagonal where it has no more."""
+        if self.root is None:
+            return jnp.ones_like(vector)
+        return self.root**2 if self.root.ndim == 1 else self.root @ self.root.T
+
     def root_times(self, vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """Return L x, where L L^T = M^-1."""
         if self.root is None:

@@ -33,6 +33,7 @@ PILOT_MARGIN = 0.05
 UNADJUSTED_SHARE = 0.5
 # ULA and MALA meet every method on every target. The other samplers meet the methods of their row, or of the last one,
 # on a few targets that differ in kind: every combination would take hours, and the engine sees only transitions.
+PARALLEL = tuple(name for name, row in SAMPLERS.items() if not row.loop_only)
 EVERY_METHOD = ("ula", "mala")
 SUITABLE_METHODS: dict[str, tuple[str, ...]] = {
     "": ("picard", "quasi_newton", "newton"),
@@ -68,7 +69,7 @@ ENROLLED = tuple(name for name in TARGETS if name not in NOT_ENROLLED)
 def rows() -> list[tuple[str, str, str]]:
     """The rows of the contract: (method, sampler, target)."""
     found = []
-    for sampler in SAMPLERS:
+    for sampler in PARALLEL:
         every = sampler in EVERY_METHOD
         targets = ENROLLED if every else FEW_TARGETS
         suitable = METHODS if every else SUITABLE_METHODS.get(sampler, SUITABLE_METHODS[""])
@@ -84,7 +85,7 @@ def first_rows() -> set[tuple[str, str, str]]:
     """
     turns = zip(*map(itertools.cycle, (METHODS, EVERY_METHOD, ENROLLED)), strict=False)
     shared = set(itertools.islice(turns, max(len(METHODS), len(ENROLLED))))
-    others = [name for name in SAMPLERS if name not in EVERY_METHOD]
+    others = [name for name in PARALLEL if name not in EVERY_METHOD]
     for number, sampler in enumerate(others):
         suitable = SUITABLE_METHODS.get(sampler, SUITABLE_METHODS[""])
         shared.add((suitable[number % len(suitable)], sampler, FEW_TARGETS[number % len(FEW_TARGETS)]))

@@ -15,7 +15,6 @@ import pytest
 from parsample.engine.methods import METHODS
 from parsample.engine.methods.base import innermost
 from parsample.engine.solution import Solution
-from parsample.samplers import SAMPLERS
 from parsample.targets import TARGETS
 from tests.conftest import Compiled
 from tests.contract import problems
@@ -93,7 +92,7 @@ def test_every_name_is_always_run_and_what_a_sampler_meets_with_the_slow_tests()
     always = [row for row, marker in problems.markers().items() if marker is None]
     part = [row for row, marker in problems.markers().items() if marker != "grid"]
     assert {method for method, _, _ in always} == set(METHODS)
-    assert {sampler for _, sampler, _ in always} == set(SAMPLERS)
+    assert {sampler for _, sampler, _ in always} == set(problems.PARALLEL)
     assert {target for _, _, target in always} == set(problems.ENROLLED)
     for one, other in ((0, 1), (1, 2)):
         assert {(row[one], row[other]) for row in part} == {(row[one], row[other]) for row in ROWS}
