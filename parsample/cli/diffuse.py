@@ -157,7 +157,8 @@ def settle(process: "Process", shape: tuple[int, int], options: dict[str, Any], 
     from parsample.engine.evaluate import evaluate
     from parsample.engine.rules import Stopping
     from parsample.report.plots.images import Settling
-    from parsample.run.diffuse import begin, diffuse, find_method
+    from parsample.run.diffuse import diffuse
+    from parsample.run.diffuse_method import begin, find_method
 
     found, more = find_method(process, method)
     if isinstance(found, methods.Sequential):

@@ -1,7 +1,8 @@
 """Which evaluation has the draws soonest on this device: by the time that warm-up took a step, then by measuring."""
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -55,7 +56,7 @@ def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float, is
         return Choice(loop, f"the loop, by which alone {type(run.sampler).__name__} is evaluated")
     expected = seconds_per_step * num_samples
     if expected < (CHEAP if jax.default_backend() == "cpu" else CHEAP_ON_ACCELERATOR):
-        return Choice(loop, f"the loop, expected to take {_seconds(expected)}: too short to look for better")
+        return Choice(loop, f"the loop, expected to take {in_seconds(expected)}: too short to look for better")
     plan = run.within_reach(plan)
     pilot = plan._replace(steps=min(PILOT_WINDOWS * plan.window, plan.steps))
     if seconds_per_step == float("inf"):
@@ -64,19 +65,19 @@ def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float, is
     if FEWEST_EVALUATIONS * batch * MARGIN > seconds_per_step:
         return Choice(
             loop,
-            f"the loop: a step takes {_seconds(seconds_per_step)}, and in batches of {plan.window}, where each is "
-            f"evaluated {FEWEST_EVALUATIONS} times at least, {_seconds(FEWEST_EVALUATIONS * batch)} or more",
+            f"the loop: a step takes {in_seconds(seconds_per_step)}, and in batches of {plan.window}, where each is "
+            f"evaluated {FEWEST_EVALUATIONS} times at least, {in_seconds(FEWEST_EVALUATIONS * batch)} or more",
         )
     parallel = _pilot(run, pilot) / pilot.steps
     best = plan if parallel * MARGIN < seconds_per_step else loop
     return Choice(
         best,
         f"{'the parallel evaluation' if best is plan else 'the loop'}: on {pilot.steps} steps a step took "
-        f"{_seconds(parallel)} in parallel, in the loop {_seconds(seconds_per_step)}",
+        f"{in_seconds(parallel)} in parallel, in the loop {in_seconds(seconds_per_step)}",
     )
 
 
-def _seconds(value: float) -> str:
+def in_seconds(value: float) -> str:
     """Return a time in words, two digits."""
     for factor, unit in ((1.0, "s"), (1e-3, "ms")):
         if value >= factor:
@@ -95,12 +96,16 @@ def _pilot(run: "Run", plan: Plan) -> float:
 def _seconds_of_a_batch(run: "Run", size: int) -> float:
     """Return what one evaluation of `size` steps of every chain takes without compiling."""
     inputs = draw(run.sampler, run.rng_keys, run.positions, 0, size)
-    steps = lambda: jax.block_until_ready(_steps(run.sampler, run.first, inputs))  # noqa: E731
-    steps()
+    return least_seconds(lambda: _steps(run.sampler, run.first, inputs))
+
+
+def least_seconds(run: Callable[[], Any]) -> float:
+    """Return what it takes to run something, without compiling: once where that is long, the least of a few times."""
+    jax.block_until_ready(run())
     least = float("inf")
     for _ in range(REPEATS):
         began = time.perf_counter()
-        steps()
+        jax.block_until_ready(run())
         least = min(least, time.perf_counter() - began)
         if least > SHORT:
             break

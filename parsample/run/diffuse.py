@@ -14,13 +14,13 @@ from parsample._former import tell
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
 from parsample.engine.memory import evaluation_bytes, largest_within
-from parsample.engine.methods.base import innermost
 from parsample.engine.options import check_seed, is_number, whole
 from parsample.engine.reads import pinned
-from parsample.engine.rules import Conditioning, Stopping
+from parsample.engine.rules import Stopping
 from parsample.engine.solution import ConvergenceError, Solution, raise_unless_converged
+from parsample.run.diffuse_method import begin, find_method, per_iteration, soonest
 from parsample.samplers.diffusion.base import Process
-from parsample.samplers.diffusion.denoisers import HeldDenoiser, NormalDenoiser
+from parsample.samplers.diffusion.denoisers import HeldDenoiser
 
 GUESSES = ("surrogate", "coarse", "start")
 # A step keeps the error it is accepted with and hands it on, undiminished beside the noise level, or amplified where a
@@ -45,6 +45,7 @@ class Diffused(NamedTuple):
         model_evaluations: calls of the model in all of them, of each sample. A derivative along a probe counts as one.
         finished_sequentially: steps of each sample that were left to the loop.
         window: steps solved at a time.
+        choice: what `method="auto"` took, and why, in words; empty where the method was named.
     """
 
     samples: Float[Array, "num_samples ..."]
@@ -53,6 +54,7 @@ class Diffused(NamedTuple):
     model_evaluations: Int[Array, " num_samples"]
     finished_sequentially: Int[Array, " num_samples"]
     window: int
+    choice: str = ""
 
 
 def diffuse(
@@ -61,7 +63,7 @@ def diffuse(
     num_samples: int = 1,
     *,
     seed: int = 0,
-    method: str | methods.Method = "scaled_identity",
+    method: str | methods.Method = "auto",
     tolerance: Any = None,
     window: int | None = None,
     memory_budget: int | None = None,
@@ -89,12 +91,14 @@ def diffuse(
         shape: of one sample.
         num_samples: how many.
         seed: a whole number of at most 32 bits.
-        method: a name in `METHODS` or an instance. "scaled_identity": the scale that the schedule gives for normal data
-            of deviation `process.sigma_data`, which takes no derivative. "subspace_newton": the Jacobian along the
-            principal directions of `process.surrogate`, for the fewest rounds where derivatives can be paid for.
-            "picard" is ParaDiGMS. "parareal" has segments of sqrt(steps) steps, joined by the process on normal data.
-            No matrix is projected: a sample that decides between modes amplifies what it is given, and a chain of a few
-            hundred steps that ends is not in danger of running away with it.
+        method: a name in `METHODS` or an instance. "auto": what is soonest on this device, of the loop and
+            "scaled_identity"; the loop where it is done in seconds, or where a batch of all steps takes as long as the
+            steps one after the other, as on a CPU; `choice` of what is returned says why. "scaled_identity": the scale
+            that the schedule gives for normal data of deviation `process.sigma_data`, which takes no derivative.
+            "subspace_newton": the Jacobian along the principal directions of `process.surrogate`, for the fewest rounds
+            where derivatives can be paid for. "picard" is ParaDiGMS. "parareal" has segments of sqrt(steps) steps,
+            joined by the process on normal data. No matrix is projected: a sample that decides between modes amplifies
+            what it is given, and a chain of a few hundred steps that ends is not in danger of running away with it.
         tolerance: the largest error of a step per pixel, root mean square, relative to its noise level; dimensionless.
             None for 1e-3, or where `dtype` is coarser for what its roundings do to a sample, 5e-2 for bfloat16. Give
             that, too, for a model that computes in bfloat16; a finer one takes far more rounds.
@@ -120,7 +124,9 @@ def diffuse(
         ConvergenceError: with `throw`, the sequential sampler itself meets a value that is not finite; the sentence
             names the step and its time.
 
-    Cost: `rounds` batches of at most `window` calls of the model. Memory O(window) samples, beside the trajectory.
+    Cost: `rounds` batches of at most `window` calls of the model. Memory O(window) samples, beside the trajectory. With
+        "auto" also a step of all samples, and where the loop takes more than ten seconds (half a second on an
+        accelerator) a batch of all steps, each compiled, and timed up to five times.
 
     Source: Shih et al. 2023 (ParaDiGMS) for windows and tolerance; the scale from the schedule and the guess from
     normal data are ours.
@@ -130,6 +136,12 @@ def diffuse(
     seed, steps, dtype = check_seed(seed), process.num_steps, _floating(dtype)
     tolerance = _check_tolerance(tolerance, dtype, method)
     limits = tolerance * process.noise_levels
+    keys = jax.random.split(jax.random.key(seed), num_samples)
+    choice = ""
+    if isinstance(method, str) and method == "auto":
+        asked = steps if window is None else min(_whole_window(window), steps)
+        method, most, choice = soonest(process, shape, dtype, keys, asked)
+        max_iterations = most if max_iterations is None else max_iterations
     found, options = find_method(process, method)
     options |= {
         "method": found,
@@ -141,7 +153,6 @@ def diffuse(
     early = min(1.0, max(ACCEPT_EARLY, ROUNDINGS * float(jnp.finfo(dtype).eps) / tolerance))
     options |= _window(process, shape, dtype, window, memory_budget, options, early)
     window = options["window"]
-    keys = jax.random.split(jax.random.key(seed), num_samples)
     states, guesses = _guesses(process, shape, dtype, num_samples, guess)
     if guess == "coarse":
         coarse_steps = _check_coarse(process, coarse_steps)
@@ -151,7 +162,7 @@ def diffuse(
     if throw:
         _raise_if_not_finite(process, solution)
     dim = sum(leaf[0, 0].size for leaf in jax.tree.leaves(solution.states))
-    depth, work, inner = process.evaluations_per_step, *_per_iteration(found, window, dim)
+    depth, work, inner = process.evaluations_per_step, *per_iteration(found, window, dim)
     samples = jax.vmap(lambda rows: process.sample(jax.tree.map(lambda leaf: leaf[-1], rows)))(solution.states)
     is_loop = isinstance(found, methods.Sequential)
     passes = jnp.where(is_loop, steps, solution.iterations * inner + finished)
@@ -163,6 +174,7 @@ def diffuse(
         model_evaluations=rounds_of_guess + depth * (jnp.round(parallel * work).astype(parallel.dtype) + finished),
         finished_sequentially=finished,
         window=window,
+        choice=choice,
     )
 
 
@@ -188,12 +200,6 @@ def _run(
     return evaluate(process.transition, initial, inputs, guess=guess, throw=False, chains=True, **options)
 
 
-def begin(process: Process, rng_key: Array, shape: tuple[int, ...], dtype: Any) -> tuple[PyTree, Any]:
-    """Return the state that a sample starts from, and the inputs of all its steps."""
-    state_key, input_key = jax.random.split(rng_key)
-    return process.init(state_key, shape, dtype), process.draw_inputs(input_key, shape, dtype)
-
-
 def _hold_predictions(process: Process, initial: PyTree, inputs: Any, coarse_steps: int) -> PyTree:
     """Run the process with the model called at a few steps only, and its clean sample held between."""
     steps = process.num_steps
@@ -210,44 +216,8 @@ def _hold_predictions(process: Process, initial: PyTree, inputs: Any, coarse_ste
     return jax.lax.scan(step, (initial, jnp.zeros_like(process.sample(initial))), (inputs, calls))[1]
 
 
-def find_method(process: Process, method: str | methods.Method) -> tuple[methods.Method, dict[str, Any]]:
-    """Return the method, with what a name means for a diffusion process, and the options of `evaluate` it needs."""
-    if method == "auto":
-        raise ValueError("method is 'auto', which is not for diffusion; expected a name in METHODS or an instance.")
-    parts = len(jax.tree.leaves(jax.eval_shape(process.start, jax.ShapeDtypeStruct((), jnp.float32))))
-    found: methods.Method
-
-    def scale(deviation: float | None = None) -> Array:
-        jacobians = process.jacobians(deviation)
-        return jacobians if parts > 1 else jnp.clip(jacobians[:, 0, 0], -1, 1)
-
-    if method == "scaled_identity":
-        found = methods.ScaledIdentity(scale())
-    elif method == "subspace_newton":
-        known = process.surrogate
-        if not isinstance(known, NormalDenoiser):
-            raise ValueError(
-                "method is 'subspace_newton', which needs the data's principal directions; give the process "
-                "surrogate=NormalDenoiser.fit(images), or parsample.methods.SubspaceNewton(basis)."
-            )
-        found = methods.SubspaceNewton(known.vectors, scale=scale(math.sqrt(known.rest)))
-    elif method == "parareal":
-        found = methods.Parareal(segment=math.isqrt(process.num_steps - 1) + 1)
-    else:
-        found = methods.find(method)
-    # A Jacobian may expand, and where a state holds past predictions hardly one contracts, though their product does.
-    # What is made of differences, without derivatives, has to be kept within bounds.
-    is_jacobian = innermost(found).has_matrices and (parts > 1 or found.needs_derivative)
-    return found, {"conditioning": Conditioning(projection=False)} if is_jacobian else {}
-
-
-def _per_iteration(method: methods.Method, window: int, dim: int) -> tuple[float, int]:
-    """Return what an evaluation costs in calls of the model, derivatives included, and the rounds of an iteration."""
-    inner = innermost(method)
-    if isinstance(inner, methods.Parareal):
-        # What joins the segments calls the model too, unless it is the process on normal data.
-        return 1.0, inner.depth(window)
-    return 1.0 + method.tangents(dim), 1
+def _whole_window(window: Any) -> int:
+    return whole("window", window, "None solves all steps at once")
 
 
 def _window(
@@ -261,7 +231,7 @@ def _window(
 ) -> dict[str, Any]:
     """Return the options for the window, the largest that the budget allows where none is given."""
     steps = process.num_steps
-    asked = steps if window is None else min(whole("window", window, "None solves all steps at once"), steps)
+    asked = steps if window is None else min(_whole_window(window), steps)
 
     def of(window: int) -> dict[str, Any]:
         stopping = Stopping(norm="rms", accept_early=0.0 if window == steps else early, finish=True)

@@ -232,7 +232,7 @@ PROCESS = diffusion.DDIM(constant, num_steps=5, prediction="x0")
 DOORS: dict[str, Callable[[], Any]] = {
     "evaluate": lambda: ps.evaluate(linear, jnp.zeros(()), jnp.ones(10)).states[-1],
     "lyapunov_exponent": lambda: ps.lyapunov_exponent(linear, jnp.ones(()), jnp.ones(10)).exponent,
-    "diffuse": lambda: ps.diffuse(PROCESS, shape=(3,), num_samples=1).samples,
+    "diffuse": lambda: ps.diffuse(PROCESS, shape=(3,), num_samples=1, method="scaled_identity").samples,
     "a log density": lambda: sampled(density, initial_position=jnp.zeros(2), num_warmup=40),
     "a target": lambda: sampled(Shifted(), **WALK),
     "a sampler": lambda: sampled(Standard(), **{**WALK, "sampler": Numbered}),

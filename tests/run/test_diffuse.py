@@ -12,14 +12,22 @@ import scipy.stats
 import parsample as ps
 from parsample.engine import methods
 from parsample.engine.memory import evaluation_bytes
-from parsample.run.diffuse import ACCEPT_EARLY, _per_iteration, find_method
+from parsample.run import diffuse_method
+from parsample.run.diffuse import ACCEPT_EARLY
+from parsample.run.diffuse_method import find_method, per_iteration
 from parsample.samplers import diffusion
 from parsample.samplers.diffusion import PROCESSES
+from parsample.samplers.diffusion.denoisers import HeldDenoiser
 from tests.energy import energy_distance, energy_shift, energy_test
 from tests.samplers.diffusion.models import MEANS, model
 from tests.tolerances import STATISTICAL, check_mean
 
 STEPS = 24
+
+
+def diffuse(*args: Any, method: Any = "scaled_identity", **options: Any) -> ps.Diffused:
+    """In parallel, whatever is sooner on this device."""
+    return ps.diffuse(*args, method=method, **options)
 
 
 def make(name: str, **options: Any) -> diffusion.Process:
@@ -62,8 +70,8 @@ BFLOAT16_TOLERANCES = 4
 @pytest.mark.parametrize(("name", "method"), ROWS)
 def test_parallel_samples_are_the_loops(name: str, method: str) -> None:
     process = make(name, **({"surrogate": known_data()} if method == "subspace_newton" else {}))
-    out = ps.diffuse(process, (3,), 2, method=method, tolerance=TOLERANCE)
-    loop = ps.diffuse(process, (3,), 2, method="sequential")
+    out = diffuse(process, (3,), 2, method=method, tolerance=TOLERANCE)
+    loop = diffuse(process, (3,), 2, method="sequential")
     assert out.solution.converged.all()
     x = jax.vmap(jax.vmap(process.sample))
     error = np.asarray(x(out.solution.states) - x(loop.solution.states))
@@ -81,7 +89,7 @@ def test_parallel_samples_are_the_loops(name: str, method: str) -> None:
 def test_the_law_of_the_samples() -> None:
     """Mean and second moments of a mixture, behind their standard errors; ancestral sampling has a bias of its own."""
     schedule = diffusion.LinearBetas()
-    out = ps.diffuse(diffusion.DDPM(model(schedule), schedule, 250, sigma_data=0.3), (3,), 600)
+    out = diffuse(diffusion.DDPM(model(schedule), schedule, 250, sigma_data=0.3), (3,), 600)
     truth = model(schedule).draw(jax.random.key(9), 200_000)
     x = np.asarray(out.samples)
     for power in (1, 2):
@@ -109,7 +117,7 @@ def test_the_energy_distance_from_exact_draws(name: str, steps: int) -> None:
     mixture = diffusion.MixtureModel.at_random(jax.random.key(0), schedule, 16, 4)
     truth = np.asarray(mixture.draw(jax.random.key(5), count), np.float64)
     process = PROCESSES[name](mixture, schedule, steps, sigma_data=0.2)
-    drawn = [ps.diffuse(process, (16,), count, method=m).samples for m in ("scaled_identity", "sequential")]
+    drawn = [diffuse(process, (16,), count, method=m).samples for m in ("scaled_identity", "sequential")]
     parallel, loop = (np.asarray(samples, np.float64) for samples in drawn)
     found = energy_test(parallel, truth)
     assert abs(found.distance - found.usual) < STATISTICAL * found.deviation
@@ -125,7 +133,7 @@ def test_the_energy_distance_from_exact_draws(name: str, steps: int) -> None:
 
 def test_windows_guesses_and_methods_change_no_sample() -> None:
     process = make("ddpm")
-    loop = ps.diffuse(process, (3,), 2, method="sequential")
+    loop = diffuse(process, (3,), 2, method="sequential")
     cases: list[dict[str, Any]] = [
         {"window": 5},
         {"guess": "coarse", "coarse_steps": 3},
@@ -133,7 +141,7 @@ def test_windows_guesses_and_methods_change_no_sample() -> None:
         {"method": methods.Anderson(methods.ScaledIdentity(0.9))},
         {"max_iterations": 2},
     ]
-    found = [ps.diffuse(process, (3,), 2, **case) for case in cases]
+    found = [diffuse(process, (3,), 2, **case) for case in cases]
     for out in found:
         np.testing.assert_allclose(out.samples, loop.samples, atol=TOLERANCE * process.sigma_data)
         assert out.solution.converged.all()
@@ -151,8 +159,8 @@ def test_the_error_of_a_sample_is_the_tolerances(window: int | None, most: float
     schedule = diffusion.LinearBetas()
     mixture = diffusion.MixtureModel.at_random(jax.random.key(0), schedule, 64, deviation=0.2)
     process = diffusion.DDIM(mixture, schedule, 100, sigma_data=0.2)
-    out = ps.diffuse(process, (64,), 4, seed=1, tolerance=TOLERANCE, window=window)
-    loop = ps.diffuse(process, (64,), 4, seed=1, method="sequential")
+    out = diffuse(process, (64,), 4, seed=1, tolerance=TOLERANCE, window=window)
+    loop = diffuse(process, (64,), 4, seed=1, method="sequential")
     error = np.sqrt(np.mean((np.asarray(out.samples) - loop.samples) ** 2, 1))
     assert error.max() < most * TOLERANCE * process.sigma_data
     assert (out.finished_sequentially == 0).all()
@@ -160,13 +168,13 @@ def test_the_error_of_a_sample_is_the_tolerances(window: int | None, most: float
 
 def test_the_seed_and_the_number_of_samples() -> None:
     process = make("ddim")
-    few, many = ps.diffuse(process, (3,), 2, seed=5), ps.diffuse(process, (3,), 2, seed=6)
+    few, many = diffuse(process, (3,), 2, seed=5), diffuse(process, (3,), 2, seed=6)
     assert np.abs(few.samples - many.samples).max() > 0.01
-    np.testing.assert_array_equal(few.samples, ps.diffuse(process, (3,), 2, seed=5).samples)
+    np.testing.assert_array_equal(few.samples, diffuse(process, (3,), 2, seed=5).samples)
 
 
 def test_what_parareal_waits_for() -> None:
-    out = ps.diffuse(make("ddim"), (3,), method="parareal")
+    out = diffuse(make("ddim"), (3,), method="parareal")
     assert out.rounds[0] == 5 * out.solution.iterations[0]
 
 
@@ -190,22 +198,22 @@ def test_a_budget_sets_the_window(name: str, method: str, active_set: bool) -> N
     least, most = size(1), size(STEPS)
     budget = (least + most) // 2
     keywords: dict[str, Any] = {"method": method, "active_set": active_set, "memory_budget": budget}
-    tight = ps.diffuse(process, (3,), **keywords)
+    tight = diffuse(process, (3,), **keywords)
     assert 1 < tight.window < STEPS
     assert 0.8 * budget < size(tight.window) <= budget
     with pytest.raises(
         ValueError,
         match=rf"window is {STEPS}, which takes {most:,} bytes .* memory_budget, .*; a window of \d+ fits",
     ):
-        ps.diffuse(process, (3,), **keywords, window=STEPS)
-    assert ps.diffuse(process, (3,), **{**keywords, "memory_budget": most}).window == STEPS
+        diffuse(process, (3,), **keywords, window=STEPS)
+    assert diffuse(process, (3,), **{**keywords, "memory_budget": most}).window == STEPS
     with pytest.raises(ValueError, match=rf"memory_budget is 1 bytes, and even a window of 1 takes {least:,} bytes"):
-        ps.diffuse(process, (3,), **{**keywords, "memory_budget": 1})
+        diffuse(process, (3,), **{**keywords, "memory_budget": 1})
 
 
 def test_what_an_evaluation_costs() -> None:
     """Calls of the model a step, a derivative along one direction counted as one."""
-    cost = lambda method: _per_iteration(method, 24, 3)  # noqa: E731
+    cost = lambda method: per_iteration(method, 24, 3)  # noqa: E731
     assert cost(methods.Picard()) == cost(methods.ScaledIdentity(0.5)) == (1.0, 1)
     assert cost(methods.Anderson(methods.ScaledIdentity("trace"))) == (2.0, 1)
     assert cost(methods.QuasiNewton("hutchinson", num_probes=2)) == (3.0, 1)
@@ -231,7 +239,7 @@ def test_what_stands_in_saves_rounds_and_changes_no_sample(name: str) -> None:
 
     def draw(method: str, surrogate: Any = None) -> Any:
         process = PROCESSES[name](mixture, schedule, 30, sigma_data=0.2, surrogate=surrogate)
-        return ps.diffuse(process, (32,), 8, method=method)
+        return diffuse(process, (32,), 8, method=method)
 
     known = diffusion.NormalDenoiser.fit(data, 4)
     loop = draw("sequential")
@@ -252,8 +260,8 @@ def test_a_model_that_fails_at_a_time() -> None:
     fine = model(schedule)
     process = diffusion.DDIM(lambda x, t: jnp.where(t == 400, jnp.nan, fine(x, t)), schedule, 10)
     with pytest.raises(ps.ConvergenceError, match=r"step 5 of 10 is not finite: predict returned NaN .* at t = 400"):
-        ps.diffuse(process, (3,))
-    out = ps.diffuse(process, (3,), throw=False)
+        diffuse(process, (3,))
+    out = diffuse(process, (3,), throw=False)
     assert not out.solution.converged.any()
     assert out.solution.first_bad_step[0] == 5
 
@@ -267,7 +275,7 @@ def test_a_model_in_bfloat16(name: str) -> None:
 
     def draw(predict: Callable, method: str) -> Any:
         process = PROCESSES[name](predict, schedule, 20, sigma_data=0.3)
-        return ps.diffuse(process, (3,), 4, method=method, tolerance=TOLERANCE).samples
+        return diffuse(process, (3,), 4, method=method, tolerance=TOLERANCE).samples
 
     def largest(one: Any, other: Any) -> float:
         return float(np.sqrt(np.mean((np.asarray(one) - np.asarray(other)) ** 2, 1)).max()) / (0.3 * TOLERANCE)
@@ -290,7 +298,6 @@ def test_a_model_in_bfloat16(name: str) -> None:
         ({"guess": "coarsest"}, r"guess is 'coarsest', expected one of 'surrogate', 'coarse', 'start'"),
         ({"guess": jnp.zeros((3, 2))}, r"guess has the shapes \(3, 2\), expected \(24, 3\) for one sample"),
         ({"guess": "coarse", "coarse_steps": 25}, r"coarse_steps is 25, expected at most 24"),
-        ({"method": "auto"}, r"method is 'auto', which is not for diffusion"),
         ({"method": "picrad"}, r"method is 'picrad'.*Did you mean 'picard'"),
         ({"method": "subspace_newton"}, r"needs the data's principal directions; give the process surrogate="),
         ({"window": 0}, r"window is 0, expected a whole number of at least 1"),
@@ -299,7 +306,7 @@ def test_a_model_in_bfloat16(name: str) -> None:
 def test_what_is_refused(options: dict[str, Any], message: str) -> None:
     arguments: dict[str, Any] = {"process": make("ddim"), "shape": (3,), "num_samples": 1, **options}
     with pytest.raises(ValueError, match=message):
-        ps.diffuse(**arguments)
+        diffuse(**arguments)
 
 
 @pytest.mark.parametrize("seed", [2**32, -1, True])
@@ -307,7 +314,7 @@ def test_a_seed_that_would_be_cut_off_is_refused(seed: Any) -> None:
     """In 32 bits JAX takes 2**32 for 0; other doors to random numbers refuse it alike."""
     message = r"seed is .*, expected a whole number from 0 to 2\*\*32 - 1"
     with pytest.raises(ValueError, match=message):
-        ps.diffuse(make("ddim"), (3,), seed=seed)
+        diffuse(make("ddim"), (3,), seed=seed)
     with pytest.raises(ValueError, match=message):
         ps.forecast("eight_schools", seed=seed)
     with pytest.raises(ValueError, match=message):
@@ -317,8 +324,8 @@ def test_a_seed_that_would_be_cut_off_is_refused(seed: Any) -> None:
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=slow)])
 def test_samples_of_half_precision(dtype: Any) -> None:
     process = diffusion.DDIM(lambda x, t: jnp.tanh(x), num_steps=8, sigma_data=0.3)
-    out = ps.diffuse(process, (3,), 2, dtype=dtype)
-    loop = ps.diffuse(process, (3,), 2, dtype=dtype, method="sequential")
+    out = diffuse(process, (3,), 2, dtype=dtype)
+    loop = diffuse(process, (3,), 2, dtype=dtype, method="sequential")
     assert out.samples.dtype == loop.samples.dtype == dtype
     assert out.solution.converged.all()
     rounding = float(jnp.finfo(dtype).eps)
@@ -342,4 +349,54 @@ def test_samples_of_half_precision(dtype: Any) -> None:
 )
 def test_dtypes_that_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ps.diffuse(make("ddim"), (3,), **options)
+        diffuse(make("ddim"), (3,), **options)
+
+
+def test_what_takes_seconds_is_left_to_the_loop() -> None:
+    process = make("ddpm")
+    out, loop = ps.diffuse(process, (3,), 2), ps.diffuse(process, (3,), 2, method="sequential")
+    np.testing.assert_array_equal(out.samples, loop.samples)
+    assert "the loop, expected to take" in out.choice
+    assert not loop.choice
+
+
+def slower(factor: float) -> Callable:
+    """A clock by which a batch of all steps takes so many times as long as a step."""
+    times = iter((1.0, factor))
+    return lambda run: next(times)
+
+
+@pytest.mark.parametrize(("factor", "method"), [(1.0, "scaled_identity"), (5.0, "scaled_identity"), (6.0, "the loop")])
+def test_of_what_takes_longer_the_batch_decides(factor: float, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffuse_method, "least_seconds", slower(factor))
+    process = make("ddpm")
+    out = ps.diffuse(process, (3,), 2)
+    assert out.choice.startswith(method)
+    loop = ps.diffuse(process, (3,), 2, method="sequential")
+    np.testing.assert_allclose(out.samples, loop.samples, atol=TOLERANCE * process.sigma_data)
+    if method == "the loop":
+        np.testing.assert_array_equal(out.rounds, STEPS)
+    else:
+        # What takes longer than the loop is left to it.
+        most = int(STEPS / (factor * 1.1))
+        assert f"up to {most} iterations" in out.choice
+        assert out.solution.iterations.max() <= most
+        assert (out.finished_sequentially > 0).any() == (factor > 1), "ten rounds or so are enough"
+
+
+def test_a_window_is_timed_as_it_is_and_limits_that_are_given_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffuse_method, "CHEAP", 0.0)
+    monkeypatch.setattr(diffuse_method, "FEWEST_ROUNDS", 0)
+    out = ps.diffuse(make("ddpm"), (3,), 2, window=5, max_iterations=2)
+    assert "a batch of 5 steps" in out.choice
+    assert (out.window, int(out.solution.iterations.max())) == (5, 2)
+    with pytest.raises(ValueError, match="window is 0, expected a whole number"):
+        ps.diffuse(make("ddpm"), (3,), window=0)
+
+
+def test_where_nothing_can_be_timed() -> None:
+    process = make("ddim")
+    held = lambda value: process.with_denoiser(HeldDenoiser(jnp.full(3, value)))  # noqa: E731
+    traced = jax.jit(lambda value: ps.diffuse(held(value), (3,), throw=False).samples)(0.5)
+    expected = ps.diffuse(held(0.5), (3,), method="sequential").samples
+    np.testing.assert_allclose(traced, expected, atol=TOLERANCE * process.sigma_data)
