@@ -17,6 +17,7 @@ FRONT = ""
 ROOMS = {
     "_former": set[str](),
     "_version": set[str](),
+    "workers": set[str](),
     "engine": {"_former"},
     "samplers": {"_former", "engine"},
     "targets": {"engine"},
@@ -155,11 +156,23 @@ def test_the_check_sees_a_circle(tmp_path: Path) -> None:
 
 # What runs code, or makes objects, that a name or a file says: where it may stand. No trace, store or setting names any
 # of it, but for the model of `model_file`, whose path the user has to give again or to trust.
-RUNS_CODE = {"import_module", "__import__", "exec", "eval", "spec_from_file_location", "allow_pickle", "pickle"}
+RUNS_CODE = {
+    "cloudpickle",
+    "import_module",
+    "__import__",
+    "exec",
+    "eval",
+    "spec_from_file_location",
+    "allow_pickle",
+    "pickle",
+}
 MAY = {
     "parsample": {"import_module"},  # of the table of public names
     "parsample.run.progress": {"import_module"},  # of IPython's display, where it is there
     "parsample.targets.model_file": {"spec_from_file_location"},
+    # The function of a user's program, which that program sends to its own workers.
+    "parsample.workers.child": {"cloudpickle"},
+    "parsample.workers.lanes": {"cloudpickle"},
 }
 
 

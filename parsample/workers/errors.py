@@ -1,0 +1,52 @@
+"""What ends a run on workers, and what it says."""
+
+from typing import Any
+
+KEPT = "Finished runs are kept."
+NO_DIFFERENCE = (
+    "no difference can be taken, since on both sides of some number the runs failed or are outside of the support; "
+    "give shorter steps, such as gradient={'k': 1e-6}"
+)
+
+
+class SimulationError(RuntimeError):
+    """A run that failed, as often as it was tried."""
+
+
+class WorkerDied(RuntimeError):
+    """A worker that ended in the middle of a run."""
+
+
+class NoWorker(RuntimeError):
+    """Nobody is there to run anything."""
+
+
+class Mistake(ValueError):
+    """A function that does not do what it has to, wherever it is called."""
+
+
+def failed(where: str, why: str, attempts: int) -> SimulationError:
+    """Return the error of a run that failed."""
+    times = "" if attempts < 2 else f" (tried {attempts} times)"
+    return SimulationError(
+        f"a run failed{times} at {where}: {why.rstrip('. ')}. {KEPT} Mend that and go on; or give retries=2 to try "
+        "again, or on_error='reject' for such positions to count as outside of the support."
+    )
+
+
+def all_hang(lanes: int, timeout: Any) -> NoWorker:
+    """Return the error of an executor whose workers are all in runs that take too long."""
+    return NoWorker(
+        f"no worker is left: all {lanes} are in runs that take longer than timeout={timeout:g} seconds, and runs of "
+        f"this executor cannot be ended from here. {KEPT} Leave executor out: worker processes of our own are ended "
+        "and started anew; or give a longer timeout."
+    )
+
+
+def is_random(where: str, first: float, second: float) -> Mistake:
+    """Return the error of a function that returns another number at the same position."""
+    return Mistake(
+        f"simulate returned {first!r} and then {second!r} at the same position {where}: it depends on something "
+        "hidden, such as a random state, a counter or a file that it changes. Make it a function of the position "
+        "alone: take a fixed seed inside of it, and start every solve from the same point."
+    )

@@ -1,0 +1,436 @@
+"""A plain Python function at many positions, on as many workers as there are, and never twice at the same position."""
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from threading import Condition
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from parsample.workers import differences, errors
+from parsample.workers.arguments import check_arguments
+from parsample.workers.errors import Mistake, NoWorker
+from parsample.workers.lanes import Lanes, check_executor, count_lanes, is_here, make_lanes, pack
+from parsample.workers.memory import Found, Memory
+from parsample.workers.model import Answer, Model, Position
+from parsample.workers.rounds import Counts, Flight, Gradients, Round, Run, show
+
+# A position that is run again may give a number as far off, relative to the larger of 1 and its size: what solvers on
+# several threads differ by.
+SAME = 1e-6
+# Runs that take no longer are handed over together, for as many seconds; and what a run takes at least.
+QUICK, TINY = 2e-3, 1e-6
+# Seconds between two looks at whether a run has taken too long; Ctrl-C is noticed as soon.
+PAUSE = 1.0
+
+
+class Workers:
+    """Runs a model at positions, in rounds.
+
+    Args:
+        simulate: `simulate(position)`, the position a dict of NumPy arrays, to the log density, or with `gradient=True`
+            to it and its gradient, a dict like the position. The same position must give the same number.
+        template: a position: names, shapes and dtypes.
+        gradient: True where `simulate` returns one; "finite_differences" for two further runs for each number of the
+            position, in the same round, or a dict of how far they go by name (for "finite_differences", 1e-4 of the
+            number or of 1, what is larger); None for none.
+        executor: "processes" or None for worker processes of our own, "threads", or any
+            `concurrent.futures.Executor`: of Dask, of mpi4py, of Ray. A vectorized function is called in this process,
+            where nothing is said.
+        workers: runs at a time; None for what the executor has, the cores, or for a vectorized function 128 a call.
+        vectorized: whether `simulate` takes many positions at once, every array with an axis in front, and returns as
+            many log densities.
+        timeout: seconds that one call may take, then it is a failure. Processes of our own are ended; elsewhere a call
+            keeps its worker until it returns.
+        retries: how often a run that fails is tried again.
+        on_error: "raise" ends the run at a failure, "reject" has it count as outside of the support.
+        memory: finished runs; None for those of this object.
+
+    Attributes:
+        size: runs at a time.
+        counts: of everything so far.
+
+    Raises:
+        ValueError: an argument is not what it should be, or the function cannot be sent to where it is to run.
+    """
+
+    def __init__(
+        self,
+        simulate: Any,
+        template: Mapping[str, Any],
+        *,
+        gradient: Any = None,
+        executor: Any = None,
+        workers: Any = None,
+        vectorized: bool = False,
+        timeout: Any = None,
+        retries: Any = 0,
+        on_error: Any = "raise",
+        memory: Memory | None = None,
+    ):
+        """Check the arguments; nothing is started or run."""
+        self.template = {name: np.asarray(leaf) for name, leaf in template.items()}
+        check_arguments(simulate, self.template, gradient, workers, timeout, retries, on_error)
+        steps: Mapping[str, Any] | None = None
+        if isinstance(gradient, str | Mapping):
+            steps = differences.check_steps({} if isinstance(gradient, str) else gradient, self.template)
+        self._gradients = Gradients(self.template, steps)
+        self.model = Model(simulate, gradient is True, vectorized)
+        self._executor = "threads" if vectorized and executor is None else executor
+        check_executor(executor)
+        lanes, self.size = count_lanes(self._executor, workers, vectorized)
+        self.counts = Counts(lanes=lanes)
+        if not is_here(self._executor):
+            pack(self.model)
+        self._timeout, self._retries, self._rejects = timeout, retries, on_error == "reject"
+        self._news, self._seen, self._returned = 0, 0, 0
+        self._changed = Condition()
+        self._queue: deque[Run] = deque()
+        self._runs: dict[bytes, Run] = {}
+        self._failed: dict[bytes, Run] = {}
+        self._flights: dict[Future[list[Answer]], Flight] = {}
+        self._lanes: Lanes | None = None
+        self._error: Exception | None = None
+        self._is_feeding = False
+        # The first run that returned, which is made once more, unless runs of an earlier day are there.
+        self._first: tuple[Position, float] | None = None
+        self._clock: tuple[float, float] | None = None
+        self._memory = Memory()
+        self.remember(Memory() if memory is None else memory)
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether there is a gradient: the function's, or of differences."""
+        return self.model.has_gradient or self._gradients.steps is not None
+
+    def remember(self, memory: Memory) -> None:
+        """Ask this memory before anything is run, and keep there what is; what was run so far goes with it.
+
+        Raises:
+            ValueError: it is of another model.
+        """
+        simulate = self.model.simulate
+        identity = {
+            "function": getattr(simulate, "__qualname__", type(simulate).__qualname__),
+            "position": {name: [leaf.dtype.str, list(leaf.shape)] for name, leaf in self.template.items()},
+            "gradient": self.model.has_gradient,
+        }
+        width = sum(leaf.nbytes for leaf in self.template.values())
+        with self._changed:
+            memory.bind(identity, width, sum(leaf.size for leaf in self.template.values()))
+            for key, found in self._memory.items():
+                if memory.get(key) is None:
+                    memory.put(key, found)
+            self._is_checked = len(memory) > 0
+            self._memory = memory
+
+    def submit(
+        self,
+        positions: Sequence[Mapping[str, Any]],
+        want_gradient: bool = False,
+        certain: Bool[np.ndarray, " run"] | None = None,
+    ) -> Round:
+        """Begin a round. What was run before is done at once; those in front begin first.
+
+        Args:
+            positions: where to run the model.
+            want_gradient: whether its gradients are needed.
+            certain: which positions are needed for certain; None for all. A failure at one of these ends the run,
+                unless it is to be rejected; at another it is marked in `Round.failed`, and ends the run once that
+                position is submitted as certain.
+
+        Raises:
+            SimulationError, NoWorker, ValueError: as `Round.wait_all`.
+        """
+        if want_gradient and not self.has_gradient:
+            raise ValueError("want_gradient is True, and the model has no gradient; give gradient= to the target.")
+        given = [
+            {name: np.array(position[name], leaf.dtype) for name, leaf in self.template.items()}
+            for position in positions
+        ]
+        with self._changed:
+            self._raise_error()
+            gradients, queued = self._gradients if want_gradient else None, len(self._queue)
+            round = Round(self, given, gradients)
+            for row, position in enumerate(given):
+                for point in [position, *(gradients.points(position) if gradients is not None else [])]:
+                    self._ask(round, row, point, certain is None or bool(certain[row]))
+                round.fill(row)
+            if len(self._queue) > queued:
+                self.counts.rounds += 1
+                if self._first is not None and not self._is_checked:
+                    self._is_checked = True
+                    self._queue.append(Run(self._first[0], None))
+                self._start()
+            self._feed()
+            self._raise_error()
+        return round
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until something is done that was not when this was called last, or nothing is on its way.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Raises:
+            SimulationError, NoWorker, ValueError: as `Round.wait_all`.
+        """
+        ends = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            try:
+                while self._seen == self._news and (self._flights or self._queue):
+                    self._give_up_late()
+                    self._raise_error()
+                    left = PAUSE if ends is None else min(PAUSE, ends - time.monotonic())
+                    if left <= 0 or self._seen != self._news:
+                        break
+                    self._changed.wait(min(left, self._until_late()))
+                self._raise_error()
+            except BaseException:
+                self._drop(list(self._queue))
+                raise
+            self._seen = self._news
+
+    def cancel(self, round: Round, which: Bool[np.ndarray, " run"]) -> Bool[np.ndarray, " run"]:
+        """Call off what has not begun and nobody else waits for; return where nothing will come any more."""
+        gone = np.zeros(len(round.done), bool)
+        with self._changed:
+            waiting = set(map(id, self._queue))
+            for row in np.flatnonzero(which & ~round.done).tolist():
+                queued = [run for run in round.parts[row] if id(run) in waiting]
+                for run in queued:
+                    run.asked.remove((round, row))
+                self._drop([run for run in queued if not run.asked])
+                gone[row] = bool(queued)
+        return gone
+
+    def rejects_without_gradient(self, run: Run) -> bool:
+        """Say whether a position without differences counts as outside of the support; otherwise that is an error."""
+        self.counts.failures += 1
+        self.counts.rejected += self._rejects
+        self.counts.example = run.position, errors.NO_DIFFERENCE
+        if run.is_certain and not self._rejects:
+            self._error = errors.failed(show(run.position), errors.NO_DIFFERENCE, 1)
+        return self._rejects
+
+    def close(self, wait: bool = False) -> None:
+        """Call off what has not begun, and let go of the workers; they are started anew where something is submitted.
+
+        Args:
+            wait: whether to wait for the runs that have begun, and keep them. Otherwise processes of our own are ended;
+                runs on an executor are kept when they return.
+        """
+        with self._changed:
+            self._drop(list(self._queue))
+            lanes, self._lanes = self._lanes, None
+            if not wait:
+                for flight in self._flights.values():
+                    flight.is_given_up = True
+                    for run in flight.runs:
+                        self._runs.pop(run.key or b"", None)
+        if lanes is not None:
+            lanes.close(wait)
+        with self._changed:
+            self._clock, self._error = None, None
+            self._failed.clear()
+
+    def _ask(self, round: Round, row: int, position: Position, is_certain: bool) -> None:
+        """Take a run from what is there, or queue it."""
+        key = b"".join(leaf.tobytes() for leaf in position.values())
+        found = self._memory.get(key)
+        run = Run(position, key, found=found) if found is not None else self._runs.get(key) or self._failed.get(key)
+        if run is None:
+            run = self._runs[key] = Run(position, key)
+            self._queue.append(run)
+        else:
+            self.counts.repeated += 1
+        run.is_certain |= is_certain
+        run.asked.append((round, row))
+        round.parts[row].append(run)
+        if run.failure is not None and is_certain:
+            self._end_with(run)
+
+    def _start(self) -> None:
+        if self._lanes is None:
+            self._lanes = make_lanes(self.model, self._executor, self.counts.lanes)
+        if self._clock is None:
+            self._clock = time.monotonic(), self.counts.elapsed
+
+    def _feed(self) -> None:
+        """Give the lanes that are free what is queued, those in front first."""
+        if self._is_feeding or self._lanes is None:  # A run that returns at once does not begin the next itself.
+            return
+        self._is_feeding = True
+        try:
+            while self._queue and len(self._flights) < self._lanes.size and self._error is None:
+                flight = Flight(self._take(self._lanes.size - len(self._flights)))
+                future = self._lanes.submit([run.position for run in flight.runs], flight.begin)
+                self._flights[future] = flight
+                checks = sum(run.key is None for run in flight.runs)
+                self.counts.checks += checks
+                self.counts.runs += len(flight.runs) - checks
+                future.add_done_callback(self._return)
+        except NoWorker as error:
+            self._error = error
+        finally:
+            self._is_feeding = False
+
+    def _take(self, free: int) -> list[Run]:
+        """Take from the queue what one lane is given."""
+        most, run = self._most(free), self._queue.popleft()
+        runs = [run]
+        while self._queue and len(runs) < most and not (run.is_alone or self._queue[0].is_alone):
+            runs.append(self._queue.popleft())
+        return runs
+
+    def _most(self, free: int) -> int:
+        """Return how many runs one lane is given: of quick ones so many that handing them over costs less than they."""
+        if self.model.vectorized:
+            return min(-(-self.size // self.counts.lanes), -(-len(self._queue) // free))
+        return int(QUICK * self._returned / max(self.counts.busy, TINY * self._returned, TINY))
+
+    def _return(self, future: "Future[list[Answer]]") -> None:
+        """Take what a lane brings; whichever thread brings it."""
+        with self._changed:
+            flight = self._flights.pop(future)
+            if self._lanes is not None:
+                self._lanes.release(future)
+            answers = self._answers(future, flight)
+            self.counts.busy += sum(answer.seconds for answer in answers)
+            if self._clock is not None:
+                self.counts.elapsed = self._clock[1] + time.monotonic() - self._clock[0]
+            is_whole = len(answers) > 1 and all(answer.failure and answer is answers[0] for answer in answers)
+            if is_whole and not flight.is_given_up:
+                self._fail_together(flight.runs)
+            else:
+                for run, answer in zip(flight.runs, answers, strict=True):
+                    self._take_answer(run, answer, flight.is_given_up)
+            self._returned += len(answers)
+            self._feed()
+            self._news += 1
+            self._changed.notify_all()
+
+    def _answers(self, future: "Future[list[Answer]]", flight: Flight) -> list[Answer]:
+        """Return what came of the runs of a flight, whatever became of it."""
+        error = RuntimeError("the executor cancelled it") if future.cancelled() else future.exception()
+        if error is None:
+            return future.result()
+        if isinstance(error, NoWorker) and not flight.is_given_up:
+            self._error = error
+        share = flight.seconds / len(flight.runs)
+        return [Answer(np.nan, None, share, f"{type(error).__name__}: {error}")] * len(flight.runs)
+
+    def _take_answer(self, run: Run, answer: Answer, is_given_up: bool) -> None:
+        is_good = answer.failure is None and answer.mistake is None
+        if run.key is None:
+            assert self._first is not None
+            first = self._first[1]
+            if is_good and not is_given_up and abs(answer.value - first) > SAME * max(1.0, abs(first)):
+                self._error = errors.is_random(show(run.position), first, answer.value)
+        elif is_good:
+            flat = None if answer.gradient is None else self._gradients.flatten(answer.gradient)
+            self._finish(run, Found(answer.value, flat))
+            if self._first is None and np.isfinite(answer.value):
+                self._first = run.position, answer.value
+        elif not is_given_up:
+            if answer.mistake is not None:
+                self._error = Mistake(answer.mistake)
+            else:
+                self._fail(run, str(answer.failure), answer.trace)
+
+    def _finish(self, run: Run, found: Found) -> None:
+        """Keep a run, and tell who asked for it."""
+        if run.key is None or run.found is not None:
+            return
+        if run.attempts:  # It was given up, is to be tried again, and came after all.
+            with contextlib.suppress(ValueError):
+                self._queue.remove(run)
+        run.found = found
+        self._runs.pop(run.key, None)
+        if self._memory.get(run.key) is None:
+            self._memory.put(run.key, found)
+        self._tell(run)
+
+    def _tell(self, run: Run) -> None:
+        for round, row in run.asked:
+            round.fill(row)
+        self._news += 1
+
+    def _fail(self, run: Run, text: str, trace: str) -> None:
+        """Try a run again, or have it count as failed."""
+        run.attempts += 1
+        self.counts.failures += 1
+        self.counts.example = run.position, text
+        if run.key is None:
+            return
+        if run.attempts <= self._retries:
+            self._queue.appendleft(run)
+        elif self._rejects:
+            self.counts.rejected += 1
+            self._finish(run, Found(-np.inf, None, is_rejected=True))
+        else:
+            run.failure = text
+            self._runs.pop(run.key, None)
+            self._failed[run.key] = run
+            self._tell(run)
+            if run.is_certain and self._error is None:
+                self._end_with(run, trace)
+
+    def _fail_together(self, runs: list[Run]) -> None:
+        """Make runs that failed in one call once more, each on its own: it may be due to one of them."""
+        self.counts.failures += 1
+        for run in runs:
+            run.is_alone = True
+        self._queue.extendleft(reversed(runs))
+
+    def _end_with(self, run: Run, trace: str = "") -> None:
+        """End everything for a run that failed."""
+        self._error = errors.failed(show(run.position), str(run.failure), run.attempts)
+        if trace:
+            self._error.add_note(trace)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            self._failed.clear()
+            self._drop(list(self._queue))
+            raise error
+
+    def _until_late(self) -> float:
+        """Return the seconds until some run has taken too long."""
+        if self._timeout is None:
+            return PAUSE
+        waiting = [flight.seconds for flight in self._flights.values() if not flight.is_given_up]
+        return max(0.0, self._timeout - max(waiting, default=0.0))
+
+    def _give_up_late(self) -> None:
+        """Give up what takes too long."""
+        late = [
+            (future, flight)
+            for future, flight in self._flights.items()
+            if self._timeout is not None and flight.seconds >= self._timeout and not flight.is_given_up
+        ]
+        for future, flight in late:
+            flight.is_given_up = True
+            flight.is_lost = self._lanes is not None and not self._lanes.stop(future)
+            if len(flight.runs) > 1:
+                self._fail_together(flight.runs)
+            else:
+                self._fail(flight.runs[0], f"it took longer than timeout={self._timeout:g} seconds", "")
+        if late:
+            self._feed()
+        lost = sum(flight.is_lost for flight in self._flights.values())
+        if lost == self.counts.lanes and self._queue and self._error is None:
+            self._error = errors.all_hang(lost, self._timeout)
+
+    def _drop(self, runs: list[Run]) -> None:
+        """Take runs out of the queue."""
+        for run in runs:
+            with contextlib.suppress(ValueError):
+                self._queue.remove(run)
+            self._runs.pop(run.key or b"", None)
+            self.counts.cancelled += run.key is not None
