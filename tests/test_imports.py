@@ -43,6 +43,7 @@ HEAVY = [
     "rich",
     "sklearn",
     "tensorflow_probability",
+    "torch",
     "typer",
     "xarray",
 ]

@@ -14,6 +14,7 @@ from parsample.engine import methods, options, planner
 from parsample.engine.block import SHORTEST, Rows
 from parsample.engine.derivative import differentiable
 from parsample.engine.driver import Trajectory, solve
+from parsample.engine.host import calls_host
 from parsample.engine.loop import run_loop
 from parsample.engine.options import Options
 from parsample.engine.rules import Conditioning, Stopping
@@ -181,8 +182,10 @@ def _evaluate(
         return _judged(frozen, chosen, tolerances, initial, inputs, found)
 
     # On a CPU the steps of one window already fill the machine; one chain after the other, none waits for a slower one.
+    # What calls the host is elsewhere, and is to have all chains in one call.
     one_by_one = jax.default_backend() == "cpu" and not isinstance(method, methods.Sequential)
-    if one_by_one and initial.shape[0] > 1:
+    first = jax.tree.map(lambda leaf: leaf[0, 0], inputs)
+    if one_by_one and initial.shape[0] > 1 and not calls_host(frozen, initial[0], first):
         groups = jax.tree.map(lambda leaf: leaf[:, None], tuple(given))
         solution = jax.tree.map(lambda leaf: leaf[:, 0], jax.lax.map(some, groups))
     else:

@@ -219,3 +219,25 @@ def test_the_loop_is_batched_too() -> None:
     np.testing.assert_array_equal(batch.iterations, np.full(CHAINS, STEPS))
     for chain in range(CHAINS):
         SAME_COMPUTATION.check(batch.states[chain], scan(tanh_step, initial_states[chain], inputs[chain]))
+
+
+def test_what_calls_the_host_gets_all_chains_at_once() -> None:
+    """On a CPU too, where other chains are solved one after the other: the work is elsewhere."""
+    shapes: list[tuple[int, ...]] = []
+
+    def on_host(state: Array, input: Array) -> np.ndarray:
+        shapes.append(state.shape)
+        return np.tanh(0.5 * np.asarray(state) + np.asarray(input))
+
+    def step(state: Array, input: Array) -> Array:
+        like = jax.ShapeDtypeStruct(state.shape, state.dtype)
+        # Inside of a function and a branch, as a model may be.
+        call = jax.jit(lambda *given: jax.pure_callback(on_host, like, *given, vmap_method="broadcast_all"))
+        return jax.lax.cond(True, call, lambda state, input: state, state, input)
+
+    initial_states, inputs = chains()
+    found = evaluate(step, initial_states, inputs, method="picard", chains=True)
+    expected = evaluate(lambda x, u: jnp.tanh(0.5 * x + u), initial_states, inputs, method="sequential", chains=True)
+    CONVERGED.check(found.states, expected.states)
+    assert set(shapes) == {(CHAINS, STEPS, *initial_states.shape[1:])}
+    assert len(shapes) == found.iterations.max()

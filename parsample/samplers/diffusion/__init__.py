@@ -12,6 +12,7 @@ from parsample.samplers.diffusion.dpm_solver_pp import DPMSolverPP
 from parsample.samplers.diffusion.edm import EDM
 from parsample.samplers.diffusion.euler_maruyama import EulerMaruyama
 from parsample.samplers.diffusion.exact import MixtureModel
+from parsample.samplers.diffusion.from_torch import from_torch
 from parsample.samplers.diffusion.guidance import guided
 from parsample.samplers.diffusion.heun import Heun
 from parsample.samplers.diffusion.predictions import PREDICTIONS, convert
@@ -63,6 +64,7 @@ __all__ = [
     "UniPC",
     "convert",
     "find",
+    "from_torch",
     "guided",
 ]
 
