@@ -145,5 +145,7 @@ class Outcome(NamedTuple):
     def requested(self, num_draws: int, posterior: Callable[[int, int], Mapping[str, Any]]) -> Iterator[Groups]:
         """Yield the groups that were asked for and are made of draws, as `requested_groups` does."""
         settings = self.job.settings
+        if not settings.groups:
+            return iter(())
         key = jax.random.fold_in(jax.random.key(settings.seed), 1)
         return requested_groups(self.job.form.variables, settings.groups, num_draws, posterior, key)

@@ -20,6 +20,7 @@ from parsample.run.counts import NOT_COMPARED, Comparison, Tally
 from parsample.run.draws import variables_of
 from parsample.run.settings import Settings
 from parsample.run.until import Until, is_due
+from parsample.samplers.base import Chain
 from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
 from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
@@ -126,8 +127,12 @@ class Run:
         program = self.program(plan, states, inputs)
         began = time.perf_counter()
         given = plan.traced(self.positions.dtype)
-        segment = jax.block_until_ready(program(self.sampler, states, inputs, given))
+        segment = jax.block_until_ready(program(self._for(plan), states, inputs, given))
         return segment, time.perf_counter() - began
+
+    def _for(self, plan: Plan) -> Chain:
+        """Return the sampler in the form of which most programs are shared."""
+        return self.sampler.for_loop() if isinstance(plan.method, methods.Sequential) else self.sampler
 
     def program(self, plan: Plan, states: PyTree, inputs: PyTree) -> Callable:
         """Return the compiled program of a plan, compiling it if it is new."""
@@ -137,7 +142,7 @@ class Run:
                 return program
         began = time.perf_counter()
         run: Any = eqx.filter_jit(evaluate_chains)
-        compiled = run.lower(self.sampler, states, inputs, plan.traced(self.positions.dtype)).compile()
+        compiled = run.lower(self._for(plan), states, inputs, plan.traced(self.positions.dtype)).compile()
         self.compile_seconds += time.perf_counter() - began
         self.programs.append((plan, compiled))
         return compiled

@@ -86,6 +86,10 @@ class Chain(eqx.Module):
 
         return jax.tree.map(cut, drawn)
 
+    def for_loop(self) -> "Chain":
+        """Return the same chain with values left open that only a derivative needs to know when it is compiled."""
+        return self
+
     @property
     def transition(self) -> "SamplerTransition":
         """What the engine solves: `transition(unknowns, input) -> unknowns`."""

@@ -79,7 +79,7 @@ def draw(sampler: Sampler, rng_keys: Array, positions: Float[Array, "chain dim"]
         A pytree with leading axes (chain, steps).
     """
     first, last = start // BLOCK, -(-(start + num_steps) // BLOCK)
-    draw_block = _draw_block.of(sampler)
+    draw_block = _draw_block.of(sampler.for_loop())
     blocks = [draw_block(rng_keys, positions, np.int32(block)) for block in range(first, last)]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1)[:, :num_steps], *blocks)
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from parsample.engine import methods, options
@@ -111,7 +112,7 @@ class HMC(PositionSampler):
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float
     mass: Mass
-    num_integration_steps: int = eqx.field(static=True)
+    num_integration_steps: int | Int[Array, ""]
     step_size_jitter: float = eqx.field(static=True)
     min_integration_steps: int | None = eqx.field(static=True)
     leapfrog: methods.Method | None
@@ -165,6 +166,12 @@ class HMC(PositionSampler):
         else:
             length = min(ALL_LENGTHS, key=lambda length: abs(math.log(length * step_size / float(wanted))))
         return {**kept, "num_integration_steps": max(length, options.get("min_integration_steps") or 1)}
+
+    def for_loop(self) -> "HMC":
+        """Return the same sampler with the number of leapfrog steps left open: one program serves for all."""
+        if self.leapfrog is not None:
+            return self
+        return eqx.tree_at(lambda hmc: hmc.num_integration_steps, self, np.int32(self.num_integration_steps))
 
     def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> LangevinState:
         """Return the state at a position, with its log density and gradient."""

@@ -83,7 +83,7 @@ def integrate(
     state: LangevinState,
     momentum: Float[Array, " dim"],
     step_size: Array | float,
-    num_steps: int,
+    num_steps: int | Int[Array, ""],
     *,
     length: Int[Array, ""] | None = None,
     method: Method | None = None,
@@ -96,7 +96,7 @@ def integrate(
         state: where the trajectory starts.
         momentum: w, with which it starts.
         step_size: of the leapfrog integrator: time, in units in which the position's unit is that of L w.
-        num_steps: how many, at most.
+        num_steps: how many, at most. Its value may be traced where there is no method; then there is no reverse mode.
         length: how many of them count; None for all. Its value may be traced: all are computed, and some ignored.
         method: to evaluate the steps of the trajectory in parallel; None for a loop.
 
@@ -124,27 +124,27 @@ def _loop(
     leapfrog: Leapfrog,
     phase: tuple[Array, Array],
     state: LangevinState,
-    num_steps: int,
+    num_steps: int | Int[Array, ""],
     length: Int[Array, ""] | None,
 ) -> tuple[LangevinState, Array]:
     """Return the state at the end, and the momentum half a kick ahead of it."""
 
-    def step(carry: tuple, number: Array) -> tuple[tuple, None]:
+    def step(number: Array, carry: tuple) -> tuple:
         displacement, momentum, found = leapfrog.move(*carry[:2])
         following = displacement, momentum, found
         if length is not None:
             following = jax.tree.map(lambda new, old: jnp.where(number < length, new, old), following, carry)
-        return following, None
+        return following
 
     start = (*phase, (state.logdensity, state.gradient))
-    (displacement, momentum, found), _ = jax.lax.scan(step, start, jnp.arange(num_steps))
+    displacement, momentum, found = jax.lax.fori_loop(0, num_steps, step, start)
     return LangevinState(leapfrog.position(displacement), *found), momentum
 
 
 def _parallel(
     leapfrog: Leapfrog,
     phase: tuple[Array, Array],
-    num_steps: int,
+    num_steps: int | Int[Array, ""],
     length: Int[Array, ""] | None,
     method: Method,
 ) -> tuple[LangevinState, Array]:

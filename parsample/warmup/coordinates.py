@@ -150,8 +150,8 @@ class StandardNormal(eqx.Module):
 def plain(target: Target) -> Standardised:
     """Return the target's own coordinates: center 0 and root 1."""
     vector, unravel = ravel_pytree(target.position_template())
-    dense = vector.size <= LARGEST_DENSE
-    return Standardised(target, vector, jnp.eye(vector.size, dtype=vector.dtype) if dense else vector + 1, unravel)
+    root = np.eye(vector.size) if vector.size <= LARGEST_DENSE else np.ones(vector.size)
+    return Standardised(target, vector, jnp.asarray(root, vector.dtype), unravel)
 
 
 def rounded_less(density: Standardised) -> Standardised:

@@ -119,7 +119,8 @@ class Course:
 
     def renew(self) -> None:
         """Go on in coordinates that are new, or with a sampler that is."""
-        self.sampler = self.make(self.density, jnp.ones((), self.vectors.dtype))
+        sampler = self.make(self.density, jnp.ones((), self.vectors.dtype))
+        self.sampler: Any = sampler.for_loop() if self.is_loop else sampler
         self.programs: dict[int, Callable] = {}
         self.beginning = _begin.of(self.sampler)
 

@@ -37,10 +37,10 @@ def unscaled(density: Standardised, mass: str) -> Standardised:
     """
     dim, dtype = density.center.size, density.center.dtype
     chosen = _structure(mass, dim)
-    ones = jnp.ones(dim, dtype)
+    ones = jnp.asarray(np.ones(dim), dtype)
     root: Any = ones
     if chosen == "dense":
-        root = jnp.eye(dim, dtype=dtype)
+        root = jnp.asarray(np.eye(dim), dtype)
     elif chosen == "low_rank":
         rank = min(dim, RANK)
         root = LowRank(ones, jnp.eye(dim, rank, dtype=dtype), jnp.ones(rank, dtype))

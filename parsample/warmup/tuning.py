@@ -140,7 +140,7 @@ def tune_for_rounds(make: Configured, adaptation: Adaptation, rng_keys: Array, p
     tried = []
     for maker in _lengths(make):
         for share in STEP_SIZES:
-            tried.append((maker, _pilot(maker, adaptation, share * adaptation.step_size, rng_keys, plan)))
+            tried.append((maker, pilot(maker, adaptation, share * adaptation.step_size, rng_keys, plan)))
     # A setting whose chains did not move has no effective draws, NaN.
     order = lambda value: -1.0 if np.isnan(value) else value  # noqa: E731
     found, chosen = max(tried, key=lambda row: order(row[1].per_round))
@@ -163,7 +163,8 @@ def _lengths(make: Configured) -> list[Configured]:
 _evaluate = eqx.filter_jit(evaluate_chains)
 
 
-def _pilot(make: Configured, adaptation: Adaptation, step_size: float, rng_keys: Array, plan: Plan) -> Pilot:
+def pilot(make: Configured, adaptation: Adaptation, step_size: float, rng_keys: Array, plan: Plan) -> Pilot:
+    """Run a segment of a plan at a setting, from where warm-up ended, and say what it gave."""
     sampler = make(rounded_less(adaptation.density), jnp.asarray(step_size, adaptation.last.dtype))
     positions = to_standardised(adaptation.density, adaptation.last)
     states = begin(sampler, positions, start_keys(rng_keys))

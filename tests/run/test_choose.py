@@ -21,7 +21,7 @@ PLAN = Plan(methods.QuasiNewton(), 16, 1024, 500, 1e-6, 1e-6)
 class Chains:
     """Chains whose segments take what the test says: a step of the loop, and one in parallel."""
 
-    first = None
+    first, sampler = None, ps.samplers.HMC
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, loop: float, parallel: float, batch: float) -> None:
         self.seconds = {True: loop, False: parallel}

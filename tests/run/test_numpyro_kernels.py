@@ -147,7 +147,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": model, "target_accept_prob": 1.5}, r"target_acceptance is 1.5, expected a number between 0 and 1"),
     ({"model": model, "step_size_jitter": 2}, r"step_size_jitter is 2, expected a number in \[0, 1\)"),
     ({"model": model, "tree_depth": 2}, "sampler_options of HMC is 'tree_depth', expected one of"),
-    ({"model": model, "sampler": "nuts"}, "sampler is 'nuts', expected one of"),
+    ({"model": model, "sampler": "nust"}, "sampler is 'nust', expected one of"),
 ]
 
 

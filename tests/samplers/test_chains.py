@@ -11,9 +11,9 @@ import pytest
 
 from parsample.engine import methods
 from parsample.engine.solution import Solution
-from parsample.samplers import MALA, SAMPLERS
+from parsample.samplers import HMC, MALA, SAMPLERS
 from parsample.samplers.base import BLOCK
-from parsample.samplers.chains import Plan, draw, evaluate_chains
+from parsample.samplers.chains import Plan, begin, draw, evaluate_chains
 from parsample.targets import LogisticRegression
 from parsample.warmup.coordinates import plain
 from tests.covering import each_once
@@ -154,3 +154,33 @@ def test_a_draw_is_the_state_and_goes_with_its_decision(method: methods.Method) 
     moved = np.abs(found.details.position - before).max(-1) > 1e-4
     np.testing.assert_array_equal(moved, found.details.info["is_accepted"])
     CONVERGED.check(found.details.position, found.states)
+
+
+def test_one_program_of_the_loop_serves_trajectories_of_all_lengths(rng_key):
+    looked: list[None] = []
+
+    def density(x):
+        looked.append(None)
+        return -jnp.sum(jnp.cosh(x))
+
+    starts = jnp.asarray([[0.3, -0.2], [1.0, 0.5]])
+    keys = jax.random.split(rng_key, 2)
+    run = eqx.filter_jit(evaluate_chains)
+    plan = Plan(methods.Sequential(), 1, 20, 20, 0.0, 0.0)
+    traces = []
+    for length in (3, 5):
+        sampler = HMC(density, 0.2, num_integration_steps=length)
+        states, inputs = begin(sampler, starts, keys), draw(sampler, keys, starts, 0, 20)
+        looked.clear()
+        open_length = run(sampler.for_loop(), states, inputs, plan)
+        traces.append(len(looked))
+        known = run(sampler, states, inputs, plan)
+        SAME_COMPUTATION.check(open_length.states, known.states)
+        np.testing.assert_array_equal(open_length.details.info["num_integration_steps"], length)
+    assert traces[0] > 0
+    assert traces[1] == 0, "traced anew for another length"
+
+
+def test_a_trajectory_that_is_solved_in_parallel_keeps_its_length():
+    sampler = HMC(lambda x: -x @ x, 0.2, leapfrog="block_quasi_newton")
+    assert sampler.for_loop() is sampler
