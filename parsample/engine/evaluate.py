@@ -102,7 +102,7 @@ def evaluate(
     """
     transition = as_transition(transition)
     automatic = isinstance(method, str) and method == "auto"
-    found = methods.QuasiNewton() if automatic else methods.find(method)
+    found = methods.QuasiNewton() if automatic else methods.find(method, or_auto=True)
     first_state, first_inputs = _first(initial_state, inputs) if chains else (initial_state, inputs)
     if found.needs_derivative:
         options.check_floating(first_state, f"the method {type(found).__name__}")

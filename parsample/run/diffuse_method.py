@@ -96,7 +96,7 @@ def find_method(process: Process, method: str | methods.Method) -> tuple[methods
     elif method == "parareal":
         found = methods.Parareal(segment=math.isqrt(process.num_steps - 1) + 1)
     else:
-        found = methods.find(method)
+        found = methods.find(method, or_auto=True)
     # A Jacobian may expand, and where a state holds past predictions hardly one contracts, though their product does.
     # What is made of differences, without derivatives, has to be kept within bounds.
     is_jacobian = innermost(found).has_matrices and (parts > 1 or found.needs_derivative)

@@ -55,7 +55,10 @@ def check_job(target: Target, settings: Settings) -> Job:
         check_transform(settings.transform, target, settings.groups)
     form = find_form(target, settings.groups, transform=settings.transform, dims=settings.dims, coords=settings.coords)
     make(plain(target), settings.step_size or 0.1)  # refuses what no run could use, before warm-up
-    plan, warmup_plan = (_plan(target, row, settings) for row in (settings.method, settings.warmup_method))
+    plan, warmup_plan = (
+        _plan(target, settings.method, settings, True),
+        _plan(target, settings.warmup_method, settings, False),
+    )
     plan = plan._replace(history=EVALUATION in settings.groups)
     # Warm-up runs before the rounding noise can be measured.
     least = least_tolerance(_dtype(target))
@@ -92,7 +95,7 @@ def _dtype(target: Target) -> jnp.dtype:
     return jnp.result_type(*jax.tree.leaves(target.position_template()))
 
 
-def _plan(target: Target, method: str | methods.Method, settings: Settings) -> Plan:
+def _plan(target: Target, method: str | methods.Method, settings: Settings, or_auto: bool) -> Plan:
     """Check the options of the evaluation, and fill in what depends on the device."""
     piece, window = piece_of(settings.num_samples), settings.window
     pieces = -(-settings.num_samples // piece)
@@ -111,7 +114,8 @@ def _plan(target: Target, method: str | methods.Method, settings: Settings) -> P
     if max_iterations is None:
         max_iterations = max(64, int(steps / SLOWEST_ADVANCE))
     dtype = _dtype(target)
-    chosen = methods.QuasiNewton() if isinstance(method, str) and method == "auto" else methods.find(method)
+    is_auto = or_auto and isinstance(method, str) and method == "auto"
+    chosen = methods.QuasiNewton() if is_auto else methods.find(method, or_auto)
     atol, rtol = settings.atol, settings.rtol
     absolute, relative = (least_tolerance(dtype) if given is None else given for given in (atol, rtol))
     options.check_tolerances(absolute, relative, dtype, method=chosen)

@@ -135,13 +135,13 @@ class Settings(Keep, Evaluation, Warmup):
             one gradient a step, and an iteration of it two in sequence.
         sampler_options: arguments of the sampler by name. `num_integration_steps` of "hmc", say, which warm-up else
             chooses with the step size.
-        num_samples: draws a chain, at most so many where there is `until`.
+        num_samples: draws a chain.
         num_chains: chains.
-        until: end when every variable has an effective sample size, bulk and tail, above "ess" and an R-hat below
-            "rhat", or after "seconds" of sampling. The draws are looked at in pieces of at most 1,024; nothing
-            else that `parsample.judge` looks at may be wrong with them. The attribute `until_met` of the trace says
-            whether they were good enough. A rule that looks at the draws favours lucky chains a little: ask for more
-            than you need.
+        until: end before `num_samples` when every variable has an effective sample size, bulk and tail, above "ess" and
+            an R-hat below "rhat", or after "seconds" of sampling. The draws are looked at in pieces of at most 1,024;
+            nothing else that `parsample.judge` looks at may be wrong with them. The attribute `until_met` of the trace
+            says whether they were good enough. A rule that looks at the draws favours lucky chains a little: ask for
+            more than you need.
         seed: a whole number; the same seed gives the same trace on the same machine and versions.
         unkept: options whose value a file cannot hold, such as a function -> what it was, in words.
     """

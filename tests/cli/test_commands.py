@@ -46,7 +46,7 @@ OPTIONS += ["--thin", "--store", "--settings"]
                 "16 on a CPU, 256 elsewhere",
                 "what warm-up finds",
                 "A name in parsample samplers.",
-                "at most so many where there is --until",
+                "End before --samples when every variable",
                 "Examples: parsample sample german",
                 "Exit codes: see parsample",
             ],

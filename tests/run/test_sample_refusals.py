@@ -109,7 +109,7 @@ WRONG_TYPES = {
     "window": (2.5, "window is 2.5, expected a whole number of at least 1"),
     "target": (3, "target is a int, expected the name of a target, a Target, a NumPyro model, a distrax distribution"),
     "sampler": (None, "sampler is None, expected one of ula, mala, hmc, "),
-    "method": (7, "method is 7, expected one of sequential, "),
+    "method": (7, "method is 7, expected one of auto, sequential, "),
     "step_size": ([0.1, 0.2], "step_size is [0.1, 0.2], expected one finite number above 0"),
 }
 

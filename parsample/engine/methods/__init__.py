@@ -69,8 +69,12 @@ __all__ = [
 ]
 
 
-def find(method: str | Method) -> Method:
+def find(method: str | Method, or_auto: bool = False) -> Method:
     """Return a method given as an instance, or by its name in `METHODS` or `ALIASES` with its defaults.
+
+    Args:
+        method: what was given.
+        or_auto: whether it might have been "auto", for the sentence that refuses it.
 
     Raises:
         ValueError: no method has that name; the nearest one is suggested.
@@ -79,4 +83,4 @@ def find(method: str | Method) -> Method:
         return method
     if isinstance(method, str) and (name := ALIASES.get(method, method)) in METHODS:
         return METHODS[name]()
-    raise unknown("method", method, METHODS, "a Method instance")
+    raise unknown("method", method, ["auto", *METHODS] if or_auto else METHODS, "a Method instance")
