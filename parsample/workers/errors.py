@@ -1,7 +1,5 @@
 """What ends a run on workers, and what it says."""
 
-from typing import Any
-
 KEPT = "Finished runs are kept."
 NO_DIFFERENCE = (
     "no difference can be taken, since on both sides of some number the runs failed or are outside of the support; "
@@ -34,12 +32,25 @@ def failed(where: str, why: str, attempts: int) -> SimulationError:
     )
 
 
-def all_hang(lanes: int, timeout: Any) -> NoWorker:
-    """Return the error of an executor whose workers are all in runs that take too long."""
+def too_long(timeout: float) -> str:
+    """Say why a run failed that was given up."""
+    return f"it took longer than timeout={timeout:g} seconds"
+
+
+def all_hang(count: int, timeout: float) -> str:
+    """Say that a process has too many runs that cannot be ended."""
+    return (
+        f"no worker is left: {count} runs in one process took longer than timeout={timeout:g} seconds, and cannot "
+        f"be ended there. {KEPT} Leave executor out: worker processes of our own are ended and started anew; or give a "
+        "longer timeout."
+    )
+
+
+def deserted(seconds: float) -> NoWorker:
+    """Return the error of a cluster without workers."""
     return NoWorker(
-        f"no worker is left: all {lanes} are in runs that take longer than timeout={timeout:g} seconds, and runs of "
-        f"this executor cannot be ended from here. {KEPT} Leave executor out: worker processes of our own are ended "
-        "and started anew; or give a longer timeout."
+        f"no worker is left: the cluster of this executor has had none for {seconds:g} seconds. {KEPT} Start workers, "
+        "and go on."
     )
 
 

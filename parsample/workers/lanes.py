@@ -1,6 +1,7 @@
 """Where runs are made: worker processes of our own, or anybody's `concurrent.futures.Executor`."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import os
@@ -8,12 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import cloudpickle
 
+from parsample.workers import errors
 from parsample.workers.child import PROGRAM, receive, send
 from parsample.workers.errors import NoWorker, WorkerDied
 from parsample.workers.model import Answer, Model, Position, cores
@@ -23,6 +26,8 @@ BATCH = 128
 # Libraries of linear algebra take all cores each, unless they are told; workers that share the cores would wait for
 # each other.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# Seconds that runs wait for a cluster that has no worker at the moment.
+ALONE = 300.0
 # What an executor may be.
 KINDS = "'processes', 'threads', a concurrent.futures.Executor, or None for processes"
 
@@ -49,8 +54,16 @@ class Lanes(Protocol):
         """Take back the lane of a run that is over."""
         ...
 
-    def stop(self, future: "Future[list[Answer]]") -> bool:
-        """End a run that has begun, if that can be done, and say whether its lane comes back."""
+    def stop(self, future: "Future[list[Answer]]") -> None:
+        """End a run that has begun, if that can be done."""
+        ...
+
+    def check(self) -> None:
+        """Look whether anybody is there, while runs are waited for.
+
+        Raises:
+            NoWorker: nobody has been for long.
+        """
         ...
 
     def close(self, wait: bool) -> None:
@@ -83,13 +96,15 @@ class ProcessLanes:
         with self._lock:
             self._idle.append(self._busy.pop(future))
 
-    def stop(self, future: "Future[list[Answer]]") -> bool:
+    def stop(self, future: "Future[list[Answer]]") -> None:
         """Kill the process."""
         with self._lock:
             child = self._busy.get(future)
         if child is not None:
             child.kill()
-        return True
+
+    def check(self) -> None:
+        """Do nothing: processes that end are started anew."""
 
     def close(self, wait: bool) -> None:
         """End the processes."""
@@ -180,6 +195,7 @@ class ExecutorLanes:
     def __init__(self, model: Model, executor: Executor, size: int, *, owned: bool = False):
         """Pack the model, unless it stays in this process."""
         self.size, self._executor, self._owned = size, executor, owned
+        self._alone_since = time.monotonic()
         if is_here(executor):
             self._function: Callable[[list[Position]], list[Answer]] = model
         else:
@@ -202,9 +218,16 @@ class ExecutorLanes:
     def release(self, future: "Future[list[Answer]]") -> None:
         """Do nothing: the executor knows."""
 
-    def stop(self, future: "Future[list[Answer]]") -> bool:
-        """Ask the executor to give it up: those of clusters can."""
-        return future.cancel()
+    def stop(self, future: "Future[list[Answer]]") -> None:
+        """Do nothing: the model leaves a call behind itself."""
+
+    def check(self) -> None:
+        """Look whether a cluster has workers: without any it would take runs, and never return."""
+        now = time.monotonic()
+        if _count_cores(self._executor) != 0:
+            self._alone_since = now
+        elif now - self._alone_since >= ALONE:
+            raise errors.deserted(ALONE)
 
     def close(self, wait: bool) -> None:
         """Let the executor be, unless it is ours."""
@@ -245,10 +268,11 @@ def pack(model: Model) -> bytes:
         ) from error
 
 
-def make_lanes(model: Model, executor: Executor | str | None, size: int) -> Lanes:
-    """Return the lanes of an executor."""
+def make_lanes(model: Model, executor: Executor | str | None, size: int, timeout: float | None) -> Lanes:
+    """Return the lanes of an executor, which stop a run that takes too long, or leave it behind where they cannot."""
     if executor in (None, "processes"):
         return ProcessLanes(model, size)
+    model = dataclasses.replace(model, timeout=timeout)
     if executor == "threads":
         threads = ThreadPoolExecutor(size, thread_name_prefix="parsample-worker")
         return ExecutorLanes(model, threads, size, owned=True)
@@ -280,8 +304,7 @@ def count_workers(executor: Any) -> int:
     """
     if isinstance(executor, str | None):
         return cores()
-    client = getattr(executor, "_client", None)
-    found = sum(client.ncores().values()) if client is not None else None
+    found = _count_cores(executor)
     for name in ("num_workers", "_max_workers"):  # of mpi4py; of the standard library
         found = getattr(executor, name, None) if found is None else found
     if isinstance(found, int) and found > 0:
@@ -289,12 +312,23 @@ def count_workers(executor: Any) -> int:
     raise ValueError(
         f"executor is a {type(executor).__name__} "
         + (
-            "that has no worker yet; wait for its workers (client.wait_for_workers(8)), or "
+            "that has no worker; wait for them (client.wait_for_workers(8)), or "
             if found == 0
             else "that does not say how many runs it makes at a time; "
         )
         + "give workers=8, say."
     )
+
+
+def _count_cores(executor: Any) -> int | None:
+    """Return how many cores a Dask cluster has at the moment, None for another executor."""
+    client = getattr(executor, "_client", None)
+    if client is None:
+        return None
+    try:
+        return sum(client.ncores().values())
+    except Exception:  # A client that was closed says so in several ways.
+        return 0
 
 
 def count_lanes(executor: Any, workers: int | None, vectorized: bool) -> tuple[int, int]:

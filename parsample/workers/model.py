@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -10,9 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from parsample.workers import errors
 from parsample.workers.errors import Mistake
 
 Position = dict[str, np.ndarray]
+
+
+# Calls that took too long and still run, in this process; and how many of them a process bears.
+_left_behind: list[threading.Thread] = []
+MOST_LEFT = 16
 
 
 class Answer(NamedTuple):
@@ -43,11 +50,13 @@ class Model:
         simulate: from a position, or from many stacked, to the log density, or to it and its gradient.
         has_gradient: whether it returns a gradient.
         vectorized: whether it takes many positions at once, every array with an axis in front.
+        timeout: seconds after which a call is left behind, where nobody can end it; None for none.
     """
 
     simulate: Callable
     has_gradient: bool = False
     vectorized: bool = False
+    timeout: float | None = None
 
     def __call__(self, positions: list[Position]) -> list[Answer]:
         """Run the function at some positions, one after the other or at once; never raises what the function raises."""
@@ -56,7 +65,23 @@ class Model:
         return [answer for position in positions for answer in self._run([position])]
 
     def _run(self, positions: list[Position]) -> list[Answer]:
-        """Call the function once."""
+        """Call the function once; in a thread that can be left behind where it may take too long."""
+        if self.timeout is None:
+            return self._try(positions)
+        _left_behind[:] = [thread for thread in _left_behind if thread.is_alive()]
+        if len(_left_behind) >= MOST_LEFT:
+            return [Answer(math.nan, mistake=errors.all_hang(MOST_LEFT, self.timeout))] * len(positions)
+        found: list[list[Answer]] = []
+        thread = threading.Thread(target=lambda: found.append(self._try(positions)), daemon=True)
+        thread.start()
+        thread.join(self.timeout)
+        if found:
+            return found[0]
+        _left_behind.append(thread)
+        return [Answer(math.nan, None, self.timeout / len(positions), errors.too_long(self.timeout))] * len(positions)
+
+    def _try(self, positions: list[Position]) -> list[Answer]:
+        """Call the function once, and catch what it raises."""
         began = time.perf_counter()
         failure, mistake, trace = None, None, ""
         try:

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from parsample.workers import differences, errors
 from parsample.workers.arguments import check_arguments
 from parsample.workers.errors import Mistake, NoWorker
-from parsample.workers.lanes import Lanes, check_executor, count_lanes, is_here, make_lanes, pack
+from parsample.workers.lanes import Lanes, ProcessLanes, check_executor, count_lanes, is_here, make_lanes, pack
 from parsample.workers.memory import Found, Memory
 from parsample.workers.model import Answer, Model, Position
 from parsample.workers.rounds import Counts, Flight, Gradients, Round, Run, show
@@ -37,15 +37,15 @@ class Workers:
         template: a position: names, shapes and dtypes.
         gradient: True where `simulate` returns one; "finite_differences" for two further runs for each number of the
             position, in the same round, or a dict of how far they go by name (for "finite_differences", 1e-4 of the
-            number or of 1, what is larger); None for none.
+            number or of 1, whichever is larger); None for none.
         executor: "processes" or None for worker processes of our own, "threads", or any
             `concurrent.futures.Executor`: of Dask, of mpi4py, of Ray. A vectorized function is called in this process,
             where nothing is said.
         workers: runs at a time; None for what the executor has, the cores, or for a vectorized function 128 a call.
         vectorized: whether `simulate` takes many positions at once, every array with an axis in front, and returns as
             many log densities.
-        timeout: seconds that one call may take, then it is a failure. Processes of our own are ended; elsewhere a call
-            keeps its worker until it returns.
+        timeout: seconds that one call may take, then it is a failure. Processes of our own are ended; elsewhere the
+            call is left behind in a thread of the worker.
         retries: how often a run that fails is tried again.
         on_error: "raise" ends the run at a failure, "reject" has it count as outside of the support.
         memory: finished runs; None for those of this object.
@@ -86,7 +86,8 @@ class Workers:
         self.counts = Counts(lanes=lanes)
         if not is_here(self._executor):
             pack(self.model)
-        self._timeout, self._retries, self._rejects = timeout, retries, on_error == "reject"
+        self._timeout = None if timeout is None else float(timeout)
+        self._retries, self._rejects = retries, on_error == "reject"
         self._news, self._seen, self._returned = 0, 0, 0
         self._changed = Condition()
         self._queue: deque[Run] = deque()
@@ -95,7 +96,7 @@ class Workers:
         self._flights: dict[Future[list[Answer]], Flight] = {}
         self._lanes: Lanes | None = None
         self._error: Exception | None = None
-        self._is_feeding = False
+        self._is_feeding, self._looked = False, 0.0
         # The first run that returned, which is made once more, unless runs of an earlier day are there.
         self._first: tuple[Position, float] | None = None
         self._clock: tuple[float, float] | None = None
@@ -183,7 +184,7 @@ class Workers:
         with self._changed:
             try:
                 while self._seen == self._news and (self._flights or self._queue):
-                    self._give_up_late()
+                    self._look_after()
                     self._raise_error()
                     left = PAUSE if ends is None else min(PAUSE, ends - time.monotonic())
                     if left <= 0 or self._seen != self._news:
@@ -256,7 +257,7 @@ class Workers:
 
     def _start(self) -> None:
         if self._lanes is None:
-            self._lanes = make_lanes(self.model, self._executor, self.counts.lanes)
+            self._lanes = make_lanes(self.model, self._executor, self.counts.lanes, self._timeout)
         if self._clock is None:
             self._clock = time.monotonic(), self.counts.elapsed
 
@@ -405,27 +406,35 @@ class Workers:
         if self._timeout is None:
             return PAUSE
         waiting = [flight.seconds for flight in self._flights.values() if not flight.is_given_up]
-        return max(0.0, self._timeout - max(waiting, default=0.0))
+        return max(0.0, self._timeout - max(waiting, default=0.0)) or PAUSE
+
+    def _look_after(self) -> None:
+        """Look after runs that are under way: whether they take too long, and whether anybody is there to make them."""
+        self._give_up_late()
+        now = time.monotonic()
+        if self._lanes is not None and now - self._looked >= PAUSE:
+            self._looked = now
+            try:
+                self._lanes.check()
+            except NoWorker as error:
+                self._error = error
 
     def _give_up_late(self) -> None:
-        """Give up what takes too long."""
-        late = [
-            (future, flight)
-            for future, flight in self._flights.items()
-            if self._timeout is not None and flight.seconds >= self._timeout and not flight.is_given_up
-        ]
+        """End what takes too long, where it can be ended; elsewhere the model gives it up itself."""
+        if self._timeout is None or not isinstance(self._lanes, ProcessLanes):
+            return
+        flights = self._flights.items()
+        late = [(future, flight) for future, flight in flights if flight.seconds >= self._timeout]
         for future, flight in late:
+            if flight.is_given_up:
+                continue
             flight.is_given_up = True
-            flight.is_lost = self._lanes is not None and not self._lanes.stop(future)
+            self._lanes.stop(future)
             if len(flight.runs) > 1:
                 self._fail_together(flight.runs)
             else:
-                self._fail(flight.runs[0], f"it took longer than timeout={self._timeout:g} seconds", "")
-        if late:
+                self._fail(flight.runs[0], errors.too_long(self._timeout), "")
             self._feed()
-        lost = sum(flight.is_lost for flight in self._flights.values())
-        if lost == self.counts.lanes and self._queue and self._error is None:
-            self._error = errors.all_hang(lost, self._timeout)
 
     def _drop(self, runs: list[Run]) -> None:
         """Take runs out of the queue."""

@@ -70,7 +70,6 @@ class Flight:
     runs: list[Run]
     began: float | None = None
     is_given_up: bool = False  # It took too long, or nobody waits for it: what comes is kept, and that is all.
-    is_lost: bool = False  # Its lane does not come back before the run ends.
 
     def begin(self) -> None:
         """Start the clock."""

@@ -3,6 +3,8 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parsample.workers import lanes, model, pool
 from parsample.workers.errors import NoWorker, SimulationError
 from parsample.workers.memory import Memory
 from parsample.workers.pool import Workers
@@ -261,7 +264,7 @@ class Flaky:
 
 
 def raises() -> float:
-    raise ZeroDivisionError("no root")
+    raise ZeroDivisionError("no root.")
 
 
 FAILURES: dict[str, tuple[Callable[[], float], str]] = {
@@ -288,7 +291,8 @@ def test_a_failure_is_tried_again_then_ends_the_run_or_is_rejected(name: str) ->
         assert run(workers, position(1)).logdensity[0] == -np.inf
         assert workers.counts.runs == 3
     with workers_of(Flaky(how, 9), retries=1) as workers:
-        match = rf"a run failed \(tried 2 times\) at \{{'k': 1.0, 'r': \[0. 0.\]\}}: {text}.*Finished runs are kept"
+        where = r"\{'k': 1.0, 'r': \[0. 0.\]\}"
+        match = rf"a run failed \(tried 2 times\) at {where}: {text}[^.]*\. Finished runs are kept"
         with pytest.raises(SimulationError, match=match):
             run(workers, position(1))
     with workers_of(Flaky(how, 1)) as workers:
@@ -350,39 +354,46 @@ def test_a_process_that_hangs_is_ended_and_nobody_else_notices() -> None:
         assert "longer than timeout=0.3 seconds" in workers.counts.example[1]
 
 
-def test_threads_that_all_hang_leave_no_worker() -> None:
+def test_threads_that_hang_are_left_behind_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "MOST_LEFT", 3)
     gate = threading.Event()
 
     def hangs(position: dict) -> float:
-        if position["k"] < 2:
+        if position["k"] > 0:
             gate.wait()
         return float(position["k"])
 
     with workers_of(hangs, timeout=0.1, on_error="reject") as workers:
+        found = run(workers, *(position(number) for number in (-1, 1, 2, -3)))
+        np.testing.assert_array_equal(found.logdensity, [-1, -np.inf, -np.inf, -3])
+        assert (workers.counts.failures, workers.counts.busy >= 0.2) == (2, True)
+        assert workers.counts.example is not None
+        assert "longer than timeout=0.1 seconds" in workers.counts.example[1]
         try:
-            found = workers.submit([position(number) for number in range(3)])
-            with pytest.raises(NoWorker, match=r"no worker is left: all 2 are in runs .* timeout=0.1 seconds"):
-                found.wait_all()
+            text = r"no worker is left: 3 runs in one process .* timeout=0.1 seconds, and cannot be ended there"
+            with pytest.raises(ValueError, match=text):
+                run_apart(workers, [3, -4])
         finally:
             gate.set()
 
 
-def test_a_late_answer_is_kept() -> None:
-    gate = threading.Event()
-    calls = []
+def test_an_answer_that_comes_after_the_workers_were_closed_is_kept() -> None:
+    gate, begun, calls = threading.Event(), threading.Event(), []
 
     def late(position: dict) -> float:
         calls.append(1)
+        begun.set()
         gate.wait()
         return float(position["k"])
 
-    with workers_of(late, timeout=0.1) as workers:
-        with pytest.raises(SimulationError, match="longer than timeout"):
-            run(workers, position(1))
+    with ThreadPoolExecutor(1) as executor:
+        workers = Workers(late, TEMPLATE, executor=executor)
+        workers.submit([position(1)])
+        assert begun.wait(60)
+        workers.close()
         gate.set()
-        workers.close(wait=True)
-        assert run(workers, position(1)).logdensity[0] == 1
-        assert len(calls) == 1
+    assert run(workers, position(1)).logdensity[0] == 1
+    assert len(calls) == 1
 
 
 def test_an_executor_that_is_shut_down_is_noticed() -> None:
@@ -413,6 +424,28 @@ def with_argument(change: Callable) -> Callable:
         return 0.0
 
     return simulate
+
+
+class Deserted(Executor):
+    """A cluster that takes runs, and has no worker for them; as Dask's, it has a client."""
+
+    class _client:
+        ncores = dict
+
+    def submit(self, function: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        return Future()
+
+
+def test_a_cluster_without_workers_is_waited_for_and_then_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"Deserted that has no worker; wait for them .* or give workers=8"):
+        Workers(make_cubes(), TEMPLATE, executor=Deserted())
+    monkeypatch.setattr(lanes, "ALONE", 0.1)
+    monkeypatch.setattr(pool, "PAUSE", 0.05)
+    with (
+        workers_of(make_cubes(), executor=Deserted()) as workers,
+        pytest.raises(NoWorker, match=r"no worker is left: the cluster .* none for 0.1 seconds.* Start workers"),
+    ):
+        run(workers, position(1))
 
 
 MISTAKES: dict[str, tuple[Callable, str]] = {
@@ -585,6 +618,43 @@ def test_a_killed_run_takes_up_where_it_was(tmp_path: Path) -> None:
     assert sorted(log) == [1, 2, 3, 4]
 
 
+def test_what_was_rejected_is_not_tried_again_another_day(tmp_path: Path) -> None:
+    for tries in (1, 0):
+        with workers_of(Flaky(raises, 9), memory=Memory(tmp_path / "runs"), on_error="reject") as workers:
+            assert run(workers, position(1)).logdensity[0] == -np.inf
+            assert workers.counts.runs == tries
+
+
+def test_a_process_that_ends_while_it_has_nothing_to_do_is_started_anew() -> None:
+    def where(position: dict) -> tuple[float, dict]:
+        return 0.0, {"k": os.getpid(), "r": [0.0, 0.0]}
+
+    with workers_of(where, executor="processes", workers=1, gradient=True) as workers:
+        process = int(run(workers, position(1), want_gradient=True).gradient["k"][0])
+        os.kill(process, signal.SIGKILL)
+        assert run(workers, position(2), want_gradient=True).gradient["k"][0] != process
+        assert workers.counts.failures == 0
+
+
+def test_processes_end_with_a_program_that_is_killed() -> None:
+    program = """
+import os, signal
+import numpy as np
+from parsample.workers.pool import Workers
+
+workers = Workers(lambda position: float(os.getpid()), {"k": np.zeros(())}, executor="processes", workers=1)
+found = workers.submit([{"k": np.asarray(0.0)}])
+found.wait_all()
+print(int(found.logdensity[0]), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    found = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert found.returncode == -signal.SIGKILL
+    # The streams are those of the process too: they have ended, and so has it, without a word.
+    assert found.stderr == ""
+    assert int(found.stdout) > 0
+
+
 def test_what_was_run_before_goes_into_a_memory_that_comes_later(tmp_path: Path) -> None:
     with workers_of(make_cubes()) as workers:
         run(workers, position(1))
@@ -629,6 +699,7 @@ def test_an_interrupt_calls_off_what_has_not_begun(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(workers._changed, "wait", interrupt)
         with pytest.raises(KeyboardInterrupt):
             found.wait_all()
+        assert workers.counts.cancelled == 2
         gate.set()
         workers.close(wait=True)
         assert log == [0]
