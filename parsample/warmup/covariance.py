@@ -184,6 +184,6 @@ def worth_of_draws(draws: Float[np.ndarray, "chain draws dim"]) -> float:
     centred = draws - draws.mean(1, keepdims=True)
     square = (centred**2).sum((0, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        correlation = (centred[:, 1:] * centred[:, :-1]).sum((0, 1)) / square
-    correlation = float(np.nanmedian(np.where(square > 0, correlation, np.nan))) if np.any(square > 0) else 1.0
+        each = (centred[:, 1:] * centred[:, :-1]).sum((0, 1)) / square
+    correlation = float(np.nanmedian(np.where(square > 0, each, np.nan))) if np.any(square > 0) else 1.0
     return min(1.0, max((1 - correlation) / (1 + correlation), 1 / draws.shape[1]))

@@ -106,7 +106,7 @@ def test_a_step_is_taken_from_where_its_residual_is_smaller(method: str) -> None
         factor = np.asarray(memory.rows[3] / memory_before.rows[3])
         assert np.all((factor < 1) | ~np.asarray(taken) | (memory.rows[3] == SMALLEST))
         assert np.all((factor > 1) | np.asarray(taken) | (memory.rows[3] == LARGEST))
-        mixed += 0 < np.sum(taken[done:]) < steps - done
+        mixed += int(0 < np.sum(taken[done:]) < steps - done)
         guesses = update.guesses
     assert mixed > 3, "the trajectories were never merged"
 
