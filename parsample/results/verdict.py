@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CLEAR = 1.1
 # Chains that are further apart than this, in posterior standard deviations, are not called the same.
 SAME = 0.01
+# Seconds of a run outside of JAX, below which sending it somewhere takes longer.
+SHORT_RUN = 1e-3
 # Where the loop finishes fewer steps than this share, nothing is to be gained by another method.
 MANY = 0.01
 NOTHING = "Nothing needs to be done: use the draws."
@@ -57,6 +59,15 @@ class Verdict:
         noise: the rounding noise of a step that the tolerance was chosen by, in posterior standard deviations; 0 where
             the tolerance was given, or none was needed.
         choice: by method "auto", what was chosen and why; "" where the method was given.
+        model_lanes: of a model outside of JAX, the runs that could be under way at the same time; 0 for one in JAX.
+        model_runs: its runs, warm-up included.
+        model_remembered: positions that were asked for again, and not run again.
+        model_rounds: batches that were sent to the workers.
+        model_failures: runs that failed.
+        model_rejected: positions that count as outside of the support for it.
+        model_example: the last failure and its position, in words.
+        model_busy: seconds that the model took, over all workers.
+        model_idle: seconds that workers had nothing to do.
         trace: that it is of, whose draws are judged; None for one that is about the evaluation alone.
         summary: of the trace, by `parsample.summarize`; None to work it out.
     """
@@ -83,6 +94,15 @@ class Verdict:
     sampler: str = ""
     noise: float = 0.0
     choice: str = ""
+    model_lanes: int = 0
+    model_runs: int = 0
+    model_remembered: int = 0
+    model_rounds: int = 0
+    model_failures: int = 0
+    model_rejected: int = 0
+    model_example: str = ""
+    model_busy: float = 0.0
+    model_idle: float = 0.0
     trace: Any = dataclasses.field(default=None, repr=False, compare=False)
     summary: pandas.DataFrame | None = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -123,6 +143,16 @@ class Verdict:
                 "The draws are right, but the loop had to finish many steps: try a smaller step size or another method "
                 f"({caller.function('parsample.forecast')} tells which)."
             )
+        if self.model_runs and self.model_busy < SHORT_RUN * self.model_runs:
+            advice.append(
+                f"A run of the model takes {1000 * self.model_busy / self.model_runs:.2g} ms, less than it takes to "
+                "send it somewhere: write it in JAX, or let it take many positions at once (vectorized=True)."
+            )
+        if self.model_rejected:
+            advice.append(
+                f"{self.model_rejected:,} positions failed and count as outside of the support: see whether that is "
+                "right where the posterior is; the last was " + self.model_example + "."
+            )
         if self.compared_steps and self.parallel_seconds > CLEAR * self.sequential_seconds:
             advice.append(f"On this device {caller.option('method', 'sequential')} gives {self.sooner()}.")
         if self.parts_from_the_loop:
@@ -140,6 +170,7 @@ class Verdict:
             rows += [("method", self.method), ("converged", "exact: the sequential loop itself")]
         else:
             rows += self._parallel_rows()
+        rows += self._model_rows()
         if self.choice:
             rows.append(("chosen", self.choice))
         rows.append(("wall time", f"{self.run_seconds:.2f} s, and {self.compile_seconds:.2f} s to compile"))
@@ -147,6 +178,28 @@ class Verdict:
             rows.append(("tuned", self.tuning))
         if self.compared_steps:
             rows += [("sequential loop", self._against_the_loop(caller)), ("same chain", self._same_chain(caller))]
+        return rows
+
+    def _model_rows(self) -> list[tuple[str, str]]:
+        """Return what there is to say about the runs of a model outside of JAX."""
+        if not self.model_lanes:
+            return []
+        share = self.model_busy / max(self.model_busy + self.model_idle, 1e-9)
+        workers = "1 worker" if self.model_lanes == 1 else f"{self.model_lanes:,} workers"
+        mean = self.model_busy / max(self.model_runs, 1)
+        rows = [
+            (
+                "model runs",
+                f"{self.model_runs:,} in {self.model_rounds:,} rounds, warm-up included; "
+                f"{self.model_remembered:,} more were remembered",
+            ),
+            (
+                "workers",
+                f"{workers}, busy {share:.0%} of the time: {self.model_busy:.4g} s of runs, {1000 * mean:.3g} ms each",
+            ),
+        ]
+        if self.model_failures:
+            rows.append(("failures", f"{self.model_failures:,} runs; the last: {self.model_example}"))
         return rows
 
     def _parallel_rows(self) -> list[tuple[str, str]]:
@@ -166,10 +219,15 @@ class Verdict:
         return [
             ("method", f"{self.method}, window {self.window}"),
             ("converged", outcome),
-            ("iterations", f"{self.iterations:,} in the slowest chain, for {self.steps:,} steps"),
+            self._iterations_row(),
             ("evaluations per step", f"{self.evaluations_per_step:.2f}"),
             ("largest residual", f"{self.largest_residual:.2g} posterior sd ({self._tolerance()})"),
         ]
+
+    def _iterations_row(self) -> tuple[str, str]:
+        if self.model_lanes:
+            return "rounds", f"{self.iterations:,} of runs, for {self.steps:,} steps that the loop makes one by one"
+        return "iterations", f"{self.iterations:,} in the slowest chain, for {self.steps:,} steps"
 
     def _tolerance(self) -> str:
         tolerance = f"tolerance {self.atol:.2g} + {self.rtol:.2g} |state|"
@@ -215,6 +273,8 @@ class Verdict:
         return {name: getattr(self, name) for name in EVALUATION_FIELDS}
 
 
+# What a trace says that knows of no model outside of JAX.
+WITHOUT_MODEL = {row.name: row.default for row in dataclasses.fields(Verdict) if row.name.startswith("model_")}
 EVALUATION_FIELDS = [field.name for field in dataclasses.fields(Verdict) if field.name not in ("trace", "summary")]
 
 
@@ -229,7 +289,7 @@ def read_verdict(trace: Any, summary: pandas.DataFrame | None = None) -> Verdict
         ValueError: the trace holds none.
     """
     known = {name: f"evaluation_{name}" for name in EVALUATION_FIELDS}
-    earlier = {"tuning": "none", "sampler": "", "noise": 0.0, "choice": ""}
+    earlier = {"tuning": "none", "sampler": "", "noise": 0.0, "choice": "", **WITHOUT_MODEL}
     attributes = {known[name]: value for name, value in earlier.items()} | dict(as_datatree(trace).attrs)
     try:
         values = {name: attributes[attribute] for name, attribute in known.items()}

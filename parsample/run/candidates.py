@@ -16,6 +16,7 @@ from parsample.engine.names import unknown
 from parsample.engine.solution import Solution
 from parsample.results.summary import smallest_ess
 from parsample.run.arguments import check_left, serves_models
+from parsample.run.checks import chosen_sampler, refuse_external
 from parsample.run.keys import of_chains, run_keys
 from parsample.run.keywords import documents_options
 from parsample.run.plan import WHOLE, check_job
@@ -207,8 +208,9 @@ def plan(  # noqa: D417  # the decorator puts the docs of the options in their p
     given = locals()
     target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)
     check_left(args, kwargs)
+    refuse_external(target, "parsample.plan")
     name = _check_device(device)
-    sampler_class = find_sampler(args[0] if args else sampler)
+    sampler_class = find_sampler(chosen_sampler(args[0] if args else sampler, target))
     options.whole("num_warmup", num_warmup, "the posterior's scale comes from it")
     defaults = {field.name: getattr(Settings, field.name, None) for field in dataclasses.fields(Settings)}
     settings = Settings.of({**defaults, **given, "sampler": sampler_class, "method": "newton"}, target=target.name)

@@ -20,8 +20,9 @@ from parsample.results.groups import EVALUATION
 from parsample.run.draws import BUDGET, bytes_between
 from parsample.run.segments import Job
 from parsample.run.settings import Settings
-from parsample.samplers.base import check_step_size
+from parsample.samplers.base import Sampler, check_step_size
 from parsample.targets.base import Target
+from parsample.targets.external import External
 from parsample.warmup.coordinates import plain
 from parsample.warmup.scale import check_mass
 
@@ -38,7 +39,10 @@ def fingerprint(target: Target, vectors: Float[Array, "chain dim"]) -> dict[str,
         vectors: where the chains start, flat positions.
     """
     density = plain(target)
-    found = jax.jit(jax.vmap(lambda vector: target.logdensity(density.unravel(vector))))(vectors)
+    if isinstance(target, External):
+        found = target.look(vectors)[0]
+    else:
+        found = jax.jit(jax.vmap(lambda vector: target.logdensity(density.unravel(vector))))(vectors)
     leaves = jax.tree_util.tree_leaves_with_path(target.position_template())
     return {
         "version": __version__,
@@ -82,6 +86,24 @@ def check_settings(settings: Settings) -> Settings:
         dims=plain_names("dims", settings.dims),
         coords=plain_names("coords", settings.coords),
     )
+
+
+def chosen_sampler(sampler: str | type[Sampler], target: Target) -> str | type[Sampler]:
+    """Return the sampler that is asked for; "auto" is by the target."""
+    if not isinstance(sampler, str) or sampler != "auto":
+        return sampler
+    if not isinstance(target, External):
+        return "hmc"
+    return "mala" if target.has_gradient else "rwm"
+
+
+def refuse_external(target: Target, door: str) -> None:
+    """Raise ValueError where a front door runs a model in ways that only one in JAX can be."""
+    if isinstance(target, External):
+        raise ValueError(
+            f"target runs outside of JAX, which {door} cannot foresee; parsample.sample with a few hundred draws says "
+            "in its verdict what its runs took."
+        )
 
 
 def check_transform(transform: Callable, target: Target, groups: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from parsample.engine import methods
 from parsample.engine.solution import Solution
+from parsample.run.outside import Outside
 from parsample.samplers.chains import Plan
 
 
@@ -49,6 +50,7 @@ class Tally:
         is_met: whether the draws are good enough to end.
         choice: how the plan was chosen, in words; "" where it was given.
         comparison: with the sequential loop.
+        outside: the runs of a model outside of JAX, warm-up included; None for one in JAX.
     """
 
     done: int
@@ -71,6 +73,7 @@ class Tally:
     atol: float | None = None
     rtol: float | None = None
     noise: float = 0.0
+    outside: Outside | None = None
 
     @staticmethod
     def begin(plan: Plan, num_chains: int) -> "Tally":
@@ -127,7 +130,10 @@ class Tally:
         fields: dict[str, Any] = json.loads(text)
         for name in ("iterations", "evaluations", "finished"):
             fields[name] = tuple(fields[name])
-        return Tally(**{**fields, "comparison": Comparison(*fields["comparison"])})
+        fields["comparison"] = Comparison(*fields["comparison"])
+        if fields.get("outside") is not None:
+            fields["outside"] = Outside(*fields["outside"])
+        return Tally(**fields)
 
 
 def _plus(counts: tuple[int, ...], more: Any) -> tuple[int, ...]:

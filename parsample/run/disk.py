@@ -92,6 +92,11 @@ class Store:
         self.outcome: Outcome | None = None
         self.committed_at = time.monotonic()
 
+    @property
+    def runs(self) -> Path:
+        """The file in which finished runs of a model outside of JAX are kept."""
+        return self.folder / PRIVATE / "runs"
+
     def identify(self, fingerprint: Callable[[], dict[str, Any]]) -> None:
         """Write down what the run is of, or see that it is the same.
 
@@ -127,7 +132,7 @@ class Store:
             return
         self.run |= {"settings": self.settings.to_json()}
         self.is_changed, self.is_complete = True, False
-        if self.tally is not None and self.tally.steps == job.plan.steps and piece_of(before) == job.piece:
+        if self.tally is not None and self.tally.steps == job.plan.steps and piece_of(before, job.target) == job.piece:
             self.layout.rewind(self._rows_of(self.tally), MADE_OF_DRAWS)
             return
         self.tally = None

@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from parsample.engine import options
 from parsample.engine.diagnose import Diagnosis, diagnose
 from parsample.run.arguments import check_left, serves_models
+from parsample.run.checks import chosen_sampler, refuse_external
 from parsample.run.keywords import documents_options
 from parsample.run.settings import Settings, Warmup
 from parsample.samplers import find
@@ -65,7 +66,8 @@ def forecast(  # noqa: D417  # the decorator puts the docs of the options in the
     """
     target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)
     check_left(args, kwargs)
-    make = Configured(find(args[0] if args else sampler), sampler_options, target_acceptance)
+    refuse_external(target, "parsample.forecast")
+    make = Configured(find(chosen_sampler(args[0] if args else sampler, target)), sampler_options, target_acceptance)
     num_warmup = options.whole("num_warmup", num_warmup, "the posterior's scale comes from it")
     num_steps = options.whole("num_steps", num_steps, "there must be something to look at")
     if step_size is not None:

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from parsample.engine import methods, options
 from parsample.results.form import find_form
 from parsample.results.groups import EVALUATION, check_requests
-from parsample.run.checks import check_settings, check_transform
+from parsample.run.checks import check_settings, check_transform, chosen_sampler
+from parsample.run.external import STEPS, check_external, external_plan
 from parsample.run.keys import of_chains, run_keys
 from parsample.run.segments import Job
 from parsample.run.settings import Settings
@@ -20,6 +21,7 @@ from parsample.samplers.base import BLOCK
 from parsample.samplers.chains import Plan
 from parsample.samplers.configured import Configured, check_steered
 from parsample.targets.base import Target
+from parsample.targets.external import External
 from parsample.warmup.coordinates import plain
 from parsample.warmup.given_starts import given_starts
 from parsample.warmup.noise import least_tolerance
@@ -44,6 +46,7 @@ def check_job(target: Target, settings: Settings) -> Job:
         ValueError: an option is not what it should be.
     """
     settings = check_settings(settings)
+    settings = dataclasses.replace(settings, sampler=chosen_sampler(settings.sampler, target))
     check_requests(settings.groups, target)
     make = Configured(find_sampler(settings.sampler), settings.sampler_options, settings.target_acceptance)
     check_steered(settings.target_acceptance, settings.step_size, settings.num_warmup)
@@ -55,6 +58,8 @@ def check_job(target: Target, settings: Settings) -> Job:
         check_transform(settings.transform, target, settings.groups)
     form = find_form(target, settings.groups, transform=settings.transform, dims=settings.dims, coords=settings.coords)
     make(plain(target), settings.step_size or 0.1)  # refuses what no run could use, before warm-up
+    if isinstance(target, External):
+        check_external(target, make, settings)
     plan, warmup_plan = (
         _plan(target, settings.method, settings, True),
         _plan(target, settings.warmup_method, settings, False),
@@ -67,15 +72,15 @@ def check_job(target: Target, settings: Settings) -> Job:
     )
     settings = dataclasses.replace(settings, groups=tuple(settings.groups), atol=plan.atol, rtol=plan.rtol)
     starts = given_starts(target, settings.start, of_chains(run_keys(settings.seed).start, settings.num_chains))
-    piece = piece_of(settings.num_samples)
+    piece = piece_of(settings.num_samples, target)
     return Job(target, make, plan, piece, _kept(settings, target, starts), good, form, warmup_plan, starts)
 
 
-def _check_loop(make: Configured, name: str, method: str | methods.Method) -> None:
+def _check_loop(make: Configured, name: str, method: str | methods.Method | None) -> None:
     """Raise ValueError if a sampler that only the loop evaluates is to be evaluated otherwise."""
     if not make.sampler_class.loop_only or isinstance(method, methods.Sequential):
         return
-    if method not in ("auto", "sequential"):
+    if method not in (None, "auto", "sequential"):
         raise ValueError(
             f"{name} is {method!r}, but {make.sampler_class.__name__} is evaluated by the sequential loop alone; leave "
             "it out, or take another sampler, such as 'hmc'."
@@ -95,9 +100,12 @@ def _dtype(target: Target) -> jnp.dtype:
     return jnp.result_type(*jax.tree.leaves(target.position_template()))
 
 
-def _plan(target: Target, method: str | methods.Method, settings: Settings, or_auto: bool) -> Plan:
+def _plan(target: Target, method: str | methods.Method | None, settings: Settings, or_auto: bool) -> Plan:
     """Check the options of the evaluation, and fill in what depends on the device."""
-    piece, window = piece_of(settings.num_samples), settings.window
+    if isinstance(target, External):
+        return external_plan(target, method, settings)
+    method = "sequential" if method is None else method
+    piece, window = piece_of(settings.num_samples, target), settings.window
     pieces = -(-settings.num_samples // piece)
     if window is None:
         window = WINDOW_CPU if jax.default_backend() == "cpu" else WINDOW_ACCELERATOR
@@ -124,7 +132,9 @@ def _plan(target: Target, method: str | methods.Method, settings: Settings, or_a
     return Plan(chosen, checked.window, steps, checked.max_iterations, atol, rtol)
 
 
-def piece_of(num_samples: int) -> int:
-    """Return the steps of a piece: about equal ones, in whole blocks of inputs."""
+def piece_of(num_samples: int, target: Target) -> int:
+    """Return the steps of a piece: about equal ones, in whole blocks of inputs; short ones where runs are dear."""
+    if isinstance(target, External):
+        return STEPS
     number = -(-num_samples // PIECE)
     return -(-num_samples // (number * BLOCK)) * BLOCK

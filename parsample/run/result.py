@@ -60,6 +60,7 @@ class Outcome(NamedTuple):
             tuning=self.adaptation.tuning,
             sampler=self.sampler_words(),
             choice=tally.choice,
+            **({} if tally.outside is None else {f"model_{k}": value for k, value in tally.outside._asdict().items()}),
         )
 
     def sampler_words(self) -> str:

@@ -13,7 +13,7 @@ from parsample.engine.names import unknown
 from parsample.results.trace import load_trace
 from parsample.run.arguments import serves_models
 from parsample.run.background import Running
-from parsample.run.checks import check_memory
+from parsample.run.checks import check_memory, chosen_sampler
 from parsample.run.disk import open_store, refuse_existing
 from parsample.run.keywords import takes_groups
 from parsample.run.plan import check_job
@@ -44,7 +44,7 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
     target_acceptance: float | None = Warmup.target_acceptance,
     start: Any = Warmup.start,
     mass: str = Warmup.mass,
-    warmup_method: str | methods.Method = Warmup.warmup_method,
+    warmup_method: str | methods.Method | None = Warmup.warmup_method,
     tune: str | None = Warmup.tune,
     evaluation: Evaluation | None = None,
     method: str | methods.Method = Evaluation.method,
@@ -133,7 +133,7 @@ def sample(  # noqa: D417  # the decorator puts the docs of the options in their
         raise unknown("an argument", next(iter(kwargs)), ARGUMENTS)
     if len(args) > 1:
         raise ValueError(f"{len(args)} arguments follow the target {target.name}, expected at most the sampler.")
-    sampler_class = find_sampler(args[0] if args else sampler)
+    sampler_class = find_sampler(chosen_sampler(args[0] if args else sampler, target))
     settings = Settings.of({**given, "sampler": sampler_class}, **{"target": target.name, **(origin or {})})
     job = check_job(target, settings)
     store = Memory() if store is None else store

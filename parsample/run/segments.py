@@ -18,15 +18,18 @@ from parsample.results.groups import Groups, evaluation_group
 from parsample.results.judgement import tells_energy
 from parsample.run.counts import NOT_COMPARED, Comparison, Tally
 from parsample.run.draws import variables_of
+from parsample.run.outside import Counter
 from parsample.run.settings import Settings
 from parsample.run.until import Until, is_due
-from parsample.samplers.base import Chain
+from parsample.samplers.base import BLOCK, Chain
 from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
 from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
 from parsample.warmup.coordinates import rounded_less, to_standardised
+from parsample.warmup.hosted import is_hosted, place, speculate
 from parsample.warmup.noise import with_tolerance
+from parsample.workers.speculate import Speculation
 
 # Diagnostics of a step whose name in ArviZ's schema is another than BlackJAX's, which the samplers use.
 STATISTICS = {"is_divergent": "diverging", "num_integration_steps": "n_steps"}
@@ -106,23 +109,48 @@ class _Found(NamedTuple):
 class Run:
     """Chains after warm-up, and the time that compiling and running them took."""
 
-    def __init__(self, make: Configured, adaptation: Adaptation, rng_keys: jax.Array):
-        """Put the chains where warm-up left them."""
+    def __init__(
+        self,
+        make: Configured,
+        adaptation: Adaptation,
+        rng_keys: jax.Array,
+        num_samples: int = 0,
+        counter: Counter | None = None,
+    ):
+        """Put the chains where warm-up left them.
+
+        Args:
+            make: the sampler.
+            adaptation: what warm-up found.
+            rng_keys: one a chain.
+            num_samples: for a model outside of JAX, the steps that the chains are to make, after which nothing is run.
+            counter: of its runs.
+        """
+        self.counter = counter
         self.density = rounded_less(adaptation.density)
         self.sampler = make(self.density, jnp.asarray(adaptation.step_size, adaptation.last.dtype))
         self.positions = to_standardised(self.density, adaptation.last)
         self.rng_keys = rng_keys
         self.first = begin(self.sampler, self.positions, start_keys(rng_keys))
+        self.is_hosted, self.num_samples = is_hosted(self.density), num_samples
+        # Of a target outside of JAX: the chains, with the runs that are under way, and the step where they stand.
+        self.under_way: tuple[Speculation, int] | None = None
+        if self.is_hosted:
+            self.first = place(self.sampler, self.first, adaptation.last)
         self.step_size = adaptation.step_size
         self.programs: list[tuple[Plan, Callable]] = []
         self.compile_seconds = 0.0
 
     def within_reach(self, plan: Plan) -> Plan:
         """Return the plan with tolerances that rounding does not keep out of reach, where it leaves them open."""
+        if self.is_hosted:  # whose plan leaves none open
+            return plan
         return with_tolerance(plan, self.sampler, self.first, self.positions, self.rng_keys)
 
     def segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Solution, float]:
         """Run one segment, and say how long it took without compiling."""
+        if self.is_hosted:
+            return self._hosted_segment(plan, states, start)
         inputs = draw(self.sampler, self.rng_keys, self.positions, start, plan.steps)
         program = self.program(plan, states, inputs)
         began = time.perf_counter()
@@ -133,6 +161,34 @@ class Run:
     def _for(self, plan: Plan) -> Chain:
         """Return the sampler in the form of which most programs are shared."""
         return self.sampler.for_loop() if isinstance(plan.method, methods.Sequential) else self.sampler
+
+    def _hosted_segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Solution, float]:
+        """Run the steps of a segment that are wanted; runs for the next one may be under way already."""
+        began = time.perf_counter()
+        if self.under_way is None or self.under_way[1] != start:
+
+            def inputs(first: int, last: int) -> PyTree:
+                first, last = start + first, start + last
+                number = -(-last // BLOCK) - first // BLOCK
+                blocks = [first // BLOCK * BLOCK + BLOCK * row for row in range(number)]
+                # Block by block: a length of its own would need a program of its own.
+                rows = [jax.device_get(draw(self.sampler, self.rng_keys, self.positions, row, BLOCK)) for row in blocks]
+                cut = slice(first - blocks[0], last - blocks[0])
+                return jax.tree.map(lambda *leaves: np.concatenate(leaves, 1)[:, cut], *rows)
+
+            self.close()
+            chains = speculate(self.sampler, states, inputs, self.num_samples - start, plan)
+        else:
+            chains = self.under_way[0]
+        steps = min(plan.steps, self.num_samples - start)
+        found = chains.evaluate(steps)
+        self.under_way = chains, start + steps
+        return found, time.perf_counter() - began
+
+    def close(self) -> None:
+        """Call off what is under way for steps that nobody asked for yet."""
+        if self.under_way is not None:
+            self.under_way[0].close()
 
     def program(self, plan: Plan, states: PyTree, inputs: PyTree) -> Callable:
         """Return the compiled program of a plan, compiling it if it is new."""
@@ -171,7 +227,7 @@ class Run:
             if found is None or tally.done >= found.end:
                 found = self._evaluate(plan, states, tally.segment_start, job, kept)
                 states = found.last
-                if not tally.done and _is_compared(job.settings):
+                if not tally.done and not self.is_hosted and _is_compared(job.settings):
                     now = time.perf_counter()
                     tally = dataclasses.replace(tally, comparison=self.compare(plan, found.segment, found.seconds))
                     began += time.perf_counter() - now
@@ -180,7 +236,8 @@ class Run:
             last = min((tally.done // job.piece + 1) * job.piece, num_samples) - found.start
             tally = tally.add(found.segment, first, last, found.seconds)
             elapsed = time.perf_counter() - began
-            tally = dataclasses.replace(tally, compile_seconds=self.compile_seconds, seconds=elapsed)
+            outside = None if self.counter is None else self.counter.read()
+            tally = dataclasses.replace(tally, compile_seconds=self.compile_seconds, seconds=elapsed, outside=outside)
             rows = _rows(found, first, last, job.settings.thin, self.step_size)
             kept.add(rows, tally, found.last if tally.done == found.end else found.states)
             report("sampling", last - first, **self._facts(found, tally, plan))

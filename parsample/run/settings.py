@@ -42,8 +42,9 @@ class Warmup:
         mass: what warm-up learns of the posterior's covariance: "diagonal", "dense", "low_rank" or "auto". Low rank is
             a diagonal and the directions that are far from it; "auto" is what the draws bear out: the diagonal, or up
             to 100 dimensions a dense one, and above them one of low rank.
-        warmup_method: how warm-up is evaluated: a name in `METHODS`, but not "auto". Or an instance. Its segments are
-            short, so the loop is seldom slower. Not the `method` of the run: so that this one makes no difference to
+        warmup_method: how warm-up is evaluated: a name in `METHODS`, but not "auto". Or an instance. None for the loop,
+            for its segments are short, so that it is seldom slower; and for as many steps ahead as there are workers
+            where the model runs outside of JAX. Not the `method` of the run: so that this one makes no difference to
             the chain.
         tune: what to tune for: "rounds" for effective draws a round, all of whose gradients can run at once. Shorter
             steps are tried, and for HMC shorter trajectories, down to one leapfrog step, which is MALA, on pilot runs
@@ -57,7 +58,7 @@ class Warmup:
     target_acceptance: float | None = None
     start: Any = "random"
     mass: str = "auto"
-    warmup_method: str | Method = "sequential"
+    warmup_method: str | Method | None = None
     tune: str | None = None
 
 
@@ -131,8 +132,9 @@ class Settings(Keep, Evaluation, Warmup):
     Attributes:
         target: its name; of one that the command line made the name in `TARGETS`, or FILE.py:NAME.
         data: the data file that the command line made the target with.
-        sampler: a name in `SAMPLERS`. Or a sampler's class. "hmc" mixes best over the package's targets; "mala" takes
-            one gradient a step, and an iteration of it two in sequence.
+        sampler: a name in `SAMPLERS`. Or a sampler's class. "auto" is "hmc", which mixes best over the package's
+            targets; for a model outside of JAX it is "mala", which takes one gradient a step, or "rwm", where the model
+            has none.
         sampler_options: arguments of the sampler by name. `num_integration_steps` of "hmc", say, which warm-up else
             chooses with the step size.
         num_samples: draws a chain.
@@ -148,7 +150,7 @@ class Settings(Keep, Evaluation, Warmup):
 
     target: str
     data: str | None = None
-    sampler: str | type[Sampler] = "hmc"
+    sampler: str | type[Sampler] = "auto"
     sampler_options: Mapping[str, Any] | None = None
     num_samples: int = 1000
     num_chains: int = 4

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,6 +32,10 @@ class Sink(Rows, Protocol):
     @property
     def tally(self) -> Tally | None:
         """Counts of the segments that are there; None before the first."""
+
+    @property
+    def runs(self) -> Path | None:
+        """The file in which finished runs of a model outside of JAX are kept; None where none is."""
 
     def adaptation(self, target: Target) -> tuple[Adaptation, float] | None:
         """Return what an earlier warm-up found and the seconds it took, or None if it has still to be done."""
@@ -85,6 +90,10 @@ class Memory:
     def tally(self) -> Tally | None:
         """Counts of the segments that are there."""
         return self.kept[1]
+
+    @property
+    def runs(self) -> None:
+        """No file: the target itself remembers its runs."""
 
     def identify(self, fingerprint: Callable[[], dict[str, Any]]) -> None:
         """Nothing is to be compared."""

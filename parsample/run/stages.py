@@ -12,14 +12,17 @@ from parsample.run.choose import choose
 from parsample.run.counts import Tally
 from parsample.run.interrupts import Interrupted, ignoring_interrupts, one_interrupt
 from parsample.run.keys import of_chains, run_keys
+from parsample.run.outside import Counter
 from parsample.run.progress import Event, reporting
 from parsample.run.result import Outcome
 from parsample.run.segments import Job, Run
 from parsample.run.sink import Sink, hand_over
+from parsample.targets.external import External
 from parsample.warmup.adapt import Adaptation, adapt
 from parsample.warmup.coordinates import starts
 from parsample.warmup.starts import begin_at
 from parsample.warmup.tuning import tune_for_rounds
+from parsample.workers.memory import Memory
 
 
 @one_interrupt()
@@ -39,6 +42,9 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
     keys = run_keys(settings.seed)
     start_keys = of_chains(keys.start, num_chains)
     tally = kept.tally or Tally.begin(plan, num_chains)
+    counter = Counter(target, tally.outside)
+    if isinstance(target, External) and kept.runs is not None:
+        target.workers.remember(Memory(kept.runs))
     found = kept.adaptation(target)
     draws_left = max(0, settings.num_samples - tally.done) if kept.wants_draws else 0
     totals = (0 if found else num_warmup, draws_left)
@@ -57,11 +63,11 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
             if not kept.wants_draws:
                 kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
                 return None
-            run = Run(job.make, adaptation, of_chains(keys.chain, num_chains))
+            run = Run(job.make, adaptation, of_chains(keys.chain, num_chains), settings.num_samples, counter)
             run.compile_seconds = tally.compile_seconds
             if kept.tally is not None:
                 plan = tally.plan(plan)
-            elif settings.is_auto:
+            elif settings.is_auto and not run.is_hosted:
                 is_tuned = settings.tune is not None
                 plan, words = choose(run, plan, settings.num_samples, adaptation.seconds_per_step, is_tuned)
                 tally = dataclasses.replace(Tally.begin(plan, num_chains), choice=words)
@@ -78,6 +84,9 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
     except Exception as error:
         hand_over(error, kept)
         raise
+    finally:
+        if isinstance(target, External):
+            target.workers.close()
 
 
 def _interrupted(kept: Sink) -> Interrupted:

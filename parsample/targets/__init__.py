@@ -12,6 +12,7 @@ from parsample.targets.breast_cancer import BreastCancer
 from parsample.targets.eight_schools import EightSchools
 from parsample.targets.eight_schools_centered import EightSchoolsCentered
 from parsample.targets.eight_schools_conjugate import EightSchoolsConjugate
+from parsample.targets.external import External
 from parsample.targets.funnel import Funnel
 from parsample.targets.garch import GARCH
 from parsample.targets.gaussian_mixture import GaussianMixture
@@ -58,6 +59,7 @@ __all__ = [
     "EightSchools",
     "EightSchoolsCentered",
     "EightSchoolsConjugate",
+    "External",
     "Funnel",
     "GPRegression",
     "GaussianMixture",

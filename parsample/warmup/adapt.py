@@ -15,6 +15,7 @@ from parsample.samplers.mala import MALA
 from parsample.targets.base import Target
 from parsample.warmup.coordinates import Standardised, plain
 from parsample.warmup.course import FIRST_STEP_SIZE, Course
+from parsample.warmup.hosted import has_gradient
 from parsample.warmup.length import times_longer
 from parsample.warmup.scale import check_mass, trimmed, unscaled
 
@@ -129,7 +130,7 @@ def adapt(
         empty = np.empty((len(vectors), 0, vectors.shape[1]))
         return Adaptation(plain(target) if density is None else density, step_size or 0.1, vectors, empty, {})
     adjusts = make.target_acceptance is not None
-    warms_itself = adjusts and not make.warm_up_by_mala
+    warms_itself = adjusts and not (make.warm_up_by_mala and has_gradient(target))
     chooses = warms_itself and step_size is None
     warmer = make if warms_itself else Configured(MALA)
     if chooses:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from parsample.samplers.gibbs import Conditional, as_conditionals, draw_all, sweep
 from parsample.targets.base import Target
+from parsample.targets.external import External
 from parsample.targets.names import leaf_names
 from parsample.warmup.low_rank import LowRank
 
@@ -184,13 +185,21 @@ def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "c
     """
     vectors, found = None, np.zeros(len(rng_keys), bool)
     for again in range(tries):
-        tried, is_start = _attempts(target, rng_keys, np.uint32(again))
+        if isinstance(target, External):
+            tried, values, gradients = _outside(target, rng_keys, again)
+            is_start = jnp.isfinite(values) & jnp.isfinite(gradients).all(-1)
+        else:
+            tried, is_start = _attempts(target, rng_keys, np.uint32(again))
         vectors = tried if vectors is None else jnp.where(found[:, None], vectors, tried)
         found |= np.asarray(is_start)
         if found.all():
             return vectors
     chain = int(np.argmin(found))
-    last = _attempt(target, jax.random.fold_in(rng_keys[chain], tries - 1))
+    if isinstance(target, External):
+        unravel = plain(target).unravel
+        last = unravel(tried[chain]), values[chain], unravel(gradients[chain])
+    else:
+        last = _attempt(target, jax.random.fold_in(rng_keys[chain], tries - 1))
     raise ValueError(_no_start(target, chain, tries, *last))
 
 
@@ -204,6 +213,13 @@ def _attempts(target: Target, rng_keys: Array, again: Any) -> tuple[Float[Array,
         return ravel_pytree(position)[0], jnp.stack(finite).all()
 
     return jax.vmap(chain)(rng_keys)
+
+
+def _outside(target: External, rng_keys: Array, again: int) -> tuple[Array, Array, Array]:
+    """Draw a start for every chain; return flat positions, and what the model says of them, in one round."""
+    draw = lambda key: ravel_pytree(target.initial_position(jax.random.fold_in(key, again)))[0]  # noqa: E731
+    vectors = jnp.stack([draw(key) for key in rng_keys])
+    return vectors, *target.look(vectors)
 
 
 def _attempt(target: Target, rng_key: Array) -> tuple[PyTree, Array, PyTree]:

@@ -1,5 +1,6 @@
 """The course of warm-up: chains run in segments with fixed parameters, and what is learnt from each."""
 
+import functools
 import math
 import statistics
 import time
@@ -17,7 +18,9 @@ from parsample.samplers.base import BLOCK, Sampler
 from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
 from parsample.samplers.configured import Configured
 from parsample.warmup.coordinates import Standardised, to_standardised
+from parsample.warmup.covariance import normal_gradients
 from parsample.warmup.descent import descend
+from parsample.warmup.hosted import is_hosted, place, run_part
 from parsample.warmup.scale import standardise
 from parsample.warmup.step_size import DOUBLINGS, DualAveraging
 
@@ -94,6 +97,8 @@ class Course:
         # One compiled program serves all segments of the loop, two those in parallel, which gain from longer parts.
         self.is_loop = isinstance(plan.method, methods.Sequential)
         self.plan, self.part = plan, self.unit if self.is_loop else STRETCH * self.unit
+        # A model outside of JAX needs no program for a length: its segments are whole, so that runs go far ahead.
+        self.is_hosted, self.is_scaled = is_hosted(density), False
         self.kept: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         self.averaging = DualAveraging(1.0, 0.0)
         self.log_steps = np.zeros(len(vectors))
@@ -129,14 +134,18 @@ class Course:
 
         Only positions go on from segment to segment; what else is unknown is drawn anew.
         """
-        return self.beginning(self.vectors, self.rng_keys, np.uint32(step))
+        states = self.beginning(self.vectors, self.rng_keys, np.uint32(step))
+        return place(self.sampler, states, self.vectors) if self.is_hosted else states
 
     def program(self, steps: int) -> Callable:
         """Return what runs so many steps at once."""
         if steps not in self.programs:
             window = min(self.plan.window, steps)
             plan = self.plan._replace(steps=steps, window=window, max_iterations=max(64, steps // 2))
-            self.programs[steps] = _run_part.of((self.sampler, plan))
+            if self.is_hosted:
+                self.programs[steps] = functools.partial(run_part, self.sampler, plan, self.is_scaled)
+            else:
+                self.programs[steps] = _run_part.of((self.sampler, plan))
         return self.programs[steps]
 
     def run(
@@ -148,7 +157,7 @@ class Course:
         steps, which may be cut short, the unknowns are those of what was cut: nothing goes on from there.
         """
         # What is left at the end is the beginning of a whole unit: it needs no program of its own.
-        size = max(steps, self.unit)
+        size = steps if self.is_hosted else max(steps, self.unit)
         step_sizes = np.exp(log_steps).astype(self.vectors.dtype)
         began = time.perf_counter()
         states, found = self.program(size)(states, self.inputs, np.int32(start), step_sizes)
@@ -172,6 +181,7 @@ class Course:
             states = self.start(first)
         while self.done < end:
             steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
+            steps = end - self.done if self.is_hosted else steps
             states, moved, slopes, stats = self.run(states, log_steps, self.done, steps)
             self.passed.append(states)
             draws.append(moved)
@@ -204,7 +214,8 @@ class Course:
         Unless the coordinates are known, the scale is taken from the way down, and then from segments of doubling
         length.
         """
-        if not is_known:
+        self.is_scaled = is_known
+        if not is_known and not self.is_hosted:
             found = descend(self.density, self.vectors)
             self.vectors = found.vectors
             self.estimate(np.asarray(found.path), np.asarray(found.gradients), "diagonal")
@@ -221,6 +232,9 @@ class Course:
         """Go on in coordinates in which the draws of a segment have unit scale."""
         # One draw tells nothing.
         if draws.shape[1] > 1:
+            self.is_scaled = True
+            if self.is_hosted and np.isnan(gradients).all():
+                gradients = normal_gradients(draws)
             self.density = standardise(self.density, draws, gradients, mass)
             self.renew()
             self.changes += [self.done] if self.done else []

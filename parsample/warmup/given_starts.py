@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from parsample.engine.names import unknown
 from parsample.targets.base import Target
+from parsample.targets.external import External
 from parsample.targets.names import leaf_names
 
 WORDS = ("random", "laplace")
@@ -117,7 +118,11 @@ def given_positions(target: Target, start: Any, num_chains: int, name: str = "st
     rows = zip(tree.flatten_up_to(start), jax.tree.leaves(template), strict=True)
     cast = jax.tree.unflatten(tree, [jnp.asarray(leaf, like.dtype) for leaf, like in rows])
     vectors = jax.vmap(lambda position: ravel_pytree(position)[0])(cast)
-    values, have_slopes = _looked_at(target, cast)
+    if isinstance(target, External):
+        values, gradients = target.look(vectors)
+        have_slopes = jnp.isfinite(gradients).all(-1)
+    else:
+        values, have_slopes = _looked_at(target, cast)
     known = jnp.isfinite(values) & have_slopes
     if not bool(known.all()):
         chain = int(jnp.argmin(known))

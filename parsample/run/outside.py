@@ -1,0 +1,71 @@
+"""What the runs of a model outside of JAX came to, for the verdict."""
+
+import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parsample.targets.base import Target
+from parsample.targets.external import External
+
+
+class Outside(NamedTuple):
+    """Counts of the runs of a model outside of JAX.
+
+    Attributes:
+        lanes: that could run at the same time.
+        runs: of the model.
+        remembered: positions that were asked for again.
+        rounds: batches that were sent.
+        failures: runs that failed.
+        rejected: positions that count as outside of the support for it.
+        example: the last failure and its position, in words.
+        busy: seconds that the model took, over all lanes.
+        idle: seconds that lanes had nothing to do.
+    """
+
+    lanes: int = 0
+    runs: int = 0
+    remembered: int = 0
+    rounds: int = 0
+    failures: int = 0
+    rejected: int = 0
+    example: str = ""
+    busy: float = 0.0
+    idle: float = 0.0
+
+
+class Counter:
+    """Counts the runs of a target's model from here on."""
+
+    def __init__(self, target: Target, before: Outside | None = None):
+        """Begin, after what was counted `before` by an earlier part of the same run."""
+        self.before = before or Outside()
+        self.counts: Any = target.workers.counts if isinstance(target, External) else None
+        self.began = copy.copy(self.counts)
+
+    def read(self) -> Outside | None:
+        """Return the counts so far; None for a target in JAX."""
+        if self.counts is None:
+            return None
+        new = lambda name: getattr(self.counts, name) - getattr(self.began, name)  # noqa: E731
+        before = self.before
+        return Outside(
+            self.counts.lanes,
+            before.runs + new("runs"),
+            before.remembered + new("repeated"),
+            before.rounds + new("rounds"),
+            before.failures + new("failures"),
+            before.rejected + new("rejected"),
+            _example(self.counts.example) or before.example,
+            before.busy + new("busy"),
+            before.idle + new("idle"),
+        )
+
+
+def _example(found: Any) -> str:
+    if found is None:
+        return ""
+    position, text = found
+    values = {name: np.array2string(np.asarray(leaf), precision=4, threshold=6) for name, leaf in position.items()}
+    return f"{text} at {', '.join(f'{name} = {value}' for name, value in values.items())}"
