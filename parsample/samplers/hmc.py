@@ -168,8 +168,11 @@ class HMC(PositionSampler):
         return {**kept, "num_integration_steps": max(length, options.get("min_integration_steps") or 1)}
 
     def for_loop(self) -> "HMC":
-        """Return the same sampler with the number of leapfrog steps left open: one program serves for all."""
-        if self.leapfrog is not None:
+        """Return the same sampler with the number of leapfrog steps left open: one program serves for all.
+
+        Not on an accelerator: it would ask the host after every leapfrog step whether there is another.
+        """
+        if self.leapfrog is not None or jax.default_backend() != "cpu":
             return self
         return eqx.tree_at(lambda hmc: hmc.num_integration_steps, self, np.int32(self.num_integration_steps))
 
