@@ -20,7 +20,8 @@ def invoke(*arguments: str, columns: int = 80) -> Any:
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as the script of the package starts it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cwd / "cache"), "COLUMNS": "80"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "XDG_CACHE_HOME": str(cwd / "cache"), "COLUMNS": "80"}
     start = "import sys; from parsample.cli.main import main; sys.argv[0] = 'parsample'; main()"
     return subprocess.run(
         [sys.executable, "-c", start, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False

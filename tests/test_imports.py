@@ -27,7 +27,7 @@ ROOMS = {
     "run": {"_former", "_version", "engine", "results", "samplers", "store", "targets", "warmup", "workers"},
     "report": {"results"},
     FRONT: set[str](),
-    "cli": {FRONT, "engine", "report", "results", "run", "samplers", "store", "targets"},
+    "cli": {FRONT, "engine", "report", "results", "run", "samplers", "store", "targets", "workers"},
 }
 
 HEAVY = [
@@ -171,6 +171,8 @@ MAY = {
     "parsample": {"import_module"},  # of the table of public names
     "parsample.run.progress": {"import_module"},  # of IPython's display, where it is there
     "parsample.targets.model_file": {"spec_from_file_location"},
+    # Of the modules beside a file that the user names, which go to workers elsewhere as they stand.
+    "parsample.targets.external_file": {"cloudpickle"},
     # The function of a user's program, which that program sends to its own workers.
     "parsample.workers.child": {"cloudpickle"},
     "parsample.workers.lanes": {"cloudpickle"},

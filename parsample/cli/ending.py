@@ -110,6 +110,8 @@ def _show(trace: Any, files: Files, as_json: bool) -> int:
 
 def _failed(error: Exception, files: Files) -> NoReturn:
     """Save the draws so far of a run that failed, say what happened, and end."""
+    from parsample.workers.errors import NoWorker, SimulationError
+
     trace = getattr(error, "trace", None)
     if files.store and isinstance(error, OSError):
         end(ELSEWHERE, str(error))  # which says what is safe
@@ -117,10 +119,10 @@ def _failed(error: Exception, files: Files) -> NoReturn:
         files.leave_nothing()
         if isinstance(error, ValueError):
             end(BAD_INPUT, str(error))
-        if isinstance(error, OSError | FloatingPointError):
+        if isinstance(error, OSError | FloatingPointError | SimulationError | NoWorker):
             end(ELSEWHERE if isinstance(error, OSError) else FAILED, str(error))
         raise error
-    if not isinstance(error, OSError | FloatingPointError | ValueError):
+    if not isinstance(error, OSError | FloatingPointError | ValueError | SimulationError | NoWorker):
         traceback.print_exception(error)
     end(FAILED, f"{str(error).removesuffix('.')}; {_save_what_there_is(trace, files)}")
 

@@ -8,6 +8,7 @@ import typer
 
 import parsample
 from parsample.cli import diffuse as diffuse_command
+from parsample.cli import outside
 from parsample.cli.ending import Files, run_and_show
 from parsample.cli.exits import EPILOG, NOT_GOOD, NOT_SHOWN, Commands, end, fail
 from parsample.cli.options import complete, with_options
@@ -63,6 +64,7 @@ def _options(
 @app.command(
     epilog="Examples: [bold]parsample sample german_credit --data german.data-numeric --output runs[/bold]; "
     "[bold]parsample sample model.py:schools --data schools.json --sampler hmc[/bold]; "
+    "[bold]parsample sample simulator.py:simulate --external --workers 8[/bold]; "
     "[bold]parsample sample eight_schools --samples 1000000 --store run.zarr[/bold]; "
     "[bold]parsample sample --settings runs/eight_schools.nc --seed 1[/bold]",
 )
@@ -97,6 +99,10 @@ def sample(
         ),
     ] = None,
     trust: Trust = False,
+    external: outside.External = False,
+    workers: outside.Workers = None,
+    umbridge: outside.UMBridge = None,
+    dask: outside.Dask = None,
     output: Annotated[Path, typer.Option(help="Folder for the trace and the plots; made if missing.")] = Path("runs"),
     progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in place of the tables.")] = False,
@@ -108,8 +114,9 @@ def sample(
     try:
         data, options = repeated(context, settings, _origin(target, None)["target"], data, options, trust)
         origin = _origin(target, data)
-        chosen = _make_target(target, data)
-        files = Files(output, origin["target"].rpartition(":")[-1], store)
+        chosen = outside.make_target(target, data, external, workers, umbridge, dask)
+        files = Files(output, outside.short_name(origin["target"]), store)
+        origin["target"] = outside.origin_of(origin["target"], external or bool(umbridge))
     except ValueError as error:
         fail(error)
     run_and_show(
@@ -138,6 +145,10 @@ def resume(
         Path | None, typer.Option(help="With --target: its data file.", show_default="as it was begun with")
     ] = None,
     trust: Trust = False,
+    external: outside.External = False,
+    workers: outside.Workers = None,
+    umbridge: outside.UMBridge = None,
+    dask: outside.Dask = None,
     output: Annotated[Path, typer.Option(help="Folder for the plots; made if missing.")] = Path("runs"),
     progress: Annotated[bool, typer.Option(help="Show a progress bar on a terminal.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object in place of the tables.")] = False,
@@ -153,10 +164,11 @@ def resume(
         run = read_run(store)
         with reading(store):
             known = Settings.from_json(run["settings"])
-        files = Files(output, known.target.rpartition(":")[-1], store)
+        files = Files(output, outside.short_name(known.target), store)
         if target is not None:
             data = data or (None if known.data is None else Path(known.data))
-        chosen = None if target is None else _make_target(target, data)
+        flags = external, workers, umbridge, dask
+        chosen = None if target is None else outside.make_target(target, data, *flags)
     except ValueError as error:
         fail(error)
     run_and_show(

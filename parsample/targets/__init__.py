@@ -26,6 +26,7 @@ from parsample.targets.multivariate_normal import MultivariateNormal
 from parsample.targets.numpyro_model import NumPyroModel
 from parsample.targets.probit_regression import ProbitRegression
 from parsample.targets.two_wells import TwoWells
+from parsample.targets.umbridge import UMBridge
 
 TARGETS: dict[str, type[Target]] = {
     "multivariate_normal": MultivariateNormal,
@@ -73,6 +74,7 @@ __all__ = [
     "ProbitRegression",
     "Target",
     "TwoWells",
+    "UMBridge",
     "find",
 ]
 

@@ -49,16 +49,21 @@ def load_model(place: str, data: Path | None) -> NumPyroModel:
         raise ValueError(
             f"target is {place!r}, but there is no file '{file}'; give FILE.py:NAME, such as model.py:model."
         )
-    module = _run(path)
+    module = run_file(path)
     if not hasattr(module, name):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ValueError(
             f"target is {place!r}, but '{file}' has no {name!r}; it has {', '.join(functions) or 'nothing'}."
         )
-    return NumPyroModel(getattr(module, name), **_arguments(data))
+    return NumPyroModel(getattr(module, name), **arguments(data))
 
 
-def _run(path: Path) -> Any:
+def run_file(path: Path) -> Any:
+    """Return the module of a Python file, which is run.
+
+    Raises:
+        ValueError: it cannot be.
+    """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"target's file '{path}' is no Python file; give FILE.py:NAME.")
@@ -70,7 +75,12 @@ def _run(path: Path) -> Any:
     return module
 
 
-def _arguments(data: Path | None) -> dict[str, Any]:
+def arguments(data: Path | None) -> dict[str, Any]:
+    """Return the object of a JSON file, lists as arrays; an empty one for no file.
+
+    Raises:
+        ValueError: there is none.
+    """
     if data is None:
         return {}
     try:

@@ -1,5 +1,7 @@
 """The model called from inside a compiled program, which waits for it: one batch whatever JAX vectorises over."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,9 @@ def call(workers: Workers, values: dict[str, Array]) -> Float[Array, ""]:
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), values)
     shapes = jax.ShapeDtypeStruct((), dtype), like
 
-    def run(values: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def run(values: dict[str, Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        # On a CPU JAX hands over its own arrays, on which it would work inside of the callback.
+        values = jax.tree.map(np.asarray, values)
         name = next(iter(values))
         axes = np.shape(values[name])[: np.ndim(values[name]) - len(like[name].shape)]
         flat = {name: np.reshape(leaf, (-1, *like[name].shape)) for name, leaf in values.items()}
