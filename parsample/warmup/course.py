@@ -125,7 +125,7 @@ class Course:
     def renew(self) -> None:
         """Go on in coordinates that are new, or with a sampler that is."""
         sampler = self.make(self.density, jnp.ones((), self.vectors.dtype))
-        self.sampler: Any = sampler.for_loop() if self.is_loop else sampler
+        self.sampler: Any = sampler.for_loop() if self.is_loop and not self.is_hosted else sampler
         self.programs: dict[int, Callable] = {}
         self.beginning = _begin.of(self.sampler)
 
