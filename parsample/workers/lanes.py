@@ -1,5 +1,6 @@
 """Where runs are made: worker processes of our own, or anybody's `concurrent.futures.Executor`."""
 
+import atexit
 import contextlib
 import dataclasses
 import functools
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
@@ -77,18 +79,21 @@ class ProcessLanes:
     def __init__(self, model: Model, size: int):
         """Pack the model; a process starts when it has something to do."""
         self.size = size
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix="parsample-worker")
         self._idle = [_Child(pack(model), size) for _ in range(size)]
         self._children = list(self._idle)
         self._busy: dict[Future[list[Answer]], _Child] = {}
         self._lock = threading.Lock()
+        # A program that ends does not wait for its runs; nor do they go on without it.
+        atexit.register(self._kill)
 
     def submit(self, positions: list[Position], begun: Callable[[], None]) -> "Future[list[Answer]]":
         """Run the model in a process that has nothing to do."""
         with self._lock:
             child = self._idle.pop()
-            future = self._threads.submit(child.run, positions, begun)
+            future: Future[list[Answer]] = Future()
             self._busy[future] = child
+        # A thread that does nothing but wait, and is not waited for when the program ends.
+        threading.Thread(target=_settle, args=(future, child.run, positions, begun), daemon=True).start()
         return future
 
     def release(self, future: "Future[list[Answer]]") -> None:
@@ -108,14 +113,29 @@ class ProcessLanes:
 
     def close(self, wait: bool) -> None:
         """End the processes."""
+        atexit.unregister(self._kill)
+        with self._lock:
+            busy = list(self._busy)
         try:
-            self._threads.shutdown(wait=wait)
+            if wait:
+                futures.wait(busy)
         finally:
-            for child in self._children:
-                child.kill()
-            self._threads.shutdown()
+            self._kill()
+            futures.wait(busy)
             for child in self._children:
                 child.end()
+
+    def _kill(self) -> None:
+        for child in self._children:
+            child.kill()
+
+
+def _settle(future: Future, function: Callable, *arguments: Any) -> None:
+    """Let a future have what a function returns or raises."""
+    try:
+        future.set_result(function(*arguments))
+    except BaseException as error:
+        future.set_exception(error)
 
 
 class _Child:

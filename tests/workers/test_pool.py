@@ -618,6 +618,29 @@ def test_a_killed_run_takes_up_where_it_was(tmp_path: Path) -> None:
     assert sorted(log) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("end", ["", "raise KeyboardInterrupt", "workers.close()"])
+def test_a_program_ends_though_runs_do_not(end: str) -> None:
+    program = """
+import os, time
+import numpy as np
+from parsample.workers.pool import Workers
+
+def simulate(position):
+    if position["k"] == 1:
+        time.sleep(6000)
+    return float(os.getpid())
+
+workers = Workers(simulate, {"k": np.zeros(())}, executor="processes", workers=2)
+found = workers.submit([{"k": np.asarray(number)} for number in (1.0, 0.0)])
+while not found.done.any():
+    workers.wait()
+"""
+    # The streams are those of the worker processes too: they have to end for this to return.
+    found = subprocess.run([sys.executable, "-c", program + end], check=False, capture_output=True, text=True)
+    assert ("KeyboardInterrupt" in found.stderr) == ("raise" in end)
+    assert "parsample" not in found.stderr
+
+
 def test_what_was_rejected_is_not_tried_again_another_day(tmp_path: Path) -> None:
     for tries in (1, 0):
         with workers_of(Flaky(raises, 9), memory=Memory(tmp_path / "runs"), on_error="reject") as workers:
@@ -632,6 +655,8 @@ def test_a_process_that_ends_while_it_has_nothing_to_do_is_started_anew() -> Non
     with workers_of(where, executor="processes", workers=1, gradient=True) as workers:
         process = int(run(workers, position(1), want_gradient=True).gradient["k"][0])
         os.kill(process, signal.SIGKILL)
+        # It has ended once it can be waited for, and is left for its parent to do so.
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
         assert run(workers, position(2), want_gradient=True).gradient["k"][0] != process
         assert workers.counts.failures == 0
 
