@@ -1,6 +1,7 @@
 """The code in the documents runs, and the skeletons of CONTRIBUTING do what they say."""
 
 import re
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -102,6 +103,27 @@ def test_the_recipe_for_pymc_and_bambi_runs(library: str) -> None:
         found = ps.summarize(namespace["fit"])
         assert abs(found.loc["x", "mean"] - 2.0) < 4 * found.loc["x", "sd"]
         assert ps.judge(namespace["fit"]).is_good
+
+
+@pytest.mark.slow
+def test_the_recipe_for_umbridge_runs() -> None:
+    pytest.importorskip("umbridge", reason="the package umbridge is not installed: docs/umbridge.md was not run")
+    from tests.targets.test_umbridge import free_port, wait_for
+
+    port = str(free_port())
+    server, client = (block.replace("4242", port) for block in code_blocks("docs/umbridge.md"))
+    process = subprocess.Popen([sys.executable, "-c", server], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(f"http://127.0.0.1:{port}", process)
+        namespace: dict[str, Any] = {}
+        exec(compile(client, "docs/umbridge.md", "exec"), namespace)
+    finally:
+        process.kill()
+        process.wait()
+    # What is measured is their ratio, half, whatever the prior says of each.
+    draws = namespace["trace"].posterior
+    assert abs(float((draws["load"] / draws["stiffness"]).mean()) - 0.496) < 0.01
+    assert namespace["target"].has_gradient
 
 
 @pytest.mark.parametrize("kind", ["installed", "stand-in"])

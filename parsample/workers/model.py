@@ -106,7 +106,7 @@ class Model:
     def _call(self, positions: list[Position]) -> tuple[np.ndarray, Position | None]:
         """Return the log density and its gradients, both with an axis for positions."""
         like = {name: np.stack([position[name] for position in positions]) for name in positions[0]}
-        given = {name: leaf.copy() if self.vectorized else leaf[0].copy() for name, leaf in like.items()}
+        given = {name: np.array(leaf if self.vectorized else leaf[0]) for name, leaf in like.items()}
         handed = dict(given)
         found = self.simulate(given)
         for name, leaf in handed.items():

@@ -93,6 +93,20 @@ def test_every_executor_gives_what_the_function_gives(kind: str, spawned: Execut
         assert (workers.counts.runs, workers.counts.rounds, workers.counts.repeated) == (9, 1, 0)
 
 
+def test_what_the_function_is_given_are_arrays_of_the_form_of_the_position() -> None:
+    template = {"k": np.zeros(()), "n": np.zeros(2, int), "r": np.zeros((1, 3), np.float32)}
+    seen: list[tuple] = []
+
+    def look(position: dict) -> float:
+        seen.extend((name, type(leaf), leaf.dtype, leaf.shape) for name, leaf in position.items())
+        return 0.0
+
+    with workers_of(look, template) as workers:
+        given: dict[str, Any] = {"k": 3, "n": [1, 2], "r": np.ones((1, 3))}
+        run(workers, given)
+    assert seen == [(name, np.ndarray, leaf.dtype, leaf.shape) for name, leaf in template.items()]
+
+
 def test_equal_positions_are_one_run() -> None:
     log: list[float] = []
     with workers_of(make_cubes(log)) as workers:
