@@ -1,6 +1,7 @@
 """What ends a run on workers, and what it says."""
 
-KEPT = "Finished runs are kept."
+from pathlib import Path
+
 NO_DIFFERENCE = (
     "no difference can be taken, since on both sides of some number the runs failed or are outside of the support; "
     "give shorter steps, such as gradient={'k': 1e-6}"
@@ -19,6 +20,15 @@ class NoWorker(RuntimeError):
     """Nobody is there to run anything."""
 
 
+def with_whereabouts(error: Exception, path: Path | None) -> Exception:
+    """Return an error with a sentence on where finished runs are, unless it is a mistake of the function."""
+    if not isinstance(error, SimulationError | NoWorker):
+        return error
+    kept = f"in '{path}'" if path is not None else "as long as this target is; with a store they are kept for good"
+    error.args = (f"{error} Finished runs are kept {kept}.",)
+    return error
+
+
 class Mistake(ValueError):
     """A function that does not do what it has to, wherever it is called."""
 
@@ -27,7 +37,7 @@ def failed(where: str, why: str, attempts: int) -> SimulationError:
     """Return the error of a run that failed."""
     times = "" if attempts < 2 else f" (tried {attempts} times)"
     return SimulationError(
-        f"a run failed{times} at {where}: {why.rstrip('. ')}. {KEPT} Mend that and go on; or give retries=2 to try "
+        f"a run failed{times} at {where}: {why.rstrip('. ')}. Mend that and go on; or give retries=2 to try "
         "again, or on_error='reject' for such positions to count as outside of the support."
     )
 
@@ -41,7 +51,7 @@ def all_hang(count: int, timeout: float) -> str:
     """Say that a process has too many runs that cannot be ended."""
     return (
         f"no worker is left: {count} runs in one process took longer than timeout={timeout:g} seconds, and cannot "
-        f"be ended there. {KEPT} Leave executor out: worker processes of our own are ended and started anew; or give a "
+        f"be ended there. Leave executor out: worker processes of our own are ended and started anew; or give a "
         "longer timeout."
     )
 
@@ -49,7 +59,7 @@ def all_hang(count: int, timeout: float) -> str:
 def deserted(seconds: float) -> NoWorker:
     """Return the error of a cluster without workers."""
     return NoWorker(
-        f"no worker is left: the cluster of this executor has had none for {seconds:g} seconds. {KEPT} Start workers, "
+        f"no worker is left: the cluster of this executor has had none for {seconds:g} seconds. Start workers, "
         "and go on."
     )
 

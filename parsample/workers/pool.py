@@ -399,7 +399,7 @@ class Workers:
             error, self._error = self._error, None
             self._failed.clear()
             self._drop(list(self._queue))
-            raise error
+            raise errors.with_whereabouts(error, self._memory.path)
 
     def _until_late(self) -> float:
         """Return the seconds until some run has taken too long."""

@@ -306,7 +306,7 @@ def test_a_failure_is_tried_again_then_ends_the_run_or_is_rejected(name: str) ->
         assert workers.counts.runs == 3
     with workers_of(Flaky(how, 9), retries=1) as workers:
         where = r"\{'k': 1.0, 'r': \[0. 0.\]\}"
-        match = rf"a run failed \(tried 2 times\) at {where}: {text}[^.]*\. Finished runs are kept"
+        match = rf"a run failed \(tried 2 times\) at {where}: {text}[^.]*\. Mend that"
         with pytest.raises(SimulationError, match=match):
             run(workers, position(1))
     with workers_of(Flaky(how, 1)) as workers:
@@ -314,6 +314,16 @@ def test_a_failure_is_tried_again_then_ends_the_run_or_is_rejected(name: str) ->
             run(workers, position(1))
         # Once it is mended the same workers go on.
         assert run(workers, position(1)).logdensity[0] == 1
+
+
+def test_the_error_says_where_finished_runs_are(tmp_path: Path) -> None:
+    path = tmp_path / "runs"
+    for memory, text in ((None, "as long as this target is; with a store"), (Memory(path), f"in '{path}'")):
+        with (
+            workers_of(Flaky(raises, 1), memory=memory) as workers,
+            pytest.raises(SimulationError, match=rf"support\. Finished runs are kept {text}"),
+        ):
+            run(workers, position(1))
 
 
 def test_the_error_shows_where_the_function_failed() -> None:
