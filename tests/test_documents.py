@@ -76,6 +76,14 @@ def test_the_code_on_diffusion_runs() -> None:
     assert int(namespace["loop"].rounds.max()) == 50
 
 
+@pytest.mark.slow
+def test_the_code_on_models_outside_of_jax_runs() -> None:
+    namespace: dict[str, Any] = {}
+    for block in code_blocks("docs/outside-jax.md"):
+        exec(compile(block, "docs/outside-jax.md", "exec"), namespace)
+    assert abs(float(namespace["trace"].posterior["k"].mean()) - 10) < 0.5
+
+
 def test_the_code_on_digits_runs() -> None:
     namespace: dict[str, Any] = {}
     for block in code_blocks("docs/digits.md"):

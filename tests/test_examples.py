@@ -12,6 +12,7 @@ SMALL = {
     "chaotic_observers": ["--steps", "300", "--max-iterations", "10"],
     "distance_from_jacobian": ["--dim", "3", "--steps", "20", "--sizes", "0.1", "--couplings", "0.1"],
     "gru": ["--dims", "3", "--steps", "20", "40"],
+    "predator_prey": ["--warmup", "80", "--samples", "20"],
     "rates": ["--dim", "3", "--steps", "12", "--strengths", "0.9", "--cap", "12"],
     "residual_network": ["--blocks", "24", "--dim", "3", "--sizes", "0.1"],
     "settling": ["--steps", "64", "--warmup", "160"],

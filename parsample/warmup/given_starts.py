@@ -210,9 +210,22 @@ def _place(target: Target, values: dict[str, Array], name: str, rng_key: Array, 
     )
 
 
-@eqx.filter_jit
 def _placed(target: Target, values: dict[str, Array], rng_key: Array) -> Placed:
+    if isinstance(target, External):
+        return _look_outside(target, target.unconstrain(values, rng_key))
+    return _placed_inside(target, values, rng_key)
+
+
+@eqx.filter_jit
+def _placed_inside(target: Target, values: dict[str, Array], rng_key: Array) -> Placed:
     return _look(target, target.unconstrain(values, rng_key))
+
+
+def _look_outside(target: External, position: PyTree) -> Placed:
+    """Look at a position by a run of the model."""
+    position = jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), position, target.position_template())
+    values, gradients = target.look(ravel_pytree(position)[0][None])
+    return Placed(position, target.constrain(position), values[0], jnp.isfinite(gradients).all())
 
 
 def _look(target: Target, position: PyTree) -> Placed:

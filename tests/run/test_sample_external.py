@@ -101,6 +101,20 @@ def test_a_prior_is_in_jax_and_its_variables_in_their_own_coordinates() -> None:
     assert abs(float(found["shift"].std()) - np.sqrt(0.5)) < 0.1
 
 
+@pytest.mark.parametrize("start", [{"x": np.full(3, 0.5)}, [{"x": np.zeros(3)}, {"x": np.ones(3)}]])
+def test_chains_start_where_they_are_told_to(start: Any) -> None:
+    asked: list[bytes] = []
+
+    def noted(position: dict[str, np.ndarray]) -> float:
+        asked.append(position["x"].tobytes())
+        return simulate(position)
+
+    ps.sample(external(noted), start=start, num_warmup=0, num_samples=2, step_size=0.1, **SETTINGS)
+    expected = [row["x"] for row in (start if isinstance(start, list) else [start])]
+    assert {row.tobytes() for row in expected} <= set(asked)
+    assert len(set(asked)) == len(asked) - 1
+
+
 def test_differences_take_the_place_of_a_gradient() -> None:
     options: dict[str, Any] = {**SETTINGS, "num_warmup": 0, "step_size": 0.3, "num_samples": 40}
     trace = ps.sample(external(gradient="finite_differences"), **options)
