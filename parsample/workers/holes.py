@@ -140,8 +140,12 @@ def _alone(jaxpr: Any, equation: Any) -> Callable:
 
 def _unroll(params: dict[str, Any], given: list[Any], ask: Ask) -> list[Any]:
     """Run a scan turn by turn."""
-    body, length, ends = params["jaxpr"], params["length"], params["num_consts"] + params["num_carry"]
-    consts, carry, rows = given[: params["num_consts"]], given[params["num_consts"] : ends], given[ends:]
+    body, length = params["jaxpr"], params["length"]
+    # From JAX 0.11 or 0.12 on the two are parts of a tree.
+    tree = params.get("ft_in")
+    counts = [params["num_consts"], params["num_carry"]] if tree is None else [len(part.vals) for part in tree.unpack()]
+    begins, ends = counts[0], counts[0] + counts[1]
+    consts, carry, rows = given[:begins], given[begins:ends], given[ends:]
     turns: list[list[Any]] = []
     for turn in reversed(range(length)) if params["reverse"] else range(length):
         found = _run(body.jaxpr, body.consts, [*consts, *carry, *(row[turn] for row in rows)], ask)
