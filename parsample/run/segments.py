@@ -239,7 +239,9 @@ class Run:
             outside = None if self.counter is None else self.counter.read()
             tally = dataclasses.replace(tally, compile_seconds=self.compile_seconds, seconds=elapsed, outside=outside)
             rows = _rows(found, first, last, job.settings.thin, self.step_size)
-            kept.add(rows, tally, found.last if tally.done == found.end else found.states)
+            # A segment outside of JAX ends where the run does: what goes on from there begins it again, by runs that
+            # are remembered.
+            kept.add(rows, tally, found.last if tally.done == tally.segment_start else found.states)
             report("sampling", last - first, **self._facts(found, tally, plan))
         return dataclasses.replace(tally, is_met=is_good)
 

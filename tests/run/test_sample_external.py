@@ -223,3 +223,16 @@ def test_a_run_killed_twice_ends_as_an_undisturbed_one_and_repeats_no_run(tmp_pa
     begun = Counter(row for row in log.read_text().splitlines() if row.startswith("begin"))
     # Those that were under way at a kill, at most as many as there are workers, are made again.
     assert sum(begun.values()) - sum(ends.values()) <= 2 * 4
+
+
+def test_a_run_that_is_extended_is_the_one_that_was_long_at_once(tmp_path: Path) -> None:
+    options: dict[str, Any] = {**SETTINGS, "num_warmup": 80}
+    whole = ps.sample(external(), num_samples=150, **options)
+    target, store = external(), tmp_path / "run.zarr"
+    ps.sample(target, num_samples=100, store=store, **options)
+    before = target.workers.counts.runs
+    again = external()
+    extended = ps.resume(store, again, num_samples=150, progress=False)
+    np.testing.assert_array_equal(draws(extended), draws(whole))
+    # The segment of the last draws is begun again, by what is remembered.
+    assert again.workers.counts.runs < before
