@@ -95,7 +95,7 @@ def draw(trace: Any, output: Path) -> None:
     grid = figure.add_gridspec(2, 4)
     for column, name in enumerate(RATES):
         axes = figure.add_subplot(grid[0, column])
-        axes.hist(np.ravel(found[name]), 40, density=True, color="0.6")
+        axes.hist(np.ravel(found[name]), 25, density=True, color="0.6")
         axes.set(title=name, yticks=[])
     axes = figure.add_subplot(grid[1, :])
     values = {name: np.asarray(found[name]).reshape(-1, *found[name].shape[2:]) for name in (*RATES, "first")}
@@ -105,7 +105,7 @@ def draw(trace: Any, output: Path) -> None:
             axes.plot(YEARS, species, color=color, alpha=0.15)
     for species, color, name in zip(PELTS, ("tab:blue", "tab:red"), ("hares", "lynxes"), strict=True):
         axes.plot(YEARS, species, "o", color=color, label=name)
-    axes.set(xlabel="year", ylabel="pelts, thousands")
+    axes.set(xlabel="year", ylabel="pelts, thousands", xticks=YEARS[::5])
     axes.legend()
     figure.savefig(output, dpi=120)
 
