@@ -58,7 +58,7 @@ def populations(position: dict[str, np.ndarray]) -> np.ndarray:
             raise OverflowError("these rates are absurd")
         return [z[0] * (births - caught * z[1]), z[1] * (grown * z[0] - deaths)]
 
-    return solve_ivp(change, (1900, 1920), position["first"], t_eval=YEARS, rtol=1e-7, atol=1e-7).y
+    return solve_ivp(change, (1900, 1920), position["first"], t_eval=YEARS, method="LSODA", rtol=1e-7, atol=1e-7).y
 
 
 def simulate(position: dict[str, np.ndarray]) -> float:

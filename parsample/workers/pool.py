@@ -181,20 +181,27 @@ class Workers:
             SimulationError, NoWorker, ValueError: as `Round.wait_all`.
         """
         ends = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            try:
-                while self._seen == self._news and (self._flights or self._queue):
-                    self._look_after()
-                    self._raise_error()
-                    left = PAUSE if ends is None else min(PAUSE, ends - time.monotonic())
-                    if left <= 0 or self._seen != self._news:
-                        break
-                    self._changed.wait(min(left, self._until_late()))
-                self._raise_error()
-            except BaseException:
+        try:
+            while not self._is_over(ends):
+                self._look_after()
+        except BaseException:
+            with self._changed:
                 self._drop(list(self._queue))
-                raise
-            self._seen = self._news
+            raise
+
+    def _is_over(self, ends: float | None) -> bool:
+        """Wait for a moment; return whether there was news, or nothing is left to wait for."""
+        with self._changed:
+            self._give_up_late()
+            self._raise_error()
+            left = PAUSE if ends is None else min(PAUSE, ends - time.monotonic())
+            is_over = self._seen != self._news or not (self._flights or self._queue) or left <= 0
+            if is_over:
+                self._seen = self._news
+            else:
+                self._changed.wait(min(left, self._until_late()))
+            self._raise_error()
+            return is_over
 
     def cancel(self, round: Round, which: Bool[np.ndarray, " run"]) -> Bool[np.ndarray, " run"]:
         """Call off what has not begun and nobody else waits for; return where nothing will come any more."""
@@ -416,13 +423,15 @@ class Workers:
         return max(0.0, self._timeout - max(waiting, default=0.0)) or PAUSE
 
     def _look_after(self) -> None:
-        """Look after runs that are under way: whether they take too long, and whether anybody is there to make them."""
-        self._give_up_late()
-        now = time.monotonic()
-        if self._lanes is not None and now - self._looked >= PAUSE:
+        """Look whether anybody is there to make runs.
+
+        Without the lock: a cluster is asked by the very thread that brings what returns, and waits for the lock.
+        """
+        now, lanes = time.monotonic(), self._lanes
+        if lanes is not None and now - self._looked >= PAUSE:
             self._looked = now
             try:
-                self._lanes.check()
+                lanes.check()
             except NoWorker as error:
                 self._error = error
 

@@ -1,7 +1,7 @@
 """Functions and workers that the tests of workers share."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,3 +59,29 @@ class AtOnce(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+class Cluster(Executor):
+    """An executor whose one thread brings what returns, and answers how many cores there are, as Dask's does."""
+
+    def __init__(self) -> None:
+        self._client = self
+        self._loop, self._worker = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self.asked, self.unanswered = 0, 0
+
+    def submit(self, function: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+
+        def bring(done: Future) -> None:
+            self._loop.submit(future.set_result, done.result())
+
+        self._worker.submit(function, *args, **kwargs).add_done_callback(bring)
+        return future
+
+    def ncores(self) -> dict[str, int]:
+        self.asked += 1
+        try:
+            return self._loop.submit(lambda: {"here": 1}).result(timeout=2)
+        except TimeoutError:
+            self.unanswered += 1
+            raise

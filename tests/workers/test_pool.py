@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from parsample.workers import pool
 from parsample.workers.errors import SimulationError
 from parsample.workers.memory import Memory
-from tests.workers.models import AtOnce, make_cubes, position, run, workers_of
+from tests.workers.models import AtOnce, Cluster, make_cubes, position, run, workers_of
 
 
 @pytest.mark.parametrize("kind", ["processes", "threads", "at once", "of the standard library"])
@@ -333,6 +334,20 @@ def test_an_interrupt_calls_off_what_has_not_begun(monkeypatch: pytest.MonkeyPat
         workers.close(wait=True)
         assert log == [0]
         assert found.done[0]
+
+
+def test_a_cluster_is_asked_for_workers_while_it_brings_what_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sleeps(position: dict) -> float:
+        time.sleep(0.02)
+        return float(position["k"])
+
+    monkeypatch.setattr(pool, "PAUSE", 0.001)
+    cluster = Cluster()
+    with workers_of(sleeps, executor=cluster, workers=1) as workers:
+        found = run(workers, *(position(number) for number in range(20)))
+    np.testing.assert_array_equal(found.logdensity, range(20))
+    assert cluster.asked > 10
+    assert cluster.unanswered == 0
 
 
 def test_time_that_lanes_are_busy_is_that_of_the_function() -> None:
