@@ -147,6 +147,18 @@ class External(Target):
                 leaf[known] = (found.gradient or {})[name]
         return whole(self, vectors, jnp.asarray(values, vectors.dtype), slopes)
 
+    def levels(self, vectors: Float[Array, "run dim"]) -> Float[np.ndarray, " run"]:
+        """Return log densities at flat positions, in double precision, in one round.
+
+        Cost: a run each.
+        """
+        priors, sent = jax.device_get((_priors(self, vectors), values_at(self, vectors)))
+        found, known = priors.astype(np.float64), np.isfinite(priors)
+        round = self.workers.submit([{n: leaf[row] for n, leaf in sent.items()} for row in np.flatnonzero(known)])
+        round.wait_all()
+        found[known] += round.logdensity
+        return found
+
     def position_template(self) -> Position:
         """Return zeros like a position."""
         return self.prior.position_template() if self.prior is not None else jax.tree.map(jnp.zeros_like, self.center)
@@ -216,8 +228,10 @@ def whole(
 
 @eqx.filter_jit
 def _priors(target: External, vectors: Float[Array, "run dim"]) -> Float[Array, " run"]:
+    """Return the prior's log density; minus infinity where there are no numbers, and nothing is sent either."""
     unravel = ravel_pytree(target.position_template())[1]
-    return jax.lax.map(lambda vector: target.logprior(unravel(vector)), vectors)
+    found = jax.lax.map(lambda vector: target.logprior(unravel(vector)), vectors)
+    return jnp.where(jnp.isfinite(vectors).all(-1), found, -jnp.inf)
 
 
 def _zero(position: PyTree) -> Float[Array, ""]:

@@ -87,7 +87,8 @@ def adapt(
     the next undoes a bad one. The rest tunes the step size, for a sampler that chooses options by it
     (`Sampler.options_at`) also with these; they are told if the draws of the longest segment depend on each other so
     much that steps should go further. Inside a segment the kernel is fixed, so it can be evaluated in parallel
-    like any chain, and is the same chain whatever the method.
+    like any chain, and is the same chain whatever the method. Where a target outside of JAX has no gradient, those of
+    the normal distribution that fits the log densities of all runs take their place (`levels.Levels`).
 
     Args:
         target: to sample.

@@ -17,10 +17,11 @@ from parsample.engine.fixed import fixed_first
 from parsample.samplers.base import BLOCK, Sampler
 from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
 from parsample.samplers.configured import Configured
+from parsample.targets.external import External
 from parsample.warmup.coordinates import Standardised, to_standardised
-from parsample.warmup.covariance import normal_gradients
-from parsample.warmup.descent import descend
-from parsample.warmup.hosted import is_hosted, place, run_part
+from parsample.warmup.descent import Descent, descend, descend_outside
+from parsample.warmup.hosted import has_gradient, is_hosted, place, run_part
+from parsample.warmup.levels import Levels, joined
 from parsample.warmup.scale import standardise
 from parsample.warmup.step_size import DOUBLINGS, DualAveraging
 
@@ -99,6 +100,7 @@ class Course:
         self.plan, self.part = plan, self.unit if self.is_loop else STRETCH * self.unit
         # A model outside of JAX needs no program for a length: its segments are whole, so that runs go far ahead.
         self.is_hosted, self.is_scaled = is_hosted(density), False
+        self.levels: list[Levels] = []
         self.kept: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         self.averaging = DualAveraging(1.0, 0.0)
         self.log_steps = np.zeros(len(vectors))
@@ -143,7 +145,7 @@ class Course:
             window = min(self.plan.window, steps)
             plan = self.plan._replace(steps=steps, window=window, max_iterations=max(64, steps // 2))
             if self.is_hosted:
-                self.programs[steps] = functools.partial(run_part, self.sampler, plan, self.is_scaled)
+                self.programs[steps] = functools.partial(run_part, self.sampler, plan, self.is_scaled, self.levels)
             else:
                 self.programs[steps] = _run_part.of((self.sampler, plan))
         return self.programs[steps]
@@ -215,8 +217,8 @@ class Course:
         length.
         """
         self.is_scaled = is_known
-        if not is_known and not self.is_hosted:
-            found = descend(self.density, self.vectors)
+        if not is_known:
+            found = self.descend()
             self.vectors = found.vectors
             self.estimate(np.asarray(found.path), np.asarray(found.gradients), "diagonal")
         for units in FINDING:
@@ -228,13 +230,22 @@ class Course:
         self.find_step_size()
         self.gather()
 
+    def descend(self) -> Descent:
+        """Return how chains come down from where they start."""
+        if not isinstance(self.density.target, External):
+            return descend(self.density, self.vectors)
+        found, levels = descend_outside(self.density.target, self.vectors)
+        self.levels.append(levels)
+        self.seen = np.asarray(found.path), np.asarray(found.values)
+        return found
+
     def estimate(self, draws: np.ndarray, gradients: np.ndarray, mass: str) -> None:
         """Go on in coordinates in which the draws of a segment have unit scale."""
         # One draw tells nothing.
         if draws.shape[1] > 1:
             self.is_scaled = True
-            if self.is_hosted and np.isnan(gradients).all():
-                gradients = normal_gradients(draws)
+            if not has_gradient(self.density.target) and self.seen is not None:
+                gradients = joined(self.levels).gradients(draws, float(np.median(self.seen[1])))
             self.density = standardise(self.density, draws, gradients, mass)
             self.renew()
             self.changes += [self.done] if self.done else []

@@ -170,28 +170,6 @@ def scale_of_coordinates(
         return np.exp(np.nanmedian(logs, 0))
 
 
-def normal_gradients(draws: Float[np.ndarray, "chain draws dim"]) -> Float[np.ndarray, "chain draws dim"]:
-    """Return the gradients of the normal distribution that has the covariance of draws, for a target without.
-
-    The covariance is that within chains, which need not have met yet, shrunk as befits so many draws. With these
-    gradients all estimates are of it.
-    """
-    centred = draws - draws.mean(1, keepdims=True)
-    rows = centred.reshape(-1, draws.shape[-1])
-    scale = rows.std(0)
-    # A coordinate that never moved tells nothing.
-    scale = np.where(scale > 1e-6 * np.abs(draws).max((0, 1)), scale, np.nan)
-    known = np.isfinite(scale)
-    gradients = np.zeros(draws.shape)
-    if not known.any():
-        return gradients
-    inside = rows[:, known] / scale[known]
-    effective = max(2.0, worth_of_draws(draws) * len(rows))
-    precision = np.linalg.inv(shrunk(inside.T @ inside / len(inside), effective) + LEAST * np.eye(known.sum()))
-    gradients[..., known] = (-(inside @ precision) / scale[known]).reshape(*draws.shape[:2], -1)
-    return gradients
-
-
 def typical(pulls: Float[np.ndarray, "draws dim"]) -> Bool[np.ndarray, " draws"]:
     """Say which gradients are no larger than ten times what is usual: chains on their way in have others."""
     size = (pulls**2).sum(-1)

@@ -9,7 +9,9 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Bool, Float
 
+from parsample.targets.external import External
 from parsample.warmup.coordinates import Standardised
+from parsample.warmup.levels import Levels, joined
 
 # Steps between two looks at what they gained, and the most looks.
 STRETCH, LOOKS = 10, 30
@@ -22,6 +24,9 @@ GAIN = 3.0
 NEARER = 2.0 ** -np.arange(10.0)
 # The share of the first length below which nobody tries again who went over an edge.
 SHORTEST = 1e-4
+# How far apart differences are at least, of the larger of 1 and the number: single precision holds a thousandth of it.
+CLOSEST = 1e-4
+OPTIMISER = optax.rprop(FIRST, max_step_size=LONGEST)
 
 
 class Descent(NamedTuple):
@@ -31,11 +36,13 @@ class Descent(NamedTuple):
         vectors: the best of the places, flat positions.
         path: the last `STRETCH` places.
         gradients: of the log density there.
+        values: the log density there.
     """
 
     vectors: Float[Array, "chain dim"]
     path: Float[Array, "chain steps dim"]
     gradients: Float[Array, "chain steps dim"]
+    values: Float[Array, "chain steps"]
 
 
 class _Walk(NamedTuple):
@@ -47,6 +54,7 @@ class _Walk(NamedTuple):
     place: Float[Array, " dim"]
     path: Float[Array, "steps dim"]
     gradients: Float[Array, "steps dim"]
+    values: Float[Array, " steps"]
     length: Float[Array, ""]
     goes_on: Bool[Array, ""]
 
@@ -75,57 +83,134 @@ def descend(density: Standardised, vectors: Float[Array, "chain dim"]) -> Descen
     algorithm", by Optax. nutpie and Stan leave the way down to the chains.
     """
     ascent = jax.value_and_grad(lambda vector: density.target.logdensity(density.unravel(vector)))
-    optimiser = optax.rprop(FIRST, max_step_size=LONGEST)
 
-    def step(walk: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], tuple[Array, Array, Array]]:
-        vector, state = walk
-        value, gradient = ascent(vector)
-        updates, state = optimiser.update(-jnp.sign(gradient), state)
-        return (optax.apply_updates(vector, updates), state), (vector, gradient, value)
-
-    def stretch(walk: _Walk) -> _Walk:
-        (vector, state), (path, gradients, values) = jax.lax.scan(
-            step, (walk.vector, walk.optimiser), None, length=STRETCH
-        )
-        is_finite = jnp.isfinite(values) & jnp.isfinite(gradients).all(-1)
-        top = jnp.argmax(jnp.where(is_finite, values, -jnp.inf))
-        before = jnp.where(jnp.isfinite(walk.best), walk.best, values[0])
-        distance = jnp.max(jnp.abs(path[top] - walk.place))
-        is_gone = is_finite[top] & (values[top] - before > GAIN * walk.place.size * jnp.maximum(distance, 1))
-        best, place = _where(is_gone, (values[top], path[top]), (before, walk.place))
-        # Over the edge: back to the best place, with shorter steps.
-        is_lost = jnp.isnan(values[-1]) | jnp.isnan(gradients[-1]).any() | ~jnp.isfinite(vector).all()
-        length = jnp.where(is_lost, walk.length / 4, walk.length)
-        anew = place, jax.tree.map(lambda leaf: leaf * length, optimiser.init(place))
-        vector, state = _where(is_lost, anew, (vector, state))
-        goes_on = jnp.where(is_lost, length > SHORTEST, is_gone)
-        found = _Walk(vector, state, best, place, path, gradients, length, goes_on)
-        return _where(walk.goes_on, found, walk)
-
-    def nearer(vector: Array) -> Array:
-        """Return the start, or the farthest of some places between it and 0 that is about as good as the best."""
-        places = vector * NEARER[:, None]
-        values = jax.lax.map(lambda place: ascent(place)[0], places)
-        values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
-        distances = jnp.max(jnp.abs(vector - places), -1)
-        enough = values >= values.max() - GAIN * vector.size * jnp.maximum(distances, 1)
-        return places[jnp.argmax(enough & jnp.isfinite(values))]
-
-    def begin(vector: Array) -> _Walk:
-        vector = nearer(vector)
-        nothing = jnp.zeros((STRETCH, vector.size), vector.dtype)
-        lowest = jnp.full((), -jnp.inf, jax.eval_shape(ascent, vector)[0].dtype)
-        one = jnp.ones((), vector.dtype)
-        return _Walk(vector, optimiser.init(vector), lowest, vector, nothing, nothing, one, jnp.asarray(True))
+    def step(stand: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], tuple[Array, Array, Array]]:
+        value, gradient = ascent(stand[0])
+        return _advance(*stand, gradient), (stand[0], gradient, value)
 
     def look(carry: tuple[Array, _Walk]) -> tuple[Array, _Walk]:
+        def stretch(walk: _Walk) -> _Walk:
+            return _looked(walk, *jax.lax.scan(step, (walk.vector, walk.optimiser), None, length=STRETCH))
+
         return carry[0] + 1, jax.vmap(stretch)(carry[1])
 
     def goes_on_anywhere(carry: tuple[Array, _Walk]) -> Array:
         return (carry[0] < LOOKS) & carry[1].goes_on.any()
 
+    def begin(vector: Array) -> _Walk:
+        values = jax.lax.map(lambda place: ascent(place)[0], _nearer(vector))
+        return _begin(vector, values)
+
     _, found = jax.lax.while_loop(goes_on_anywhere, look, (jnp.asarray(0), jax.vmap(begin)(vectors)))
-    return Descent(found.place, found.path, found.gradients)
+    return Descent(found.place, found.path, found.gradients, found.values)
+
+
+def descend_outside(target: External, vectors: Float[Array, "chain dim"]) -> tuple[Descent, Levels]:
+    """Do the same for a model outside of JAX, all chains in one round a step.
+
+    Where it has no gradient, differences to either side take its place: as far apart as the step goes that they are
+    for, so that the noise of a solver does not matter.
+
+    Args:
+        target: the model.
+        vectors: starts, flat positions with a finite log density.
+
+    Returns:
+        The way down, and all log densities that were looked at.
+
+    Cost: ten to 300 rounds of a run a chain, or where there is no gradient of one and two a dimension.
+    """
+    places = jax.vmap(_nearer)(vectors)
+    seen = [_levels(target, places)]
+    walks = _begin_all(vectors, seen[0].values.reshape(places.shape[:2]))
+    for _ in range(LOOKS):
+        stand, steps = (walks.vector, walks.optimiser), []
+        for _ in range(STRETCH):
+            values, gradients, levels = _slopes(target, *stand)
+            steps.append((stand[0], gradients, values))
+            seen.append(levels)
+            stand = _advance_all(*stand, gradients)
+        walks = _look_all(walks, stand, jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *steps))
+        if not walks.goes_on.any():
+            break
+    return Descent(walks.place, walks.path, walks.gradients, walks.values), joined(seen)
+
+
+def _slopes(target: External, vectors: Float[Array, "chain dim"], optimiser: Any) -> tuple[Array, Array, Levels]:
+    """Return log densities and gradients where chains stand, and all that were looked at."""
+    if target.has_gradient:
+        values, gradients = target.look(vectors)
+        return values, gradients, Levels(np.asarray(vectors), np.asarray(values, float))
+    lengths = optax.tree_utils.tree_get(optimiser, "step_sizes")
+    apart = jnp.clip(lengths, CLOSEST * jnp.maximum(1, jnp.abs(vectors)), FIRST)
+    sides = apart[:, None] * jnp.eye(vectors.shape[1], dtype=vectors.dtype)
+    places = vectors[:, None] + jnp.concatenate([jnp.zeros_like(sides[:, :1]), sides, -sides], 1)
+    levels = _levels(target, places)
+    return *_differences(places, levels.values.reshape(places.shape[:2])), levels
+
+
+def _levels(target: External, places: Float[Array, "chain place dim"]) -> Levels:
+    vectors = places.reshape(-1, places.shape[-1])
+    return Levels(np.asarray(vectors), target.levels(vectors))
+
+
+def _differences(places: Float[Array, "chain place dim"], values: np.ndarray) -> tuple[Array, Array]:
+    """Return the values in the middle and the gradients, from those of the middle, ahead, and behind.
+
+    Where one side has no finite log density the difference is that from the middle to the other; NaN where neither has.
+    """
+    middle, ahead, behind = (np.asarray(part) for part in np.split(values, [1, 1 + places.shape[-1]], 1))
+    at = np.asarray(places[:, 0], float)
+    up, down = (np.diagonal(part, 0, 1, 2) for part in np.split(np.asarray(places[:, 1:], float), 2, 1))
+    has_up, has_down = np.isfinite(ahead), np.isfinite(behind)
+    with np.errstate(invalid="ignore"):
+        rise = np.where(has_up, ahead, middle) - np.where(has_down, behind, middle)
+        gradients = rise / (np.where(has_up, up, at) - np.where(has_down, down, at))
+    return jnp.asarray(middle[:, 0], places.dtype), jnp.asarray(gradients, places.dtype)
+
+
+def _nearer(vector: Float[Array, " dim"]) -> Float[Array, "place dim"]:
+    return vector * NEARER[:, None]
+
+
+def _begin(vector: Float[Array, " dim"], values: Float[Array, " place"]) -> _Walk:
+    """Begin at the start, or at the farthest of the nearer places that is about as good as the best of them."""
+    places = _nearer(vector)
+    values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
+    distances = jnp.max(jnp.abs(vector - places), -1)
+    enough = values >= values.max() - GAIN * vector.size * jnp.maximum(distances, 1)
+    vector = places[jnp.argmax(enough & jnp.isfinite(values))]
+    nothing = jnp.zeros((STRETCH, vector.size), vector.dtype)
+    lowest, one = jnp.full(STRETCH, -jnp.inf, values.dtype), jnp.ones((), vector.dtype)
+    return _Walk(vector, OPTIMISER.init(vector), lowest[0], vector, nothing, nothing, lowest, one, jnp.asarray(True))
+
+
+def _advance(vector: Float[Array, " dim"], state: Any, gradient: Float[Array, " dim"]) -> tuple[Array, Any]:
+    """Take a step uphill."""
+    updates, state = OPTIMISER.update(-jnp.sign(gradient), state)
+    return optax.apply_updates(vector, updates), state
+
+
+def _looked(walk: _Walk, stand: tuple[Array, Any], steps: tuple[Array, Array, Array]) -> _Walk:
+    """Look what a stretch gained, and go on from where it ended, or go back."""
+    (vector, state), (path, gradients, values) = stand, steps
+    is_finite = jnp.isfinite(values) & jnp.isfinite(gradients).all(-1)
+    top = jnp.argmax(jnp.where(is_finite, values, -jnp.inf))
+    before = jnp.where(jnp.isfinite(walk.best), walk.best, values[0])
+    distance = jnp.max(jnp.abs(path[top] - walk.place))
+    is_gone = is_finite[top] & (values[top] - before > GAIN * walk.place.size * jnp.maximum(distance, 1))
+    best, place = _where(is_gone, (values[top], path[top]), (before, walk.place))
+    # Over the edge: back to the best place, with shorter steps.
+    is_lost = jnp.isnan(values[-1]) | jnp.isnan(gradients[-1]).any() | ~jnp.isfinite(vector).all()
+    length = jnp.where(is_lost, walk.length / 4, walk.length)
+    anew = place, jax.tree.map(lambda leaf: leaf * length, OPTIMISER.init(place))
+    vector, state = _where(is_lost, anew, (vector, state))
+    goes_on = jnp.where(is_lost, length > SHORTEST, is_gone)
+    found = _Walk(vector, state, best, place, path, gradients, values, length, goes_on)
+    return _where(walk.goes_on, found, walk)
+
+
+_begin_all, _advance_all, _look_all = (jax.jit(jax.vmap(part)) for part in (_begin, _advance, _looked))
 
 
 def _where(condition: Array, one: Any, other: Any) -> Any:

@@ -17,6 +17,7 @@ from parsample.samplers.chains import Plan, begin, draw
 from parsample.targets.base import Target
 from parsample.targets.external import External, values_at, whole
 from parsample.warmup.coordinates import LARGEST_DENSE, Standardised
+from parsample.warmup.levels import Levels
 from parsample.workers.holes import Holes
 from parsample.workers.rollout import Problem, Standing, count, stand
 from parsample.workers.speculate import Speculation
@@ -168,6 +169,7 @@ def speculate(
     plan: Plan,
     step_sizes: Float[np.ndarray, " chain"] | None = None,
     is_scaled: bool = True,
+    keeps_runs: bool = False,
 ) -> Speculation:
     """Return the evaluation of chains on an external target, from where they stand.
 
@@ -179,6 +181,7 @@ def speculate(
         plan: the loop runs no step ahead.
         step_sizes: of each chain; None for the sampler's.
         is_scaled: whether the coordinates are made to fit the posterior.
+        keeps_runs: as `Speculation` has it.
     """
     density: Any = sampler.logdensity_fn
     knows = is_scaled or density.target.emulator is not None
@@ -196,6 +199,7 @@ def speculate(
         step_sizes=step_sizes,
         window=window,
         tolerances=tolerances,
+        keeps_runs=keeps_runs,
     )
 
 
@@ -203,6 +207,7 @@ def run_part(
     sampler: Sampler,
     plan: Plan,
     is_scaled: bool,
+    levels: list[Levels],
     standing: Standing,
     inputs: PyTree,
     start: Any,
@@ -214,6 +219,7 @@ def run_part(
         sampler: on a `Standardised` density.
         plan: with the number of steps.
         is_scaled: whether the coordinates are made to fit the posterior.
+        levels: takes where the model was run for these steps.
         standing: of the chains.
         inputs: axes (chain, steps).
         start: the first of the steps, by its place in these.
@@ -225,11 +231,12 @@ def run_part(
     """
     drawn, steps = jax.device_get(inputs), plan.steps
     rows = lambda first, last: jax.tree.map(lambda leaf: leaf[:, start + first : start + last], drawn)  # noqa: E731
-    chains = speculate(sampler, standing, rows, steps, plan, step_sizes, is_scaled)
+    chains = speculate(sampler, standing, rows, steps, plan, step_sizes, is_scaled, keeps_runs=True)
     try:
         found = chains.evaluate(steps)
     finally:
         chains.close()
+    levels.extend(Levels(*runs) for runs in chains.runs_passed)
     density: Any = sampler.logdensity_fn
     vectors, slopes = found.states.vector, getattr(found.states.carry, "gradient", None)
     gradients = np.full_like(vectors, np.nan)

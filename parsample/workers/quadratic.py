@@ -73,23 +73,27 @@ def moved(
     return turn.T @ (tilt + 2 * whole @ shift), turn.T @ whole @ turn + np.eye(len(tilt)) / 2
 
 
-def fit(points: np.ndarray, values: np.ndarray, gradients: np.ndarray | None) -> tuple[Tilt, Bend] | None:
+def fit(
+    points: np.ndarray, values: np.ndarray, gradients: np.ndarray | None, share: float | None = None
+) -> tuple[Tilt, Bend] | None:
     """Return what is to be added to a standard normal log density to fit these runs.
 
     Args:
-        points: where the model was run, in coordinates of about unit scale, shape (runs, dim).
+        points: where the model was run, in coordinates of about unit scale, shape (runs, dim); of those far out, which
+            tell of other places, nothing is taken.
         values: the log densities.
         gradients: of them; None where there are none.
+        share: of the variance of the values, that a fit has to explain; points far out are taken, too. None for
+            no such share.
 
     Returns:
-        None where nothing fits better than the standard normal distribution.
+        None where nothing fits better than the standard normal distribution, or well enough.
 
     Cost: O(runs unknowns^2), on the host: dim unknowns with gradients, dim^2 / 2 without, or 2 dim where those would be
         too many.
     """
     dim = points.shape[1]
-    # What is far out tells of other places.
-    near = (points**2).sum(1) <= 3 * dim + 20
+    near = (points**2).sum(1) <= (3 * dim + 20 if share is None else np.inf)
     points, values = points[near].astype(float), values[near].astype(float)
     if len(points) < 2 * HELD_OUT:
         return None
@@ -99,6 +103,8 @@ def fit(points: np.ndarray, values: np.ndarray, gradients: np.ndarray | None) ->
         features, target = np.c_[np.ones(len(points)), points], gradients[near] + points
     held = np.arange(len(points)) % HELD_OUT == 0
     best, least = None, _error(target[held], target[~held])
+    if share is not None:
+        least = min(least, (1 - share) * float(np.var(values[held])))
     for weights, found in _ridges(features[~held], target[~held]):
         error = float(np.mean((features[held] @ found - target[held]) ** 2))
         if error < least:

@@ -102,6 +102,7 @@ class Speculation:
         step_sizes: Float[np.ndarray, " chain"],
         window: int,
         tolerances: tuple[float, float] = (0.0, 0.0),
+        keeps_runs: bool = False,
     ):
         """Begin.
 
@@ -115,6 +116,7 @@ class Speculation:
             window: how far ahead of a chain's first step without an answer the model is run, counted in runs; over all
                 chains as many run at once as there are workers.
             tolerances: absolute and relative, in the units of a point: see `rollout.roll_out`.
+            keeps_runs: whether `runs_passed` are kept.
 
         Raises:
             ValueError: the sampler evaluates no log density, or an unknown number of times.
@@ -137,6 +139,9 @@ class Speculation:
         self.returned, self.sent = 0, np.zeros(self.chains, int)
         self.seconds = 0.0
         self.runs, self.learnt = 1, 0
+        self.keeps_runs = keeps_runs
+        # Where the model was run for steps that are final, and the log density there.
+        self.runs_passed: list[tuple[np.ndarray, np.ndarray]] = []
         self.needed: set[tuple] = set()
         self.failed: set[tuple] = set()
 
@@ -194,10 +199,13 @@ class Speculation:
         for chain, length in enumerate(lengths):
             if length:
                 rows = lambda leaf, chain=chain, length=length: leaf[chain, :length]  # noqa: E731
-                carries, details, distance = jax.tree.map(rows, (found.carries, found.details, found.asked.distance))
+                carries, details, asked = jax.tree.map(rows, (found.carries, found.details, found.asked))
                 vectors = self._run_at(found, chain, carries, vector[chain])
-                self.settled[chain].append(Settled(carries, vectors, details, distance.max(-1)))
+                self.settled[chain].append(Settled(carries, vectors, details, asked.distance.max(-1)))
                 vector[chain] = vectors[-1]
+                if self.keeps_runs:
+                    was_run = (rows(self.rows.is_known) > 0) & (asked.distance == 0)
+                    self.runs_passed.append((asked.vector[was_run], rows(self.rows.value)[was_run]))
                 for old, new in zip(jax.tree.leaves(carry), jax.tree.leaves(carries), strict=True):
                     old[chain] = new[-1]
                 for leaf in self.rows:

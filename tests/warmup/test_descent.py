@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from parsample.targets.density import LogDensity
+from parsample.targets.external import External
 from parsample.warmup.coordinates import plain
-from parsample.warmup.descent import descend
+from parsample.warmup.descent import descend, descend_outside
 
 X = np.random.default_rng(0).normal(size=(100, 6)) * np.logspace(-1, 1.3, 6)
 Y = np.random.default_rng(1).poisson(1.0, 100)
@@ -75,3 +76,49 @@ def test_a_start_that_is_absurd_is_moved_towards_zero() -> None:
     assert not bool(jnp.isfinite(jax.vmap(logdensity)(vectors)).all())
     found = descend(density_of(logdensity, 4), vectors)
     assert float(jax.vmap(logdensity)(found.vectors).min()) > -1e4
+
+
+def outside(logdensity: Any, dim: int, gradient: bool) -> External:
+    """The same model by NumPy, a position at a time."""
+
+    def run(position: dict[str, np.ndarray]) -> Any:
+        value, slope = ascent(jnp.asarray(position["x"], jnp.float32))
+        return (float(value), {"x": np.asarray(slope, float)}) if gradient else float(value)
+
+    ascent = jax.jit(jax.value_and_grad(logdensity))
+    return External(run, {"x": np.zeros(dim)}, executor="threads", workers=2, gradient=gradient, on_error="reject")
+
+
+def test_a_model_outside_with_a_gradient_comes_down_the_same_way() -> None:
+    vectors = start(6)
+    expected = descend(density_of(poisson, 6), vectors)
+    found, levels = descend_outside(outside(poisson, 6, gradient=True), vectors)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    assert set(np.asarray(found.values).ravel()) <= set(levels.values.astype(np.float32))
+
+
+@pytest.mark.parametrize("case", ["poisson", "edge"])
+def test_a_model_without_a_gradient_comes_down_by_differences(case: str) -> None:
+    """Also where one side of a difference, or both, has no density."""
+    edge = lambda x: 1e4 * jnp.sum(jnp.where(x < 1, x, -jnp.inf))  # noqa: E731
+    logdensity, dim, vectors = (poisson, 6, start(6)) if case == "poisson" else (edge, 2, start(2) / 4)
+    target = outside(logdensity, dim, gradient=False)
+    found, levels = descend_outside(target, vectors)
+    expected = descend(density_of(logdensity, dim), vectors)
+    one, other = (jax.vmap(logdensity)(way.vectors) for way in (found, expected))
+    assert bool(jnp.all(one > other - 0.1 * jnp.abs(other).max()))
+    # Beyond the edge a way may end in no number at all, which no model is given.
+    is_number = np.isfinite(levels.vectors).all(-1)
+    assert target.workers.counts.runs == len(np.unique(levels.vectors[is_number], axis=0))
+
+
+@pytest.mark.parametrize("logdensity", [lambda x: -0.5 * jnp.sum(x**2), funnel], ids=["normal", "funnel"])
+def test_chains_outside_that_are_in_usual_places_stay_there(logdensity: Any) -> None:
+    """That they are costs ten nearer places and ten steps, each of a run and two a dimension."""
+    vectors = start(5)
+    target = outside(logdensity, 5, gradient=False)
+    found, _ = descend_outside(target, vectors)
+    np.testing.assert_array_equal(found.vectors, vectors)
+    assert target.workers.counts.runs <= 4 * (10 + 10 * 11)
+    assert target.workers.counts.rounds <= 11
