@@ -9,6 +9,7 @@ steps (`LOOP`), and scaled to as many.
 
 import functools
 import itertools
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,8 @@ from parsample.workers.pool import Workers
 
 SECONDS = 0.1
 STEPS, LOOP, WARMUP = 1024, 64, 1000
+# Steps of the run by Dask, and how often it is made.
+FEW, REPEATS = 192, 5
 HEADER = ("case", "workers", "method", "steps", "runs", "rounds", "busy", "seconds", "loop's seconds", "times", "goal")
 
 
@@ -154,6 +157,34 @@ def overhead(goal: str) -> list[Any]:
             f"{1000 * each:.1f} ms a round ({1000 * alone:.1f} ms of it to send 128 runs)", "", "", goal]  # fmt: skip
 
 
+def dask(goal: str) -> list[Any]:
+    """Return the row of two Dask workers beside two processes of our own, a run of theirs in turns."""
+    from distributed import Client, LocalCluster
+
+    model = Logistic(20)
+    model.seconds = SECONDS
+    start, times, counts = {"x": np.zeros(20)}, {"dask": [], "processes": []}, {}  # type: ignore[var-annotated]
+    options = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": ":0"}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
+        for turn in range(REPEATS + 1):
+            for name, found in times.items():
+                executor = client.get_executor() if name == "dask" else "processes"
+                target = ps.targets.External(model, start, executor=executor, workers=2)
+                trace = ps.sample(
+                    target, num_warmup=0, step_size=0.05, num_samples=FEW, num_chains=1, seed=turn, progress=False
+                )
+                if turn:  # The first compiles.
+                    found.append(ps.read_verdict(trace).run_seconds)
+                counts[name] = target.workers.counts
+    seconds, ours = (statistics.median(found) for found in times.values())
+    last = counts["dask"]
+    busy, ratio = last.busy / (last.busy + last.idle), ours / seconds
+    return [f"random walk, d = 20, by Dask; the loop's seconds are those of two processes, medians of {REPEATS}", 2,
+            "surrogate", FEW, last.runs, last.rounds, f"{busy:.0%}", f"{seconds:.1f}", f"{ours:.1f}", f"{ratio:.2f}",
+            goal]  # fmt: skip
+
+
 def rows(only: str) -> Iterator[list[Any]]:
     """Make the rows, one after the other."""
     loop: dict[str, float] = {}
@@ -167,6 +198,7 @@ def rows(only: str) -> Iterator[list[Any]]:
         make = functools.partial(asleep, drift, 25, True, workers, "surrogate", goal, loop)
         cases.append((f"{drift} {workers}", make))
     cases += [("solver", functools.partial(solver, "1.6")), ("overhead", functools.partial(overhead, "10 ms"))]
+    cases += [("dask", functools.partial(dask, "0.87"))]
     for name, case in cases:
         if only in name:
             yield case()

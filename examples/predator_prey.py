@@ -82,7 +82,7 @@ def two_workers() -> Iterator[Any]:
         yield None
         return
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         yield client.get_executor()

@@ -163,7 +163,7 @@ def test_a_model_behind_umbridge(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.filterwarnings("default")
 def test_a_dask_cluster(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distributed = pytest.importorskip("distributed", reason="Dask is not installed: --dask was not tried")
-    options = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": ":0"}
     with distributed.LocalCluster(**options, local_directory=str(folder)) as cluster:
         target = target_of(monkeypatch, "model.py:simulate", "--external", "--dask", cluster.scheduler_address)
         assert target.workers.size == 2
