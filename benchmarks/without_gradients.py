@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 import parsample as ps
 from benchmarks.device import write_rows
+from parsample.targets.base import Target
 from parsample.targets.external import External
 from parsample.warmup.coordinates import starts
 from parsample.warmup.descent import descend_outside
@@ -56,8 +57,12 @@ def models(data: Path | None) -> Iterator[tuple[str, int, Callable[[Array], Arra
     if data is not None:
         found |= {name: ps.TARGETS[name](data / "posteriors" / f"{file}.json") for name, file in POSTERIORS.items()}
     for name, target in found.items():
-        flat, unravel = ravel_pytree(target.position_template())
-        yield name, flat.size, lambda x, target=target, unravel=unravel: target.logdensity(unravel(x))
+        yield name, ravel_pytree(target.position_template())[0].size, _flat(target)
+
+
+def _flat(target: Target) -> Callable[[Array], Array]:
+    unravel = ravel_pytree(target.position_template())[1]
+    return lambda x: target.logdensity(unravel(x))
 
 
 def _normal(dim: int, condition: float) -> Callable[[Array], Array]:

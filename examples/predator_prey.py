@@ -115,13 +115,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("predator_prey.png"))
     parser.add_argument("--warmup", type=int, default=800)
-    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=8000)
     options = parser.parse_args(arguments)
     with two_workers() as executor:
         target = ps.targets.External(simulate, prior=prior, executor=executor, workers=2)
         start = {"births": 0.5, "caught": 0.03, "deaths": 0.8, "grown": 0.03, "first": np.array([30.0, 5.0])}
         trace = ps.sample(
-            target, num_warmup=options.warmup, num_samples=options.samples, num_chains=2, start=start, progress=False
+            target,
+            num_warmup=options.warmup,
+            num_samples=options.samples,
+            num_chains=2,
+            until={"ess": 400, "rhat": 1.01},
+            start=start,
+            progress=False,
         )
     print(ps.read_verdict(trace).text())
     draw(trace, options.output)
