@@ -244,7 +244,8 @@ class Course:
         # One draw tells nothing.
         if draws.shape[1] > 1:
             self.is_scaled = True
-            if not has_gradient(self.density.target) and self.seen is not None:
+            has_none = not has_gradient(self.density.target) or (self.is_hosted and np.isnan(gradients).all())
+            if has_none and self.seen is not None:
                 gradients = joined(self.levels).gradients(draws, float(np.median(self.seen[1])))
             self.density = standardise(self.density, draws, gradients, mass)
             self.renew()
