@@ -28,6 +28,7 @@ ROOMS = {
     "report": {"results"},
     FRONT: set[str](),
     "cli": {FRONT, "engine", "report", "results", "run", "samplers", "store", "targets", "workers"},
+    "__main__": {"cli"},
 }
 
 HEAVY = [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
@@ -27,6 +28,9 @@ class Chain(eqx.Module):
 
     Keys stop at `init` and `draw_inputs`: `step` never takes one.
     """
+
+    # The diagnostics of its steps that it learns from in warm-up, by name: see `Sampler.options_learnt`.
+    learns_from: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> Any:
@@ -48,7 +52,8 @@ class Chain(eqx.Module):
     def step(self, state: Any, input: Any, gate: str = "frozen") -> tuple[Any, Any]:
         """Make one step: the next state, and diagnostics of the step. `gate` concerns only its derivative.
 
-        The diagnostics have at least `acceptance_rate` and `is_accepted`. Their scalars go into the trace.
+        The diagnostics have at least `acceptance_rate` and `is_accepted`. Their scalars go into the trace, and what
+        `learns_from` names.
         """
 
     @abc.abstractmethod
@@ -115,8 +120,6 @@ class Sampler(Chain):
     warm_up_by_mala: ClassVar[bool] = False
     # Whether only the sequential loop evaluates it: where the work of a step is known when it is done, say.
     loop_only: ClassVar[bool] = False
-    # Whether warm-up asks for `options_learnt`.
-    learns_options: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # What the fields above do not say: a sampler works with its defaults, from a log density alone.
 
@@ -151,12 +154,13 @@ class Sampler(Chain):
         """
         return None
 
-    def options_learnt(self, options: Mapping[str, Any], unknowns: PyTree) -> dict[str, Any] | None:
+    def options_learnt(self, options: Mapping[str, Any], seen: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
         """Return the options to go on with: those given, and what a stretch of warm-up says of them.
 
         Args:
             options: of the constructor, as they were given.
-            unknowns: at some steps of chains that have found in, two leading axes, such as step and chain.
+            seen: the diagnostics that `learns_from` names, at the steps of chains that have found in, axes (chain,
+                step) in front.
 
         Returns:
             None where nothing follows.
@@ -225,13 +229,14 @@ class SamplerTransition(Transition):
         return self.sampler.unknowns(carry)
 
     def details(self, carry: Any, diagnostics: Any) -> "Details":
-        """Return the draw, its log density, and the diagnostics that are scalars."""
-        scalars = {name: value for name, value in diagnostics._asdict().items() if jnp.ndim(value) == 0}
-        return Details(carry.position, carry.logdensity, scalars)
+        """Return the draw, its log density, the diagnostics that are scalars, and those that warm-up learns from."""
+        learns_from = self.sampler.learns_from
+        kept = {name: v for name, v in diagnostics._asdict().items() if jnp.ndim(v) == 0 or name in learns_from}
+        return Details(carry.position, carry.logdensity, kept)
 
 
 class Details(NamedTuple):
-    """What the trace keeps of a step: the draw, its log density up to a constant, and scalar diagnostics by name."""
+    """What the trace keeps of a step: the draw, its log density up to a constant, and diagnostics by name."""
 
     position: PyTree
     lp: Float[Array, ""]

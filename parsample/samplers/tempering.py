@@ -115,7 +115,7 @@ class Tempering(Sampler):
 
     target_acceptance: ClassVar[float] = MALA.target_acceptance
     power_of_length: ClassVar[float] = MALA.power_of_length
-    learns_options: ClassVar[bool] = True
+    learns_from: ClassVar[tuple[str, ...]] = ("swap_rates",)
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float
@@ -184,11 +184,11 @@ class Tempering(Sampler):
         rates = jnp.exp(jnp.minimum(log_ratio, 0))
         return found, TemperingInfo(infos.acceptance_rate[0], is_accepted, rates.mean(), rates)
 
-    def options_learnt(self, options: Mapping[str, Any], unknowns: PyTree) -> dict[str, Any] | None:
+    def options_learnt(self, options: Mapping[str, Any], seen: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
         """Move the temperatures between the first and the last towards equal swap rates, unless they are given."""
         if options.get("inverse_temperatures") is not None:
             return None
-        rates = np.asarray(_mean_swap_rates(self, unknowns), float)
+        rates = np.mean(seen["swap_rates"], (0, 1), dtype=float)
         # Half of the way, in logarithms: the rates of so short a stretch are not known well, and there is a next one.
         ladder = np.sqrt(self.inverse_temperatures * equal_swaps(self.inverse_temperatures, rates))
         kept = {name: value for name, value in options.items() if name not in ("num_temperatures", "hottest")}
@@ -261,19 +261,6 @@ def equal_swaps(inverse_temperatures: Any, swap_rates: Any) -> np.ndarray:
     shares = np.linspace(0, barrier[-1], ladder.size)[1:-1]
     between = np.exp(np.interp(shares, barrier, np.log(ladder)))
     return np.concatenate([ladder[:1], between, ladder[-1:]])
-
-
-@eqx.filter_jit
-def _mean_swap_rates(tempering: Tempering, unknowns: PyTree) -> Float[Array, " pairs"]:
-    """Return the mean probability of each swap, over two leading axes of one replica and of the other.
-
-    Replicas are independent of each other, so that every place of the one may be set against every place of the other:
-    many more pairs than there are steps.
-    """
-    ladder = tempering._ladder(unknowns)
-    values = jax.vmap(jax.vmap(lambda unknowns: tempering.resume(unknowns).replicas.logdensity / ladder))(unknowns)
-    values = values.reshape(-1, ladder.size)
-    return jnp.exp(jnp.minimum(_log_ratio(ladder, values[:, None], values), 0)).mean((0, 1))
 
 
 def _check_inner(inner: Any) -> None:

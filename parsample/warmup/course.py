@@ -69,7 +69,7 @@ def _run_part(
     inputs = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, plan.steps, 1), inputs)
     found = evaluate_chains(sampler, states, inputs, plan, step_sizes)
     position, lp, info = found.details
-    stats = {"lp": lp} | {name: info[name] for name in KEPT if name in info}
+    stats = {"lp": lp} | {name: info[name] for name in (*KEPT, *sampler.learns_from) if name in info}
     last = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
     vectors = jax.vmap(jax.vmap(density.vector))(position)
     slope = jax.grad(lambda vector: density.target.logdensity(density.unravel(vector)))
@@ -110,7 +110,7 @@ class Course:
         self.moved, self.longer = 0, 1
         self.divergent = 0.0
         self.careful: float | None = None
-        self.passed: list[PyTree] = []
+        self.passed: list[dict[str, np.ndarray]] = []
         self.learnt: dict[str, Any] | None = None
         self.begin(make)
 
@@ -185,7 +185,7 @@ class Course:
             steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
             steps = end - self.done if self.is_hosted else steps
             states, moved, slopes, stats = self.run(states, log_steps, self.done, steps)
-            self.passed.append(states)
+            self.passed.append({name: stats.pop(name) for name in self.sampler.learns_from})
             draws.append(moved)
             gradients.append(slopes)
             lp.append(stats["lp"])
@@ -282,7 +282,7 @@ class Course:
         """Go on with a sampler that another one has found the scale for."""
         self.begin(make)
         self.find_step_size()
-        for units in LEARNING if make.sampler_class.learns_options else ():
+        for units in LEARNING if make.sampler_class.learns_from else ():
             self.segment(units)
             self.learn_options(make)
             self.find_step_size()
@@ -292,11 +292,11 @@ class Course:
 
         Of its first half nothing is learnt: what else is unknown than the position had yet to find in.
         """
-        passed = self.passed[len(self.passed) // 2 :]
-        if not self.make.sampler_class.learns_options or not passed:
+        if not self.sampler.learns_from or not self.passed:
             return
-        stacked = jax.tree.map(lambda *leaves: jnp.stack([leaf[self.shares] for leaf in leaves]), *passed)
-        learnt = self.sampler.options_learnt(given.sampler_options, stacked)
+        seen = jax.tree.map(lambda *parts: np.concatenate(parts, 1)[self.shares], *self.passed)
+        seen = {name: leaf[:, leaf.shape[1] // 2 :] for name, leaf in seen.items()}
+        learnt = self.sampler.options_learnt(given.sampler_options, seen)
         if learnt is not None:
             self.learnt = learnt
             self.begin(given.chosen(learnt))

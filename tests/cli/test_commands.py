@@ -189,6 +189,12 @@ def test_names_complete(words: list[str], names: list[str]) -> None:
     assert sorted(completed(*words)) == sorted(names)
 
 
+def test_it_is_a_module_as_well() -> None:
+    start = [sys.executable, "-m", "parsample", "--version"]
+    found = subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout.split()) == (0, ["parsample", parsample.__version__])
+
+
 def test_the_completion_of_a_shell_can_be_shown() -> None:
     shell = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     start = "import sys; from parsample.cli.main import app; sys.argv[0] = 'parsample'; app()"

@@ -21,6 +21,8 @@ from parsample.targets.external import External
 
 SCALES = np.array([1.0, 2.0, 0.5])
 SETTINGS: dict[str, Any] = {"num_chains": 2, "progress": False}
+# A step of NUTS makes nobody knows how many runs.
+WITHOUT_LOOPS = [name for name in ps.SAMPLERS if name != "nuts"]
 
 
 def simulate(position: dict[str, np.ndarray]) -> float:
@@ -39,16 +41,29 @@ def draws(trace: Any, name: str = "x") -> np.ndarray:
     return np.asarray(as_datatree(trace)["posterior"][name])
 
 
-@pytest.mark.parametrize("sampler", ["rwm", "mala"])
+@pytest.mark.parametrize("sampler", WITHOUT_LOOPS)
 def test_the_chain_is_that_of_the_same_model_in_jax(sampler: str) -> None:
-    options: dict[str, Any] = {**SETTINGS, "num_warmup": 0, "step_size": 0.3, "num_samples": 150, "sampler": sampler}
+    options: dict[str, Any] = {**SETTINGS, "num_warmup": 0, "num_samples": 40, "sampler": sampler}
+    options |= {} if sampler == "gibbs" else {"step_size": 0.3}
     target = external() if sampler == "rwm" else external(with_gradient, gradient=True)
     inside = lambda position: -0.5 * jnp.sum((position["x"] / SCALES) ** 2)  # noqa: E731
     expected = ps.sample(inside, initial_position={"x": jnp.zeros(3)}, method="sequential", **options)
     trace = ps.sample(target, **options)
     np.testing.assert_allclose(draws(trace), draws(expected), atol=1e-4)
-    one, other = (np.asarray(as_datatree(row)["sample_stats"]["is_accepted"]) for row in (trace, expected))
-    np.testing.assert_array_equal(one, other)
+    one, other = (as_datatree(row)["sample_stats"] for row in (trace, expected))
+    assert ("is_accepted" in one) == ("is_accepted" in other)
+    if "is_accepted" in other:
+        np.testing.assert_array_equal(one["is_accepted"], other["is_accepted"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", WITHOUT_LOOPS)
+def test_every_sampler_warms_up(sampler: str) -> None:
+    target = external(with_gradient, gradient=True)
+    trace = ps.sample(target, sampler=sampler, num_warmup=200, num_samples=40, **SETTINGS)
+    assert np.all(np.isfinite(draws(trace)))
+    assert np.all(draws(trace).std((0, 1)) > 0)
+    assert ps.read_verdict(trace).model_runs == target.workers.counts.runs
 
 
 def test_the_loop_and_any_window_give_the_same_trace() -> None:
@@ -217,12 +232,10 @@ def test_a_run_killed_twice_ends_as_an_undisturbed_one_and_repeats_no_run(tmp_pa
     _killed(script, tmp_path / "whole.zarr", tmp_path / "other", 10**9)
     whole, found = (draws(ps.load_trace(tmp_path / name)) for name in ("whole.zarr", "run.zarr"))
     np.testing.assert_array_equal(found, whole)
-    # The first run that returns is made a second time, once in the life of a store.
-    ends = Counter(row for row in log.read_text().splitlines() if row.startswith("end"))
-    assert sum(ends.values()) - len(ends) <= 1
+    # The first run that returns is made a second time, once in the life of a store, and those are made again that were
+    # under way at a kill, or had come to their end without having been taken: at most as many as there are workers.
     begun = Counter(row for row in log.read_text().splitlines() if row.startswith("begin"))
-    # Those that were under way at a kill, at most as many as there are workers, are made again.
-    assert sum(begun.values()) - sum(ends.values()) <= 2 * 4
+    assert sum(begun.values()) - len(begun) <= 1 + 2 * 4
 
 
 def test_a_run_that_is_extended_is_the_one_that_was_long_at_once(tmp_path: Path) -> None:

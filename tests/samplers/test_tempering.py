@@ -328,11 +328,13 @@ def test_warm_up_moves_the_ladder_towards_equal_swaps(inner, share):
 def test_a_ladder_that_is_given_stays():
     options = {"inverse_temperatures": LADDER}
     tempering = Tempering(textbook.Quartic(), STEP_SIZE, **options)
-    assert tempering.options_learnt(options, jnp.zeros((2, 3, 4, textbook.DIM))) is None
-    learnt = tempering.options_learnt({"inner": MALA, "hottest": 0.1}, many_steps(tempering, 30)[0][None])
+    seen = {"swap_rates": np.asarray([[[0.9, 0.5, 0.1]] * 2] * 3, np.float32)}
+    assert tempering.options_learnt(options, seen) is None
+    learnt = tempering.options_learnt({"inner": MALA, "hottest": 0.1}, seen)
     assert learnt is not None
     assert set(learnt) == {"inner", "inverse_temperatures"}
-    assert len(learnt["inverse_temperatures"]) == 4
+    halfway = np.sqrt(equal_swaps(LADDER, [0.9, 0.5, 0.1]) * LADDER)
+    np.testing.assert_allclose(learnt["inverse_temperatures"], halfway, rtol=1e-6)
 
 
 # --- in parallel
