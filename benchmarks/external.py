@@ -40,7 +40,8 @@ class Logistic:
         self.seconds = 0.0
 
     def __call__(self, position: dict[str, np.ndarray]) -> Any:
-        time.sleep(self.seconds)
+        if self.seconds:  # A sleep of no length, too, hands over to another thread.
+            time.sleep(self.seconds)
         x = position["x"]
         scores = self.features @ x
         value = float(self.labels @ scores - np.logaddexp(0, scores).sum() - x @ x / 2)

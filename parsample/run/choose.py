@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from parsample.engine import methods
 from parsample.engine.planner import MARGIN
+from parsample.run.progress import in_seconds
 from parsample.samplers.base import Sampler
 from parsample.samplers.chains import Plan, draw
 
@@ -75,14 +76,6 @@ def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float, is
         f"{'the parallel evaluation' if best is plan else 'the loop'}: on {pilot.steps} steps a step took "
         f"{in_seconds(parallel)} in parallel, in the loop {in_seconds(seconds_per_step)}",
     )
-
-
-def in_seconds(value: float) -> str:
-    """Return a time in words, two digits."""
-    for factor, unit in ((1.0, "s"), (1e-3, "ms")):
-        if value >= factor:
-            return f"{value / factor:.2g} {unit}" if value < 100 * factor else f"{value / factor:,.0f} {unit}"
-    return f"{value / 1e-6:.2g} us"
 
 
 def _pilot(run: "Run", plan: Plan) -> float:

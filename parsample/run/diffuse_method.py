@@ -12,7 +12,8 @@ from parsample.engine import methods
 from parsample.engine.methods.base import innermost
 from parsample.engine.planner import MARGIN
 from parsample.engine.rules import Conditioning
-from parsample.run.choose import in_seconds, least_seconds
+from parsample.run.choose import least_seconds
+from parsample.run.progress import in_seconds
 from parsample.samplers.diffusion.base import Process
 from parsample.samplers.diffusion.denoisers import NormalDenoiser
 

@@ -1,12 +1,21 @@
 """What the runs of a model outside of JAX came to, for the verdict."""
 
+import contextlib
 import copy
+import math
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from parsample.run.progress import Report
 from parsample.targets.base import Target
 from parsample.targets.external import External
+
+# Seconds between two reports.
+TELL_EVERY = 0.2
 
 
 class Outside(NamedTuple):
@@ -41,8 +50,36 @@ class Counter:
     def __init__(self, target: Target, before: Outside | None = None):
         """Begin, after what was counted `before` by an earlier part of the same run."""
         self.before = before or Outside()
-        self.counts: Any = target.workers.counts if isinstance(target, External) else None
-        self.began = copy.copy(self.counts)
+        self.workers = target.workers if isinstance(target, External) else None
+        self.counts: Any = None if self.workers is None else self.workers.counts
+        self.began: Any = copy.copy(self.counts)
+
+    @contextlib.contextmanager
+    def telling(self, report: Report) -> Iterator[None]:
+        """Have progress told of runs while the body waits for them, in whatever stage that is."""
+        if self.workers is None:
+            yield
+            return
+        here, last = threading.get_ident(), -math.inf
+
+        def watch() -> None:
+            nonlocal last
+            # A compiled program that waits for the model does so in a thread of JAX's.
+            if threading.get_ident() != here or time.monotonic() - last < TELL_EVERY:
+                return
+            last = time.monotonic()
+            report(None, 0, model_runs=self.runs, model_seconds=self.counts.seconds)
+
+        self.workers.watch, before = watch, self.workers.watch
+        try:
+            yield
+        finally:
+            self.workers.watch = before
+
+    @property
+    def runs(self) -> int:
+        """Of the model, so far."""
+        return self.before.runs + self.counts.runs - self.began.runs
 
     def read(self) -> Outside | None:
         """Return the counts so far; None for a target in JAX."""
@@ -52,7 +89,7 @@ class Counter:
         before = self.before
         return Outside(
             self.counts.lanes,
-            before.runs + new("runs"),
+            self.runs,
             before.remembered + new("repeated"),
             before.rounds + new("rounds"),
             before.failures + new("failures"),

@@ -28,6 +28,8 @@ class Event(NamedTuple):
         evaluations_per_step: of the last segment; None where there is none.
         iterations: of the slowest chain in the last segment; None where there are none.
         step_size: mean over chains, in standardised coordinates; None where it is not known.
+        model_runs: of a model outside of JAX, so far in all; None for others.
+        model_seconds: what one of them takes, on average.
     """
 
     stage: str
@@ -39,6 +41,8 @@ class Event(NamedTuple):
     evaluations_per_step: float | None = None
     iterations: int | None = None
     step_size: float | None = None
+    model_runs: int | None = None
+    model_seconds: float | None = None
 
     @property
     def steps_per_second(self) -> float:
@@ -52,7 +56,7 @@ class Event(NamedTuple):
 
     def note(self, speed_first: bool = True) -> str:
         """What else there is to say, in words."""
-        speed = [f"{self.steps_per_second:,.0f} steps/s"]
+        speed = [_speed(self.steps_per_second)] if self.done else []
         return ", ".join(speed + self._facts() if speed_first else self._facts() + speed)
 
     def _facts(self) -> list[str]:
@@ -65,15 +69,47 @@ class Event(NamedTuple):
             parts.append(f"step size {self.step_size:.2g}")
         if self.evaluations_per_step is not None:
             parts.append(f"{self.evaluations_per_step:.1f} evaluations a step")
+        if self.model_runs is not None:
+            each = "" if self.model_seconds is None else f" of {in_seconds(self.model_seconds)}"
+            parts.append(f"{self.model_runs:,} runs{each}")
         return parts
 
     def line(self) -> str:
         """The whole in one line."""
-        left = f", {self.seconds_left:.0f} s left" if self.done else ""
-        return f"{self.stage} {self.done:,} of {self.total:,} steps{left}, {self.note()}"
+        parts = [f"{self.stage} {self.done:,} of {self.total:,} steps"]
+        parts += [f"{_long(self.seconds_left)} left"] if self.done else []
+        return ", ".join(part for part in (*parts, self.note()) if part)
 
 
 Report = Callable[..., None]
+
+
+def in_seconds(value: float) -> str:
+    """Return a time in words, two digits."""
+    for factor, unit in ((1.0, "s"), (1e-3, "ms")):
+        if value >= factor:
+            return f"{value / factor:.2g} {unit}" if value < 100 * factor else f"{value / factor:,.0f} {unit}"
+    return f"{value / 1e-6:.2g} us"
+
+
+def _long(seconds: float) -> str:
+    """Return a time that somebody waits."""
+    unit, name = next(
+        (unit, name) for unit, name in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= 2 * unit or unit == 1
+    )
+    return f"{seconds / unit:.0f} {name}" if unit == 1 else f"{seconds / unit:.1f} {name}"
+
+
+def _speed(steps_per_second: float) -> str:
+    """Return a speed in the unit in which it is no small fraction."""
+    if steps_per_second >= 10:
+        return f"{steps_per_second:,.0f} steps/s"
+    unit, name = next(
+        (unit, name)
+        for unit, name in ((1, "s"), (60, "min"), (3600, "h"))
+        if steps_per_second * unit >= 1 or unit == 3600
+    )
+    return f"{steps_per_second * unit:.2g} steps/{name}"
 
 
 @contextmanager
@@ -87,15 +123,18 @@ def reporting(show: bool | Callable[[Event], Any], total_warmup: int, total_samp
         total_samples: steps.
 
     Yields:
-        `report(stage, steps, **facts)`: so many more steps of a stage are done; `facts` are fields of `Event`.
+        `report(stage, steps, **facts)`: so many more steps of a stage are done, or of the one that goes on if that is
+        None; `facts` are fields of `Event`, which hold until they are told anew.
     """
     totals = {"warm-up": total_warmup, "sampling": total_samples}
     done = dict.fromkeys(totals, 0)
     began: dict[str, float] = {}
+    known: dict[str, dict[str, Any]] = {stage: {} for stage in totals}
 
     def event(stage: str, steps: int, facts: dict[str, Any]) -> Event:
         done[stage] += steps
-        return Event(stage, done[stage], totals[stage], time.perf_counter() - began[stage], **facts)
+        known[stage].update(facts)
+        return Event(stage, done[stage], totals[stage], time.perf_counter() - began[stage], **known[stage])
 
     def stage_begins(stage: str) -> None:
         began.setdefault(stage, time.perf_counter())
@@ -103,7 +142,8 @@ def reporting(show: bool | Callable[[Event], Any], total_warmup: int, total_samp
     with showing(show, totals) as send:
         stage_begins("warm-up" if total_warmup else "sampling")
 
-        def report(stage: str, steps: int, **facts: Any) -> None:
+        def report(stage: str | None, steps: int, **facts: Any) -> None:
+            stage = stage or list(began)[-1]
             stage_begins(stage)
             send(event(stage, steps, facts))
             pass_on()

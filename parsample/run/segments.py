@@ -1,6 +1,7 @@
 """Chains after warm-up: run segment by segment, and compared with the sequential loop."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -147,10 +148,15 @@ class Run:
             return plan
         return with_tolerance(plan, self.sampler, self.first, self.positions, self.rng_keys)
 
-    def segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Solution, float]:
-        """Run one segment, and say how long it took without compiling."""
+    def segment(
+        self, plan: Plan, states: PyTree, start: int, report: Callable[[int], None] = lambda steps: None
+    ) -> tuple[Solution, float]:
+        """Run one segment, and say how long it took without compiling.
+
+        `report` is told of the steps that a model outside of JAX has made so far.
+        """
         if self.is_hosted:
-            return self._hosted_segment(plan, states, start)
+            return self._hosted_segment(plan, states, start, report)
         inputs = draw(self.sampler, self.rng_keys, self.positions, start, plan.steps)
         program = self.program(plan, states, inputs)
         began = time.perf_counter()
@@ -162,7 +168,9 @@ class Run:
         """Return the sampler in the form of which most programs are shared."""
         return self.sampler.for_loop() if isinstance(plan.method, methods.Sequential) else self.sampler
 
-    def _hosted_segment(self, plan: Plan, states: PyTree, start: int) -> tuple[Solution, float]:
+    def _hosted_segment(
+        self, plan: Plan, states: PyTree, start: int, report: Callable[[int], None]
+    ) -> tuple[Solution, float]:
         """Run the steps of a segment that are wanted; runs for the next one may be under way already."""
         began = time.perf_counter()
         if self.under_way is None or self.under_way[1] != start:
@@ -181,7 +189,7 @@ class Run:
         else:
             chains = self.under_way[0]
         steps = min(plan.steps, self.num_samples - start)
-        found = chains.evaluate(steps)
+        found = chains.evaluate(steps, report)
         self.under_way = chains, start + steps
         return found, time.perf_counter() - began
 
@@ -225,7 +233,8 @@ class Run:
         # Asked at the start of a turn: a run that was killed between a piece and the question asks again.
         while not (is_good := _is_good(job, tally, kept)) and tally.done < num_samples:
             if found is None or tally.done >= found.end:
-                found = self._evaluate(plan, states, tally.segment_start, job, kept)
+                made = _beyond(tally.done - tally.segment_start, functools.partial(report, "sampling"))
+                found = self._evaluate(plan, states, tally.segment_start, job, kept, made)
                 states = found.last
                 if not tally.done and not self.is_hosted and _is_compared(job.settings):
                     now = time.perf_counter()
@@ -242,12 +251,15 @@ class Run:
             # A segment outside of JAX ends where the run does: what goes on from there begins it again, by runs that
             # are remembered.
             kept.add(rows, tally, found.last if tally.done == tally.segment_start else found.states)
-            report("sampling", last - first, **self._facts(found, tally, plan))
+            # Of a model outside of JAX the steps were told as they were made.
+            report("sampling", 0 if self.is_hosted else last - first, **self._facts(found, tally, plan))
         return dataclasses.replace(tally, is_met=is_good)
 
-    def _evaluate(self, plan: Plan, states: PyTree, start: int, job: Job, kept: Rows) -> "_Found":
+    def _evaluate(
+        self, plan: Plan, states: PyTree, start: int, job: Job, kept: Rows, made: Callable[[int], None]
+    ) -> "_Found":
         """Evaluate the segment that begins at a step, and bring it to the host."""
-        segment, seconds = self.segment(plan, states, start)
+        segment, seconds = self.segment(plan, states, start, made)
         last = jax.tree.map(lambda leaf: leaf[:, -1], segment.states)
         draws = jax.device_get(variables_of(job.form.variables.naming, self.density, segment.details.position))
         # The history of the first segment alone is of use.
@@ -318,6 +330,18 @@ def _is_good(job: Job, tally: Tally, kept: Rows) -> bool:
     has_energy = "energy" in names and tells_energy(job.settings.sampler_name, job.settings.thin)
     energy = np.concatenate([part["energy"] for part in stats], 1) if has_energy else None
     return job.good.is_met(kept.draws(), tally.seconds, divergences, energy)
+
+
+def _beyond(there: int, report: Callable[[int], None]) -> Callable[[int], None]:
+    """Return what is told of steps, and passes on those after the first `there`."""
+
+    def made(steps: int) -> None:
+        nonlocal there
+        new, there = max(0, steps - there), max(0, there - steps)
+        if new:
+            report(new)
+
+    return made
 
 
 def _rows(found: _Found, first: int, last: int, thin: int, step_size: float) -> Groups:

@@ -50,7 +50,11 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
     totals = (0 if found else num_warmup, draws_left)
     try:
         # The loop and the parallel evaluation must round alike for their accept decisions to agree, on a GPU too.
-        with jax.default_matmul_precision("highest"), reporting(progress, *totals) as report:
+        with (
+            jax.default_matmul_precision("highest"),
+            reporting(progress, *totals) as report,
+            counter.telling(report),
+        ):
             began = time.perf_counter()
             kept.identify(lambda: fingerprint(target, starts(target, start_keys) if job.starts is None else job.starts))
             if found:

@@ -151,20 +151,29 @@ class Course:
         return self.programs[steps]
 
     def run(
-        self, states: PyTree, log_steps: Float[np.ndarray, " chain"], start: int, steps: int
+        self,
+        states: PyTree,
+        log_steps: Float[np.ndarray, " chain"],
+        start: int,
+        steps: int,
+        report: Callable[[int], None] = lambda steps: None,
     ) -> tuple[PyTree, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Run `steps` steps with the inputs of those from `start` on, and step sizes of which the logarithms are given.
 
         Returns the unknowns at their end, draws and gradients, each (chain, steps, dim), and statistics. Of the last
-        steps, which may be cut short, the unknowns are those of what was cut: nothing goes on from there.
+        steps, which may be cut short, the unknowns are those of what was cut: nothing goes on from there. `report` is
+        told of them, where a model runs outside of JAX as they are made.
         """
         # What is left at the end is the beginning of a whole unit: it needs no program of its own.
         size = steps if self.is_hosted else max(steps, self.unit)
         step_sizes = np.exp(log_steps).astype(self.vectors.dtype)
+        given = states, self.inputs, np.int32(start), step_sizes
         began = time.perf_counter()
-        states, found = self.program(size)(states, self.inputs, np.int32(start), step_sizes)
+        states, found = self.program(size)(*given, *([report] if self.is_hosted else []))
         draws, gradients, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], found)
         self.seconds = min(self.seconds, (time.perf_counter() - began) / size)
+        if not self.is_hosted:
+            report(steps)
         return states, draws, gradients, stats
 
     def segment(self, units: int, shared: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +193,7 @@ class Course:
         while self.done < end:
             steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
             steps = end - self.done if self.is_hosted else steps
-            states, moved, slopes, stats = self.run(states, log_steps, self.done, steps)
+            states, moved, slopes, stats = self.run(states, log_steps, self.done, steps, self.report)
             self.passed.append({name: stats.pop(name) for name in self.sampler.learns_from})
             draws.append(moved)
             gradients.append(slopes)
@@ -194,7 +203,6 @@ class Course:
             step_sizes = np.broadcast_to(np.exp(log_steps)[:, None], stats["lp"].shape)
             self.kept.append((moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
             self.done += steps
-            self.report(steps)
         if first < end:
             self.vectors = jnp.asarray(draws[-1][:, -1])
             self.divergent = divergent / ((end - first) * len(self.vectors))

@@ -212,6 +212,7 @@ def run_part(
     inputs: PyTree,
     start: Any,
     step_sizes: Float[np.ndarray, " chain"],
+    report: Callable[[int], None],
 ) -> tuple[Standing, tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
     """Run some steps of warm-up.
 
@@ -224,6 +225,7 @@ def run_part(
         inputs: axes (chain, steps).
         start: the first of the steps, by its place in these.
         step_sizes: of each chain.
+        report: is told how many steps more every chain has made.
 
     Returns:
         Where the chains end; flat positions after each step, the gradients there, which are NaN where the model has
@@ -233,7 +235,7 @@ def run_part(
     rows = lambda first, last: jax.tree.map(lambda leaf: leaf[:, start + first : start + last], drawn)  # noqa: E731
     chains = speculate(sampler, standing, rows, steps, plan, step_sizes, is_scaled, keeps_runs=True)
     try:
-        found = chains.evaluate(steps)
+        found = chains.evaluate(steps, report)
     finally:
         chains.close()
     levels.extend(Levels(*runs) for runs in chains.runs_passed)

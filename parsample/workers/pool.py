@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from threading import Condition, Thread
 from typing import Any
@@ -53,6 +53,7 @@ class Workers:
     Attributes:
         size: runs at a time.
         counts: of everything so far.
+        watch: is called by whoever waits, where there is news and about once a second.
 
     Raises:
         ValueError: an argument is not what it should be, or the function cannot be sent to where it is to run.
@@ -88,7 +89,7 @@ class Workers:
             pack(self.model)
         self._timeout = None if timeout is None else float(timeout)
         self._retries, self._rejects = retries, on_error == "reject"
-        self._news, self._seen, self._returned = 0, 0, 0
+        self._news, self._seen = 0, 0
         self._changed = Condition()
         self._queue: deque[Run] = deque()
         self._runs: dict[bytes, Run] = {}
@@ -97,6 +98,7 @@ class Workers:
         self._lanes: Lanes | None = None
         self._error: Exception | None = None
         self._is_feeding, self._looked = False, 0.0
+        self.watch: Callable[[], None] = lambda: None
         # The first run that returned, which is made once more, unless runs of an earlier day are there.
         self._first: tuple[Position, float] | None = None
         self._clock: tuple[float, float] | None = None
@@ -184,6 +186,8 @@ class Workers:
         try:
             while not self._is_over(ends):
                 self._look_after()
+                self.watch()
+            self.watch()
         except BaseException:
             with self._changed:
                 self._drop(list(self._queue))
@@ -299,7 +303,7 @@ class Workers:
         """Return how many runs one lane is given: of quick ones so many that handing them over costs less than they."""
         if self.model.vectorized:
             return min(-(-self.size // self.counts.lanes), -(-len(self._queue) // free))
-        return int(QUICK * self._returned / max(self.counts.busy, TINY * self._returned, TINY))
+        return 0 if self.counts.seconds is None else int(QUICK / max(self.counts.seconds, TINY))
 
     def _hear(self, future: "Future[list[Answer]]") -> None:
         """Take what a lane brings, or have it taken: an executor that breaks may hold its locks while it says so."""
@@ -324,7 +328,7 @@ class Workers:
             else:
                 for run, answer in zip(flight.runs, answers, strict=True):
                     self._take_answer(run, answer, flight.is_given_up)
-            self._returned += len(answers)
+            self.counts.returned += len(answers)
             self._feed()
             self._news += 1
             self._changed.notify_all()

@@ -27,6 +27,7 @@ class Counts:
         rejected: positions that count as outside of the support for it.
         cancelled: runs that were called off before they began.
         example: the position of the last failure, and what went wrong; None where nothing did.
+        returned: runs that came back, whatever became of them.
         busy: seconds that the function took, over all lanes.
         elapsed: seconds from the first submission to the last return.
     """
@@ -40,8 +41,14 @@ class Counts:
     rejected: int = 0
     cancelled: int = 0
     example: tuple[Position, str] | None = None
+    returned: int = 0
     busy: float = 0.0
     elapsed: float = 0.0
+
+    @property
+    def seconds(self) -> float | None:
+        """Return what a run took on average, None where none has come back."""
+        return self.busy / self.returned if self.returned else None
 
     @property
     def idle(self) -> float:

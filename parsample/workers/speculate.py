@@ -145,11 +145,16 @@ class Speculation:
         self.needed: set[tuple] = set()
         self.failed: set[tuple] = set()
 
-    def evaluate(self, steps: int) -> Solution:
+    def evaluate(self, steps: int, report: Callable[[int], None] = lambda steps: None) -> Solution:
         """Return the next steps of every chain, leading axis `chain`; its `states` are `Standing`s.
 
         Runs ahead for later steps go on; whatever ends this early calls off those that have not begun.
+
+        Args:
+            steps: how many.
+            report: is told how many of them every chain has made since it was told last: in all, `steps`.
         """
+        told = self.returned
         self.returned += steps
         rounds, sent = self.workers.counts.rounds, self.sent.copy()
         try:
@@ -157,7 +162,11 @@ class Speculation:
                 if self.runs >= LEARN * self.learnt:
                     self.problem, self.learnt = self.problem.learnt(), self.runs
                 found = self._roll_out()
-                if not self._settle(found):
+                if self._settle(found):
+                    made = min(int(self.base.min()), self.returned)
+                    report(max(0, made - told))
+                    told = max(told, made)
+                else:
                     self._send(found)
                     self._wait()
         except BaseException:

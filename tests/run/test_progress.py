@@ -42,7 +42,41 @@ def test_an_event_in_words() -> None:
         "500 steps/s, acceptance 0.57, 3 divergences, step size 0.12, 6.9 evaluations a step"
     )
     assert event.line() == f"sampling 2,000 of 8,000 steps, 12 s left, {event.note()}"
-    assert Event("warm-up", 0, 10, 0.0).line() == "warm-up 0 of 10 steps, 0 steps/s"
+    assert Event("warm-up", 0, 10, 0.0).line() == "warm-up 0 of 10 steps"
+    assert Event("warm-up", 0, 10, 9.0, model_runs=7).line() == "warm-up 0 of 10 steps, 7 runs"
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "words"),
+    [
+        (50, 3.0, "3 s left, 17 steps/s"),
+        (50, 119.0, "119 s left, 25 steps/min"),
+        (50, 150.0, "2.5 min left, 20 steps/min"),
+        (4, 450.0, "3.0 h left, 32 steps/h"),
+        (1, 1e7, "275000.0 h left, 0.00036 steps/h"),
+    ],
+)
+def test_a_slow_run_is_told_in_hours(done: int, seconds: float, words: str) -> None:
+    event = Event("sampling", done, 100, seconds, model_runs=1234, model_seconds=2.06)
+    assert event.line() == f"sampling {done} of 100 steps, {words}, 1,234 runs of 2.1 s"
+
+
+def test_facts_hold_until_they_are_told_anew() -> None:
+    heard: list[Event] = []
+    with reporting(heard.append, 10, 10) as report:
+        report(None, 0, model_runs=3)
+        report("warm-up", 10, acceptance_rate=0.5)
+        report(None, 0, model_runs=5)
+        report("sampling", 4, acceptance_rate=0.25)
+        report(None, 0, model_runs=8)
+    found = [(event.stage, event.done, event.acceptance_rate, event.model_runs) for event in heard]
+    assert found == [
+        ("warm-up", 0, None, 3),
+        ("warm-up", 10, 0.5, 3),
+        ("sampling", 0, None, 5),
+        ("sampling", 4, 0.25, 5),
+        ("sampling", 4, 0.25, 8),
+    ]
 
 
 def printed(monkeypatch: pytest.MonkeyPatch, is_terminal: bool, events: int, seconds: float) -> str:
@@ -63,8 +97,8 @@ def printed(monkeypatch: pytest.MonkeyPatch, is_terminal: bool, events: int, sec
 def test_without_a_terminal_there_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = printed(monkeypatch, False, 10, 25.0).splitlines()
     assert lines == [
-        f"sampling {done} of 100 steps, {25 * (100 - done) // 10} s left, 0 steps/s, acceptance 0.50"
-        for done in (30, 60, 90)
+        f"sampling {done} of 100 steps, {left} left, 24 steps/min, acceptance 0.50"
+        for done, left in ((30, "2.9 min"), (60, "100 s"), (90, "25 s"))
     ]
 
 

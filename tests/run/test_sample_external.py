@@ -17,6 +17,7 @@ import pytest
 
 import parsample as ps
 from parsample.results.trace import as_datatree
+from parsample.run.progress import Event
 from parsample.targets.external import External
 
 SCALES = np.array([1.0, 2.0, 0.5])
@@ -238,6 +239,25 @@ def test_a_run_killed_twice_ends_as_an_undisturbed_one_and_repeats_no_run(tmp_pa
     assert sum(begun.values()) - len(begun) <= 1 + 2 * 4
 
 
+def test_progress_tells_of_runs_and_of_steps_as_they_are_made() -> None:
+    def slow(position: dict[str, np.ndarray]) -> float:
+        time.sleep(0.01)
+        return simulate(position)
+
+    heard: list[Event] = []
+    target = external(slow)
+    trace = ps.sample(target, num_warmup=80, num_samples=100, num_chains=2, progress=heard.append)
+    assert [event.model_runs for event in heard] == sorted(event.model_runs or 0 for event in heard)
+    assert 0 < (heard[-1].model_runs or 0) <= ps.read_verdict(trace).model_runs
+    assert all((event.model_seconds or 0.01) >= 0.01 for event in heard)
+    for stage, total in (("warm-up", 80), ("sampling", 100)):
+        done = [event.done for event in heard if event.stage == stage]
+        assert done == sorted(done)
+        assert (done[0], done[-1]) == (0, total)
+        # More often than a segment of many steps ends.
+        assert len(set(done)) > 10
+
+
 def test_a_run_that_is_extended_is_the_one_that_was_long_at_once(tmp_path: Path) -> None:
     options: dict[str, Any] = {**SETTINGS, "num_warmup": 80}
     whole = ps.sample(external(), num_samples=150, **options)
@@ -245,7 +265,10 @@ def test_a_run_that_is_extended_is_the_one_that_was_long_at_once(tmp_path: Path)
     ps.sample(target, num_samples=100, store=store, **options)
     before = target.workers.counts.runs
     again = external()
-    extended = ps.resume(store, again, num_samples=150, progress=False)
+    heard: list[Event] = []
+    extended = ps.resume(store, again, num_samples=150, progress=heard.append)
     np.testing.assert_array_equal(draws(extended), draws(whole))
+    assert [event.done for event in heard] == sorted(event.done for event in heard)
+    assert (heard[-1].done, heard[-1].total) == (50, 50)
     # The segment of the last draws is begun again, by what is remembered.
     assert again.workers.counts.runs < before
