@@ -61,17 +61,17 @@ class Event(NamedTuple):
 
     def _facts(self) -> list[str]:
         parts = []
+        if self.model_runs is not None:  # first, so that they are seen where there is little room
+            each = "" if self.model_seconds is None else f" of {in_seconds(self.model_seconds)}"
+            parts.append(f"{self.model_runs:,} runs{each}")
         if self.acceptance_rate is not None:
             parts.append(f"acceptance {self.acceptance_rate:.2f}")
         if self.divergences:
             parts.append("1 divergence" if self.divergences == 1 else f"{self.divergences:,} divergences")
         if self.step_size is not None:
             parts.append(f"step size {self.step_size:.2g}")
-        if self.evaluations_per_step is not None:
+        if self.model_runs is None and self.evaluations_per_step is not None:
             parts.append(f"{self.evaluations_per_step:.1f} evaluations a step")
-        if self.model_runs is not None:
-            each = "" if self.model_seconds is None else f" of {in_seconds(self.model_seconds)}"
-            parts.append(f"{self.model_runs:,} runs{each}")
         return parts
 
     def line(self) -> str:

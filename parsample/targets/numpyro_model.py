@@ -84,12 +84,11 @@ class NumPyroModel(Target):
         from numpyro.distributions import biject_to
 
         template = self.position_template()
-        seeded = handlers.seed(self.program.model, rng_key)
+        seeded = handlers.seed(self.program.bound(self.data), rng_key)
         started = handlers.substitute(
             seeded, substitute_fn=lambda site: strategy(site) if site["name"] in template else None
         )
-        args, kwargs = self.program.arguments(self.data)
-        sites = handlers.trace(started).get_trace(*args, **kwargs)
+        sites = handlers.trace(started).get_trace()
         found = {name: biject_to(sites[name]["fn"].support).inv(sites[name]["value"]) for name in template}
         return {name: jnp.asarray(found[name], leaf.dtype) for name, leaf in template.items()}
 

@@ -55,7 +55,7 @@ class Program:
 
     def trace(self, data: list[Any]) -> dict[str, dict[str, Any]]:
         """Run the model with these data."""
-        return run(self.model, *self.arguments(data))
+        return run(self.bound(data))
 
     def observed(self, data: list[Any]) -> dict[str, np.ndarray]:
         """Return the values of the observed sites, as they were given."""
@@ -88,10 +88,8 @@ class Program:
         sites = self.trace(data)
         check_sites(self.model, sites)
         self.sites = {name: description(site, data) for name, site in sites.items() if site["type"] in KEPT}
-        args, kwargs = self.arguments(data)
         # NumPyro's own checks of the model, and its unconstrained coordinates; traced with the data, so nothing runs.
-        options: dict[str, Any] = {"model_args": args, "model_kwargs": kwargs, "validate_grad": False}
-        found = dict(initialize_model(jax.random.key(0), self.model, **options).param_info.z)
+        found = dict(initialize_model(jax.random.key(0), self.bound(data), validate_grad=False).param_info.z)
         if not sum(leaf.size for leaf in found.values()):
             raise ValueError(
                 f"the latent sites of the model {model_name(self.model)} have no number that can vary: "
@@ -102,12 +100,12 @@ class Program:
     def _potential(self, data: list[Any], position: Position) -> Float[Array, ""]:
         from numpyro.infer.util import potential_energy
 
-        return potential_energy(_seeded(self.model), *self.arguments(data), position)
+        return potential_energy(_seeded(self.bound(data)), (), {}, position)
 
     def _constrain(self, data: list[Any], position: Position) -> dict[str, Any]:
         from numpyro.infer.util import constrain_fn
 
-        return constrain_fn(_seeded(self.model), *self.arguments(data), position, return_deterministic=True)
+        return constrain_fn(_seeded(self.bound(data)), (), {}, position, return_deterministic=True)
 
     def _computed(self, data: list[Any]) -> dict[str, Array]:
         sites = self.trace(data)
@@ -116,26 +114,28 @@ class Program:
     def _log_likelihood(self, data: list[Any], latent: Mapping[str, Array]) -> dict[str, Array]:
         from numpyro.infer import log_likelihood
 
-        return log_likelihood(self._bound(_seeded(self.model), data), dict(latent), batch_ndims=2)
+        return log_likelihood(_seeded(self.bound(data)), dict(latent), batch_ndims=2)
 
     def _predictive(self, data: list[Any], rng_key: Key[Array, ""], latent: Mapping[str, Array]) -> dict[str, Any]:
         from numpyro import handlers
         from numpyro.infer import Predictive
 
-        free = handlers.uncondition(self.model)
-        return Predictive(self._bound(free, data), dict(latent), batch_ndims=2)(rng_key)
+        return Predictive(handlers.uncondition(self.bound(data)), dict(latent), batch_ndims=2)(rng_key)
 
     def _prior(self, data: list[Any], rng_key: Key[Array, ""], num_draws: int) -> dict[str, Any]:
         from numpyro import handlers
         from numpyro.infer import Predictive
 
-        free = handlers.uncondition(self.model)
-        return Predictive(self._bound(free, data), num_samples=num_draws)(rng_key)
+        return Predictive(handlers.uncondition(self.bound(data)), num_samples=num_draws)(rng_key)
 
-    def _bound(self, model: Callable, data: list[Any]) -> Callable:
-        """Return a model with its arguments: those of NumPyro's functions cannot be taken for the model's."""
-        args, kwargs = self.arguments(data)
-        return lambda: model(*args, **kwargs)
+    def bound(self, data: list[Any]) -> Callable:
+        """Return the model with its arguments."""
+        return _bound(self.model, *self.arguments(data))
+
+
+def _bound(model: Callable, args: tuple, kwargs: dict[str, Any]) -> Callable:
+    """Return a model with its arguments: no function of NumPyro's takes them for its own, `self` least of all."""
+    return lambda: model(*args, **kwargs)
 
 
 def is_computed(site: Mapping[str, Any]) -> bool:
@@ -150,8 +150,8 @@ def _seeded(model: Callable) -> Callable:
     return handlers.seed(model, jax.random.key(0))
 
 
-def run(model: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Run a model, and return what NumPyro's handlers saw of each site.
+def run(model: Callable) -> dict[str, dict[str, Any]]:
+    """Run a model that has its arguments, and return what NumPyro's handlers saw of each site.
 
     Raises:
         CannotRun: it raises an error.
@@ -161,7 +161,7 @@ def run(model: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, dict[
 
     started = handlers.substitute(_seeded(model), substitute_fn=init_to_uniform)
     try:
-        return handlers.trace(started).get_trace(*args, **kwargs)
+        return handlers.trace(started).get_trace()
     except Exception as error:  # whatever a user's function raises
         raise CannotRun from error
 
@@ -221,7 +221,7 @@ def find_program(model: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[
         except Exception:
             # Constants are what NumPyro has: what fails with them is the model's own error, and clearer untraced.
             if choice == CHOICES[-1]:
-                check_sites(model, run(model, args, kwargs))
+                check_sites(model, run(_bound(model, args, kwargs)))
                 raise
     # Anew: what the model changed itself, a counter of its calls say, is not among what it reads from now on.
     family = _family(model, tree, leaves)

@@ -248,7 +248,10 @@ def test_it_is_numpyros_own_density() -> None:
 
 
 # What NumPyro calls arguments of its own: of `log_likelihood`, of `Predictive` and what it returns, of its handlers.
-NUMPYROS = ("parallel", "batch_ndims", "rng_key", "params", "num_samples", "model", "posterior_samples", "fn", "key")
+NUMPYROS = (
+    "self", "parallel", "batch_ndims", "rng_key", "params", "num_samples", "model", "posterior_samples", "fn", "key",
+    "args", "kwargs",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NUMPYROS)
@@ -263,6 +266,8 @@ def test_a_parameter_of_the_name_of_one_of_numpyros(name: str) -> None:
     np.testing.assert_allclose(found[1, 2], stats.norm(1000, 1).logpdf(RESPONSES), rtol=1e-5)
     assert abs(float(target.posterior_predictive(jax.random.key(0), draws)["y"].mean()) - 1000) < 10
     assert abs(float(target.prior(jax.random.key(0), 4)[0]["x"].mean()) - 1000) < 10
+    position = target.unconstrain({"x": jnp.float32(1000.0)}, jax.random.key(0))
+    assert float(position["x"]) == 1000
     for kernel in (ps.Kernel(scope["made"]), ps.Kernel(scope["made"], forward_mode_differentiation=True)):
         value = kernel.target((), {name: 1000.0}).logdensity({"x": jnp.float32(1000.0)})
         assert float(value) == float(target.logdensity({"x": jnp.float32(1000.0)}))
