@@ -212,9 +212,9 @@ def main() -> None:
         "Models outside of JAX: how much sooner a chain is there than by the loop",
         f"Logistic regression on 500 rows by NumPy, {SECONDS * 1000:.0f} ms a run by sleeping, on threads; one chain, "
         f"the sampling phase after {WARMUP:,} steps of warm-up, compiling included. The loop's seconds are those of "
-        f"{LOOP} steps, scaled. 'picard' guesses nothing; 'surrogate', the default, foresees decisions by a quadratic "
-        "function that is fitted to all runs. Times: the loop's seconds over these. The solver is scipy's, in worker "
-        "processes.",
+        f"{LOOP} steps, scaled. 'picard' guesses nothing; 'surrogate', the default, foresees decisions by a polynomial "
+        "that is fitted to the runs, of the second order, or with gradients of the third. Times: the loop's seconds "
+        "over these. The solver is scipy's, in worker processes.",
         HEADER,
         rows(only),
         save=not only,

@@ -129,12 +129,12 @@ def reporting(show: bool | Callable[[Event], Any], total_warmup: int, total_samp
     totals = {"warm-up": total_warmup, "sampling": total_samples}
     done = dict.fromkeys(totals, 0)
     began: dict[str, float] = {}
-    known: dict[str, dict[str, Any]] = {stage: {} for stage in totals}
+    known: dict[str, Any] = {}
 
     def event(stage: str, steps: int, facts: dict[str, Any]) -> Event:
         done[stage] += steps
-        known[stage].update(facts)
-        return Event(stage, done[stage], totals[stage], time.perf_counter() - began[stage], **known[stage])
+        known.update(facts)
+        return Event(stage, done[stage], totals[stage], time.perf_counter() - began[stage], **known)
 
     def stage_begins(stage: str) -> None:
         began.setdefault(stage, time.perf_counter())

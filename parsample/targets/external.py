@@ -16,8 +16,8 @@ from parsample.targets.density import LogDensity, check_scalar
 from parsample.targets.distribution import Distribution
 from parsample.targets.numpyro_model import NumPyroModel
 from parsample.workers.callback import call
+from parsample.workers.polynomial import Seen
 from parsample.workers.pool import Workers
-from parsample.workers.quadratic import Seen
 
 
 class External(Target):

@@ -19,6 +19,7 @@ from parsample.targets.external import External, values_at, whole
 from parsample.warmup.coordinates import LARGEST_DENSE, Standardised
 from parsample.warmup.levels import Levels
 from parsample.workers.holes import Holes
+from parsample.workers.polynomial import Coordinates, Polynomial, nothing, reach
 from parsample.workers.rollout import Problem, Standing, count, stand
 from parsample.workers.speculate import Speculation
 
@@ -32,17 +33,15 @@ class Hosted(Problem):
     Attributes:
         sampler: with `Holes` in the place of its log density.
         density: the target in these coordinates.
-        tilt: what is added to the standard normal log density to foresee the model by; None where nothing is foreseen,
-            or an emulator does it.
-        bend: the same, of the second order.
+        surplus: what is added to the standard normal log density to foresee the model by; None where it is nothing, as
+            with an emulator, or in too many dimensions for a fit.
         foresees: whether anything is foreseen.
         has_gradient: whether the model has a gradient.
     """
 
     sampler: Sampler
     density: Standardised
-    tilt: Float[Array, " dim"] | None
-    bend: Float[Array, "dim dim"] | None
+    surplus: Polynomial | None
     foresees: bool = eqx.field(static=True)
     has_gradient: bool = eqx.field(static=True)
 
@@ -62,10 +61,10 @@ class Hosted(Problem):
         """Return the prior and the emulator, or a standard normal log density; None where nothing is foreseen."""
         if not self.foresees:
             return None
-        if self.tilt is not None and self.bend is not None:
-            return jnp.vdot(self.tilt, point) + jnp.vdot(point, self.bend @ point) - 0.5 * jnp.vdot(point, point)
-        emulator: Any = self._target.emulator
-        return self.prior(point) + emulator(self._target.values(self.density.position(point)))
+        emulator = self._target.emulator
+        if emulator is not None:
+            return self.prior(point) + emulator(self._target.values(self.density.position(point)))
+        return -0.5 * jnp.vdot(point, point) if self.surplus is None else _value(self.surplus, point)
 
     def sent(self, vectors: Float[np.ndarray, "run dim"]) -> dict[str, np.ndarray]:
         """Return what the model is given."""
@@ -85,20 +84,33 @@ class Hosted(Problem):
 
     def learnt(self) -> "Hosted":
         """Return the same, foreseeing by all the runs so far."""
-        if self.tilt is None or len(self.tilt) > LARGEST_DENSE:
+        if self.surplus is None:
             return self
-        center, root = (np.asarray(part, np.float64) for part in (self.density.center, self.density.basis))
-        found = self._target.seen.fit(center, root, self.has_gradient)
-        if found is None:
-            return self
-        tilt, bend = (jnp.asarray(part, self.tilt.dtype) for part in found)
-        return dataclasses.replace(self, tilt=tilt, bend=bend)
+        coordinates = Coordinates(*(np.asarray(part, float) for part in (self.density.center, self.density.basis)))
+        found = self._target.seen.fit(coordinates, self.has_gradient)
+        return self if found is None else dataclasses.replace(self, surplus=_like(self.density, found))
 
     @property
     def _target(self) -> External:
         target = self.density.target
         assert isinstance(target, External)
         return target
+
+
+def _like(density: Standardised, surplus: Polynomial) -> Polynomial:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, density.center.dtype), surplus)
+
+
+def _value(surplus: Polynomial, point: Float[Array, " dim"]) -> Float[Array, ""]:
+    """Return the log density that a fit has at a point; far out the third order grows no more, nor falls."""
+    tilt, bend, twist = jax.tree.map(jnp.asarray, tuple(surplus))
+    squared = jnp.vdot(point, point)
+    value = jnp.vdot(tilt, point) + jnp.vdot(point, bend @ point) - 0.5 * squared
+    if twist is None:
+        return value
+    limit = reach(point.size)
+    near = point * jnp.sqrt(limit / jnp.maximum(squared, limit))
+    return value + jnp.vdot(near, twist @ near @ near)
 
 
 def _padded(leaf: np.ndarray) -> np.ndarray:
@@ -130,11 +142,10 @@ def hosted(sampler: Sampler, foresees: bool) -> Hosted:
     """Return a sampler on an external target as what its chains are speculated by."""
     density: Any = sampler.logdensity_fn
     emptied = eqx.tree_at(lambda sampler: sampler.logdensity_fn, sampler, Holes(density.target.has_gradient))
-    tilt = bend = None
-    if foresees and density.target.emulator is None:
-        tilt, bend = jnp.zeros_like(density.center), jnp.zeros_like(density.basis)
-    has_gradient = density.target.has_gradient
-    return Hosted(sampler=emptied, density=density, tilt=tilt, bend=bend, foresees=foresees, has_gradient=has_gradient)
+    has_gradient, surplus = density.target.has_gradient, None
+    if foresees and density.target.emulator is None and density.center.size <= LARGEST_DENSE:
+        surplus = _like(density, nothing(density.center.size, has_gradient))
+    return Hosted(sampler=emptied, density=density, surplus=surplus, foresees=foresees, has_gradient=has_gradient)
 
 
 def check_sampler(sampler: Sampler) -> None:

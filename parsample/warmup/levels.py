@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from parsample.warmup.covariance import LEAST, shrunk, worth_of_draws
-from parsample.workers.quadratic import MOST, fit
+from parsample.workers.polynomial import MOST, fit
 
 # The share of the variance of log densities that a quadratic function explains, or it is not taken: the posterior is
 # not normal enough.
@@ -34,7 +34,7 @@ class Levels(NamedTuple):
             draws: flat positions of a segment.
             typical: log density of where chains are: what is far below is not looked at.
 
-        Cost: O(runs unknowns^2), as `quadratic.fit`.
+        Cost: O(runs unknowns^2), as `polynomial.fit`.
         """
         inside = draws - draws.mean(1, keepdims=True)
         scale = inside.std((0, 1))
@@ -59,7 +59,7 @@ class Levels(NamedTuple):
             pulls = -np.linalg.solve(root, rows.T).T
         else:
             points = white(draws.reshape(-1, draws.shape[-1]))
-            pulls = found[0] + 2 * points @ found[1] - points
+            pulls = found.tilt + 2 * points @ found.bend - points
         gradients[..., known] = (np.linalg.solve(root.T, pulls.T).T / scale[known]).reshape(*draws.shape[:2], -1)
         return gradients
 
