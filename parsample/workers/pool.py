@@ -22,8 +22,9 @@ from parsample.workers.rounds import Counts, Flight, Gradients, Round, Run, show
 # A position that is run again may give a number as far off, relative to the larger of 1 and its size: what solvers on
 # several threads differ by.
 SAME = 1e-6
-# Runs that take no longer are handed over together, for as many seconds; and what a run takes at least.
-QUICK, TINY = 2e-3, 1e-6
+# Runs that take no longer are handed over together, for as many seconds, and so many at most, since the next may take
+# longer than those of which the last `RECENT` or so told how long they take.
+QUICK, TOGETHER, RECENT = 2e-3, 64, 32
 # Seconds between two looks at whether a run has taken too long; Ctrl-C is noticed as soon.
 PAUSE = 1.0
 
@@ -90,6 +91,8 @@ class Workers:
         self._timeout = None if timeout is None else float(timeout)
         self._retries, self._rejects = retries, on_error == "reject"
         self._news, self._seen = 0, 0
+        # What a run took lately.
+        self._pace: float | None = None
         self._changed = Condition()
         self._queue: deque[Run] = deque()
         self._runs: dict[bytes, Run] = {}
@@ -303,7 +306,7 @@ class Workers:
         """Return how many runs one lane is given: of quick ones so many that handing them over costs less than they."""
         if self.model.vectorized:
             return min(-(-self.size // self.counts.lanes), -(-len(self._queue) // free))
-        return 0 if self.counts.seconds is None else int(QUICK / max(self.counts.seconds, TINY))
+        return 0 if self._pace is None else min(TOGETHER, int(QUICK / max(self._pace, QUICK / TOGETHER)))
 
     def _hear(self, future: "Future[list[Answer]]") -> None:
         """Take what a lane brings, or have it taken: an executor that breaks may hold its locks while it says so."""
@@ -319,7 +322,10 @@ class Workers:
             if self._lanes is not None:
                 self._lanes.release(future)
             answers = self._answers(future, flight)
-            self.counts.busy += sum(answer.seconds for answer in answers)
+            took = sum(answer.seconds for answer in answers)
+            self.counts.busy += took
+            each, share = took / len(answers), len(answers) / (len(answers) + RECENT)
+            self._pace = each if self._pace is None else (1 - share) * self._pace + share * each
             if self._clock is not None:
                 self.counts.elapsed = self._clock[1] + time.monotonic() - self._clock[0]
             is_whole = len(answers) > 1 and all(answer.failure and answer is answers[0] for answer in answers)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from parsample.engine.fixed import fixed_first
 from parsample.engine.transition import Transition
 from parsample.workers.holes import Ask, fill, find_holes
 
@@ -170,7 +171,7 @@ def stand(problem: Problem, states: PyTree, vectors: Float[Array, "chain dim"]) 
     return Standing(jnp.zeros(len(vectors)), jax.vmap(chain)(states), vectors)
 
 
-@eqx.filter_jit
+@fixed_first
 def roll_out(
     problem: Problem,
     step_sizes: Float[Array, " chain"],

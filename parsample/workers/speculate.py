@@ -122,6 +122,7 @@ class Speculation:
             ValueError: the sampler evaluates no log density, or an unknown number of times.
         """
         self.problem, self.workers, self.inputs, self.limit = problem, workers, inputs, limit
+        self.rolling = roll_out.of(problem)
         self.standing: Standing = jax.device_get(standing)
         self.step_sizes, self.chains = step_sizes, len(self.standing.is_known)
         self.drawn: tuple[int, PyTree] = 0, jax.device_get(inputs(0, 1))
@@ -137,7 +138,7 @@ class Speculation:
         self.settled: list[list[Settled]] = [[] for _ in range(self.chains)]
         self.flights: list[Flight] = []
         self.returned, self.sent = 0, np.zeros(self.chains, int)
-        self.seconds = 0.0
+        self.seconds, self.lag = 0.0, 0.0
         self.runs, self.learnt = 1, 0
         self.keeps_runs = keeps_runs
         # Where the model was run for steps that are final, and the log density there.
@@ -161,6 +162,7 @@ class Speculation:
             while self.base.min() < self.returned:
                 if self.runs >= LEARN * self.learnt:
                     self.problem, self.learnt = self.problem.learnt(), self.runs
+                    self.rolling = roll_out.of(self.problem)
                 found = self._roll_out()
                 if self._settle(found):
                     made = min(int(self.base.min()), self.returned)
@@ -183,7 +185,7 @@ class Speculation:
         rows = [self._inputs_of(chain) for chain in range(self.chains)]
         inputs = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
         arguments: Any = (self.step_sizes, self.standing, self.at_start, inputs, self.rows, self.tolerances)
-        return jax.device_get(roll_out(self.problem, *arguments))
+        return jax.device_get(self.rolling(*arguments))
 
     def _inputs_of(self, chain: int) -> PyTree:
         """Return the inputs of a chain's next steps; beyond the last they are those of the last, and nothing is run."""
@@ -268,7 +270,9 @@ class Speculation:
             sent = self.problem.sent(np.stack([self._vector(query) for query in new]))
             positions = [{name: leaf[row] for name, leaf in sent.items()} for row in range(len(new))]
             certain = np.array([not query.depth for query in new])
+            began = time.monotonic()
             round = self.workers.submit(positions, self.problem.has_gradient, certain)
+            self.lag = time.monotonic() - began
             self.flights += [Flight(query, round, number) for number, query in enumerate(new)]
             np.add.at(self.sent, [query.place[0] for query in new], 1)
             self.runs += len(new)
@@ -281,13 +285,16 @@ class Speculation:
     def _wait(self) -> None:
         """Wait until some chain can go on, and a little for others; then put the answers where they belong."""
         began = time.monotonic()
-        while not any(flight.is_done for flight in self.flights if flight.query.key in self.needed):
+        needed = [flight for flight in self.flights if flight.query.key in self.needed]
+        while not any(flight.is_done for flight in needed):
             self.workers.wait()
         took = time.monotonic() - began
         # What a run takes at most: it may have begun before.
         self.seconds = max(took, 0.9 * self.seconds)
-        ends = time.monotonic() + min(GRACE * self.seconds, LONGEST_GRACE)
-        while not all(flight.is_done for flight in self.flights) and time.monotonic() < ends:
+        # Those that were sent together began as far apart as sending took, and are heard one after the other.
+        ends = time.monotonic() + min(GRACE * self.seconds, LONGEST_GRACE) + 2 * self.lag
+        under_way = self.flights
+        while (under_way := [row for row in under_way if not row.is_done]) and time.monotonic() < ends:
             self.workers.wait(ends - time.monotonic())
         done = [flight for flight in self.flights if flight.is_done]
         self.flights = [flight for flight in self.flights if not flight.is_done]
