@@ -36,6 +36,8 @@ LEARN = 1.5
 # Where chains can go on, runs that are about to end are waited for first: for this share of what a run takes, and this
 # many seconds at most.
 GRACE, LONGEST_GRACE = 0.2, 10.0
+# Between two looks meanwhile.
+PAUSE, LONGEST_PAUSE = 0.02, 0.1
 # The step of a hole that belongs to where a chain stands.
 START = -1
 
@@ -296,6 +298,8 @@ class Speculation:
         under_way = self.flights
         while (under_way := [row for row in under_way if not row.is_done]) and time.monotonic() < ends:
             self.workers.wait(ends - time.monotonic())
+            # Where hundreds return at once, nobody asks hundreds of times.
+            time.sleep(min(PAUSE * self.seconds, LONGEST_PAUSE))
         done = [flight for flight in self.flights if flight.is_done]
         self.flights = [flight for flight in self.flights if not flight.is_done]
         self.failed |= {flight.query.key for flight in done if flight.has_failed}

@@ -42,7 +42,13 @@ def draws(trace: Any, name: str = "x") -> np.ndarray:
     return np.asarray(as_datatree(trace)["posterior"][name])
 
 
-@pytest.mark.parametrize("sampler", WITHOUT_LOOPS)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        name if name in ("rwm", "mala", "tempering") else pytest.param(name, marks=pytest.mark.slow)
+        for name in WITHOUT_LOOPS
+    ],
+)
 def test_the_chain_is_that_of_the_same_model_in_jax(sampler: str) -> None:
     options: dict[str, Any] = {**SETTINGS, "num_warmup": 0, "num_samples": 40, "sampler": sampler}
     options |= {} if sampler == "gibbs" else {"step_size": 0.3}
@@ -76,6 +82,7 @@ def test_the_loop_and_any_window_give_the_same_trace() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run", "sampler"), [(simulate, "rwm"), (with_gradient, "mala")])
 def test_warm_up_finds_the_scale_and_the_draws_are_right(run: Any, sampler: str) -> None:
     target = external(run, gradient=run is with_gradient or None)
@@ -95,6 +102,7 @@ def test_warm_up_finds_the_scale_and_the_draws_are_right(run: Any, sampler: str)
     assert any("ms, less than it takes to send it somewhere" in row for row in verdict.advice())
 
 
+@pytest.mark.slow
 def test_a_prior_is_in_jax_and_its_variables_in_their_own_coordinates() -> None:
     def prior() -> None:
         numpyro.sample("rate", dist.Gamma(3.0, 2.0))

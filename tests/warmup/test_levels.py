@@ -85,6 +85,7 @@ def least_ess(trace: Any) -> float:
     return float(ps.summarize(trace)["ess_bulk"].min())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["turned", "far away"])
 def test_a_random_walk_without_gradients_draws_as_well_as_one_that_has_them_in_warmup(kind: str) -> None:
     """At a condition number of 10,000 in six dimensions, and where the start is hundreds of deviations away."""
