@@ -146,7 +146,6 @@ class Speculation:
         # Where the model was run for steps that are final, and the log density there.
         self.runs_passed: list[tuple[np.ndarray, np.ndarray]] = []
         self.needed: set[tuple] = set()
-        self.failed: set[tuple] = set()
 
     def evaluate(self, steps: int, report: Callable[[int], None] = lambda steps: None) -> Solution:
         """Return the next steps of every chain, leading axis `chain`; its `states` are `Standing`s.
@@ -265,8 +264,7 @@ class Speculation:
         self._call_off([flight for flight in self.flights if flight.query.key not in wanted])
         flying = {flight.query.key for flight in self.flights}
         self.needed = {key for key, query in wanted.items() if not query.depth}
-        # What failed where it may not be needed is run again once it is.
-        new = [query for key, query in wanted.items() if key not in flying | (self.failed - self.needed)]
+        new = [query for key, query in wanted.items() if key not in flying]
         new = new[: max(0, self.capacity - len(self.flights))]
         if new:
             sent = self.problem.sent(np.stack([self._vector(query) for query in new]))
@@ -302,7 +300,7 @@ class Speculation:
             time.sleep(min(PAUSE * self.seconds, LONGEST_PAUSE))
         done = [flight for flight in self.flights if flight.is_done]
         self.flights = [flight for flight in self.flights if not flight.is_done]
-        self.failed |= {flight.query.key for flight in done if flight.has_failed}
+        # What failed ahead is asked for again; the workers remember it, and raise what it was once it is needed.
         done = [flight for flight in done if not flight.has_failed]
         if done:
             self._put(done)

@@ -167,6 +167,29 @@ def test_a_run_that_fails_ends_the_chain_only_where_it_is_needed(certain: bool) 
         assert target.workers.counts.failures > 0
 
 
+@pytest.mark.parametrize("method", [methods.Picard(), methods.Surrogate()])
+def test_a_run_that_failed_ahead_is_not_made_again_where_it_is_needed(method: Any) -> None:
+    in_order: list[bytes] = []
+
+    def noted(position: dict[str, np.ndarray]) -> float:
+        in_order.append(position["x"].tobytes())
+        return simulate(position)
+
+    chains(external(run=noted), "rwm", methods.Sequential(), 1)
+    later, calls = in_order[STEPS], []
+
+    def fails(position: dict[str, np.ndarray]) -> float:
+        calls.append(key := position["x"].tobytes())
+        time.sleep(0.003)
+        if key == later:
+            raise RuntimeError("the solver did not converge")
+        return simulate(position)
+
+    with pytest.raises(RuntimeError, match="did not converge"):
+        chains(external(run=fails), "rwm", method)
+    assert calls.count(later) == 1
+
+
 def test_a_failure_may_count_as_outside_of_the_support() -> None:
     def fails(position: dict[str, np.ndarray]) -> float:
         if position["x"][0] > 1:
