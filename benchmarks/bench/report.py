@@ -121,7 +121,8 @@ def opponents(found: Mapping[str, Any]) -> list[str]:
     """Return the families and opponents that have rows, in order."""
     names = dict.fromkeys(row for name in found for row in known(found, name) if row != AUTO)
     groups = {family: [name for name in names if name.startswith(family)] for family in FAMILIES}
-    return [entry for family, group in groups.items() if group for entry in dict.fromkeys((family, *group))]
+    # A family of one is its member.
+    return [entry for family, group in groups.items() for entry in ([family, *group] if len(group) > 1 else group)]
 
 
 CELLS = (
