@@ -147,7 +147,7 @@ def reporting(show: bool | Callable[[Event], Any], total_warmup: int, total_samp
             stage_begins(stage)
             send(event(stage, steps, facts))
             pass_on()
-            if stage == "warm-up" and done[stage] >= totals[stage]:
+            if stage == "warm-up" and done[stage] >= totals[stage] and total_samples:
                 stage_begins("sampling")
 
         yield report

@@ -79,6 +79,14 @@ def test_facts_hold_until_they_are_told_anew() -> None:
     ]
 
 
+def test_where_nothing_is_sampled_no_sampling_is_told_of() -> None:
+    heard: list[Event] = []
+    with reporting(heard.append, 10, 0) as report:
+        report("warm-up", 10)
+        report(None, 0, model_runs=8)
+    assert [event.stage for event in heard] == ["warm-up", "warm-up"]
+
+
 def printed(monkeypatch: pytest.MonkeyPatch, is_terminal: bool, events: int, seconds: float) -> str:
     """What is printed of a run in which as many seconds pass between events."""
     file, now = io.StringIO(), [0.0]
