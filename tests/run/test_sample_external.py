@@ -83,6 +83,20 @@ def test_the_loop_and_any_window_give_the_same_trace() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("run", "gradient", "tolerance"),
+    [(simulate, None, 0.0), (with_gradient, True, 1e-9), (simulate, "finite_differences", 1e-6)],
+)
+def test_in_double_precision_it_is_the_loops_chain(run: Any, gradient: Any, tolerance: float) -> None:
+    options: dict[str, Any] = {**SETTINGS, "num_warmup": 80, "num_samples": 100}
+    found = draws(ps.sample(external(run, gradient=gradient), **options))
+    loop = ps.sample(external(run, gradient=gradient), method="sequential", warmup_method="sequential", **options)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, draws(loop), rtol=0, atol=tolerance)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("run", "sampler"), [(simulate, "rwm"), (with_gradient, "mala")])
 def test_warm_up_finds_the_scale_and_the_draws_are_right(run: Any, sampler: str) -> None:
     target = external(run, gradient=run is with_gradient or None)
