@@ -361,3 +361,25 @@ def test_time_that_lanes_are_busy_is_that_of_the_function() -> None:
         assert counts.busy >= 0.15
         assert counts.elapsed >= 0.1
         assert counts.idle == pytest.approx(2 * counts.elapsed - counts.busy)
+
+
+def test_a_function_that_gets_slow_is_not_handed_many_positions_for_long() -> None:
+    """Quick ones come many a lane; what they took in all says nothing of those to come."""
+    seconds, by_thread = 0.0, dict[int, int]()
+
+    def simulate(given: dict) -> float:
+        if seconds:
+            time.sleep(seconds)
+        by_thread[threading.get_ident()] = by_thread.get(threading.get_ident(), 0) + 1
+        return 0.0
+
+    with workers_of(simulate, executor="threads", workers=8) as workers:
+        run(workers, *(position(number) for number in range(3000)))
+        seconds = 0.01
+        run(workers, *(position(number) for number in range(3000, 3200)))
+        assert max(by_thread.values()) > 200
+        by_thread.clear()
+        run(workers, *(position(number) for number in range(3200, 3208)))
+        assert workers.counts.seconds is not None
+        assert workers.counts.seconds < pool.QUICK
+    assert max(by_thread.values()) < 4
