@@ -376,10 +376,10 @@ def test_a_function_that_gets_slow_is_not_handed_many_positions_for_long() -> No
     with workers_of(simulate, executor="threads", workers=8) as workers:
         run(workers, *(position(number) for number in range(3000)))
         seconds = 0.01
-        run(workers, *(position(number) for number in range(3000, 3200)))
-        assert max(by_thread.values()) > 200
+        run(workers, *(position(number) for number in range(3000, 3030)))
+        assert max(by_thread.values()) > 64
         by_thread.clear()
-        run(workers, *(position(number) for number in range(3200, 3208)))
+        run(workers, *(position(number) for number in range(3030, 3038)))
         assert workers.counts.seconds is not None
         assert workers.counts.seconds < pool.QUICK
     assert max(by_thread.values()) < 4
