@@ -1,4 +1,4 @@
-"""What the runs of a model outside of JAX came to, for the verdict."""
+"""What the runs of a model outside of JAX came to, for the verdict and for progress."""
 
 import contextlib
 import copy

@@ -160,16 +160,16 @@ class Speculation:
         self.returned += steps
         rounds, sent = self.workers.counts.rounds, self.sent.copy()
         try:
-            while self.base.min() < self.returned:
+            while told < self.returned:
+                if (made := min(int(self.base.min()), self.returned)) > told:
+                    report(made - told)
+                    told = made
+                    continue
                 if self.runs >= LEARN * self.learnt:
                     self.problem, self.learnt = self.problem.learnt(), self.runs
                     self.rolling = roll_out.of(self.problem)
                 found = self._roll_out()
-                if self._settle(found):
-                    made = min(int(self.base.min()), self.returned)
-                    report(max(0, made - told))
-                    told = max(told, made)
-                else:
+                if not self._settle(found):
                     self._send(found)
                     self._wait()
         except BaseException:

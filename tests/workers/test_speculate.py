@@ -50,7 +50,9 @@ def external(has_gradient: bool = False, run: Callable | None = None, workers: i
     return External(run, start, executor="threads", workers=workers, gradient=has_gradient or None, **options)
 
 
-def chains(target: Any, name: str, method: Any, window: int = 12, atol: float = 1e-5) -> Solution:
+def chains(
+    target: Any, name: str, method: Any, window: int = 12, atol: float = 1e-5, parts: tuple[int, ...] = PARTS
+) -> Solution:
     """Run chains from the same starts, with the same inputs, in coordinates of about unit scale."""
     first = plain(target)
     density = Standardised(target, first.center, jnp.asarray(SCALES, jnp.float32), first.unravel)
@@ -67,9 +69,14 @@ def chains(target: Any, name: str, method: Any, window: int = 12, atol: float = 
     plan = Plan(method, window, 128, 1, atol, atol)
     rows = lambda first, last: jax.tree.map(lambda leaf: leaf[:, first:last], drawn)  # noqa: E731
     found = speculate(sampler, standing, rows, STEPS, plan)
-    parts: Any = [found.evaluate(steps) for steps in PARTS]
+    rows_of: list[Any] = []
+    for steps in parts:
+        told: list[int] = []
+        rows_of.append(found.evaluate(steps, told.append))
+        assert sum(told) == steps
+        assert min(told) > 0
     found.close()
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves, 1) if np.ndim(leaves[0]) > 1 else leaves[0], *parts)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, 1) if np.ndim(leaves[0]) > 1 else leaves[0], *rows_of)
 
 
 def positions(found: Any) -> np.ndarray:
@@ -90,6 +97,12 @@ def test_the_chain_is_that_of_the_same_model_in_jax(name: str) -> None:
     inside = LogDensity(lambda position: logdensity(position["x"], jnp), {"x": jnp.zeros(DIM)})
     expected = chains(inside, name, None)
     CONVERGED.check(positions(found), positions(expected))
+
+
+def test_steps_that_were_made_ahead_are_told_of_when_they_are_asked_for() -> None:
+    loop = positions(chains(external(), "rwm", methods.Sequential(), 1))
+    found = chains(external(workers=40), "rwm", methods.Surrogate(), window=30, parts=(1,) * STEPS)
+    np.testing.assert_array_equal(positions(found), loop)
 
 
 def test_runs_that_come_back_late_and_out_of_order_make_no_difference() -> None:
