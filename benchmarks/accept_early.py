@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import parsample as ps
 from benchmarks.device import parse_only, write_rows
 from parsample.warmup.adapt import adapt
-from parsample.warmup.coordinates import starts, to_standardised
+from parsample.warmup.coordinates import starts
 
 STEPS, LARGEST_COUNT, WINDOW = 1024, 500, 256
 # Of the step size that warm-up finds: chains that are worth evaluating in parallel.
@@ -27,7 +27,7 @@ def rows_of(name: str) -> Iterator[list[str]]:
     target, keys = ps.TARGETS[name](), jax.random.split(jax.random.key(0), 2)
     found = adapt(target, ps.samplers.MALA, starts(target, keys), keys, 800)
     mala = ps.samplers.MALA(found.density, found.step_size * SHARE_OF_STEP)
-    start = to_standardised(found.density, found.last)[0]
+    start = found.density.inverse(found.last[0])
     inputs = mala.draw_inputs(jax.random.key(1), STEPS, start)
     loop = ps.evaluate_sequential(mala.transition, start, inputs).states
     for window in (STEPS, WINDOW):

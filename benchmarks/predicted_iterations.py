@@ -18,7 +18,7 @@ import parsample as ps
 from benchmarks.device import write_rows
 from benchmarks.suite import targets
 from parsample.warmup.adapt import adapt
-from parsample.warmup.coordinates import starts, to_standardised
+from parsample.warmup.coordinates import starts
 
 HEADER = ("target", "sampler", "exponent", "method", "linear", "foreseen", "happened", "ratio")
 LIMIT = 256
@@ -34,7 +34,7 @@ def warmed_chain(
     found = adapt(target, sampler_class, starts(target, keys), keys, 800)
     share = SHARE if sampler_class.target_acceptance is not None else 1.0
     sampler = sampler_class(found.density, found.step_size * share)
-    start = to_standardised(found.density, found.last)[0]
+    start = found.density.inverse(found.last[0])
     return sampler, start, sampler.draw_inputs(jax.random.key(1), steps, start)
 
 

@@ -17,7 +17,6 @@ import parsample as ps
 from benchmarks.device import write_rows
 from benchmarks.suite import targets
 from parsample.engine import methods
-from parsample.run.keys import of_chains, run_keys
 from parsample.run.plan import check_job
 from parsample.run.segments import Run
 from parsample.run.settings import Settings
@@ -49,7 +48,7 @@ def measure(name: str, target: ps.targets.Target) -> tuple[object, ...]:
     assert memory.outcome is not None
     found = memory.outcome.adaptation
     with jax.default_matmul_precision("highest"):
-        run = Run(memory.outcome.job.make, found, of_chains(run_keys(settings.seed).chain, CHAINS))
+        run = Run(memory.outcome.job.make, found, job.keys.chain)
         chosen = run.within_reach(job.plan)
         loop = run.segment(job.plan._replace(method=methods.Sequential(), atol=0.0, rtol=0.0), run.first, 0)[0]
         cells = []

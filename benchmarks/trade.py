@@ -9,14 +9,12 @@ whole window. All are counts, which do not depend on the machine's speed.
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import NullLocator
 
 import parsample as ps
 from benchmarks.device import RESULTS, write_rows
-from parsample.run.keys import of_chains, run_keys
 from parsample.run.plan import check_job
 from parsample.run.settings import Settings
 from parsample.run.stages import warm_up
@@ -35,13 +33,12 @@ def rows() -> Iterator[list[Any]]:
     for name in TARGETS:
         target = ps.TARGETS[name]()
         settings = Settings(name, method="newton", window=STEPS, num_samples=STEPS, num_chains=CHAINS)
-        job, keys = check_job(target, settings), run_keys(0)
-        adaptation = warm_up(job, of_chains(keys.start, CHAINS), keys.warmup, lambda steps: None)
-        pilot_keys = of_chains(jax.random.fold_in(keys.warmup, 1), CHAINS)
+        job = check_job(target, settings)
+        adaptation = warm_up(job, lambda steps: None)
         for length in LENGTHS:
             make = job.make.chosen({**job.make.sampler_options, "num_integration_steps": length})
             for share in SHARES:
-                found = tuning.pilot(make, adaptation, share * adaptation.step_size, pilot_keys, job.plan)
+                found = tuning.pilot(make, adaptation, share * adaptation.step_size, job.keys.tuning, job.plan)
                 loop, parallel = 1000 * found.per_gradient * CHAINS, 1000 * found.per_round * CHAINS
                 yield [
                     name, length, f"{found.step_size:.3g}", f"{found.acceptance_rate:.2f}",

@@ -17,7 +17,7 @@ from rich.table import Table
 
 import parsample as ps
 from parsample.warmup.adapt import adapt
-from parsample.warmup.coordinates import starts, to_standardised
+from parsample.warmup.coordinates import starts
 
 
 def settle(num_steps: int, num_warmup: int) -> dict[str, tuple[ps.Solution, float]]:
@@ -27,7 +27,7 @@ def settle(num_steps: int, num_warmup: int) -> dict[str, tuple[ps.Solution, floa
     adaptation = adapt(target, ps.samplers.MALA, starts(target, keys), keys, num_warmup)
     # A quarter of the step size that mixes best: the chain is easier to predict, and the methods easier to tell apart.
     mala = ps.samplers.MALA(adaptation.density, adaptation.step_size / 4)
-    start = to_standardised(adaptation.density, adaptation.last)[0]
+    start = adaptation.density.inverse(adaptation.last[0])
     inputs = mala.draw_inputs(jax.random.key(1), num_steps, start)
     loop = ps.evaluate_sequential(mala.transition, start, inputs)
     found = {}

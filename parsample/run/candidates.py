@@ -17,7 +17,6 @@ from parsample.engine.solution import Solution
 from parsample.results.summary import smallest_ess
 from parsample.run.arguments import check_left, serves_models
 from parsample.run.checks import chosen_sampler, refuse_external
-from parsample.run.keys import of_chains, run_keys
 from parsample.run.keywords import documents_options
 from parsample.run.plan import WHOLE, check_job
 from parsample.run.segments import Job, Run
@@ -243,14 +242,13 @@ class _Setting(NamedTuple):
 def _planned(job: Job, name: str, target: str) -> Planned:
     """Warm up, tune, and try every candidate."""
     settings = job.settings
-    keys = run_keys(settings.seed)
-    found = warm_up(job, of_chains(keys.start, settings.num_chains), keys.warmup, lambda steps: None)
+    found = warm_up(job, lambda steps: None)
     size = job.piece * -(-settings.num_samples // job.piece)
     short = max((window for window in WINDOWS if window < size), default=size)
     windows = sorted({short, size})
     names = ["quasi_newton", "newton"] if found.last.shape[-1] <= LARGEST_NEWTON else ["quasi_newton"]
     ways = [(method, window) for method in names for window in windows]
-    warm, *tuned = _settings(job, found, of_chains(keys.chain, settings.num_chains), size)
+    warm, *tuned = _settings(job, found, job.keys.chain, size)
     # Where there are steps made for it, the parallel evaluation of others is there for comparison.
     tries = [(warm, ways[:1] if tuned else ways), *((setting, ways) for setting in tuned)]
     device = latency.find(name)

@@ -43,7 +43,7 @@ def fingerprint(target: Target, vectors: Float[Array, "chain dim"]) -> dict[str,
         found = target.look(vectors)[0]
     else:
         found = jax.jit(jax.vmap(lambda vector: target.logdensity(density.unravel(vector))))(vectors)
-    leaves = jax.tree_util.tree_leaves_with_path(target.position_template())
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(target.position_template))
     return {
         "version": __version__,
         "version of JAX": jax.__version__,
@@ -139,11 +139,12 @@ def check_memory(job: Job, has_store: bool) -> None:
     """
     settings, target = job.settings, job.target
     device, host = _device_bytes(), _host_bytes()
-    vector, _ = ravel_pytree(target.position_template())
+    template = jax.eval_shape(target.position_template)
+    vector = jax.eval_shape(lambda position: ravel_pytree(position)[0], template)
     variables = job.form.variables
     row = sum(leaf.size * leaf.dtype.itemsize for leaf in variables.shapes.values()) + STATISTICS * 4
     # Those of a segment are worked out in batches, whatever the number of chains.
-    between = bytes_between(variables.of_draw, target.position_template())
+    between = bytes_between(variables.of_draw, template)
     shared = min(max(BUDGET, between), settings.num_chains * job.plan.steps * between)
     dim = vector.size * vector.dtype.itemsize
     plan, itemsize = job.plan, vector.dtype.itemsize

@@ -47,21 +47,22 @@ def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float, is
         seconds_per_step: of the loop over all chains, as warm-up saw it; infinite if it saw none.
         is_tuned: whether the steps were made for the parallel plan, which then is taken.
 
-    Cost: nothing for runs that the loop ends in less than a minute (on an accelerator ten seconds); else compiling a
-        few programs, and evaluating five windows.
+    Cost: nothing for runs that the loop ends in less than a minute (on an accelerator ten seconds), or a pilot of the
+        loop where warm-up saw none; else compiling a few programs, and evaluating five windows.
     """
     if is_tuned:
         return Choice(run.within_reach(plan), "the parallel evaluation, which the steps were tuned for")
     loop = run.within_reach(plan._replace(method=methods.Sequential()))
     if run.sampler.loop_only:
         return Choice(loop, f"the loop, by which alone {type(run.sampler).__name__} is evaluated")
+    steps = min(PILOT_WINDOWS * plan.window, plan.steps)
+    if seconds_per_step == float("inf"):
+        seconds_per_step = _pilot(run, loop._replace(steps=steps)) / steps
     expected = seconds_per_step * num_samples
     if expected < (CHEAP if jax.default_backend() == "cpu" else CHEAP_ON_ACCELERATOR):
         return Choice(loop, f"the loop, expected to take {in_seconds(expected)}: too short to look for better")
     plan = run.within_reach(plan)
-    pilot = plan._replace(steps=min(PILOT_WINDOWS * plan.window, plan.steps))
-    if seconds_per_step == float("inf"):
-        seconds_per_step = _pilot(run, pilot._replace(method=methods.Sequential())) / pilot.steps
+    pilot = plan._replace(steps=steps)
     batch = _seconds_of_a_batch(run, plan.window) / plan.window
     if FEWEST_EVALUATIONS * batch * MARGIN > seconds_per_step:
         return Choice(

@@ -54,5 +54,6 @@ def external_plan(target: External, method: str | methods.Method | None, setting
     # Of the runs ahead some are there already, and stay: so there may be more of them than workers.
     window = 2 * target.workers.size if window is None else options.whole("window", window, "1 is the loop")
     atol, rtol = (TOLERANCE if given is None else given for given in (settings.atol, settings.rtol))
-    options.check_tolerances(atol, rtol, jnp.result_type(*jax.tree.leaves(target.position_template())), method=chosen)
+    shapes = jax.tree.leaves(jax.eval_shape(target.position_template))
+    options.check_tolerances(atol, rtol, jnp.result_type(*shapes), method=chosen)
     return Plan(chosen, window, STEPS, STEPS, float(atol), float(rtol))

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from parsample.engine import options
@@ -15,11 +16,11 @@ from parsample.run.keywords import documents_options
 from parsample.run.settings import Settings, Warmup
 from parsample.samplers import find
 from parsample.samplers.base import Sampler, check_step_size
-from parsample.samplers.chains import begin, draw, start_keys
+from parsample.samplers.chains import draw
 from parsample.samplers.configured import Configured, check_steered
 from parsample.targets.given import as_target
 from parsample.warmup.adapt import adapt
-from parsample.warmup.coordinates import starts, to_standardised
+from parsample.warmup.coordinates import begin_chains, starts
 
 CHAINS = 2
 
@@ -77,8 +78,7 @@ def forecast(  # noqa: D417  # the decorator puts the docs of the options in the
     careful: dict[str, Any] = {"step_size": step_size, "may_be_careful": target_acceptance is None}
     found = adapt(target, make, starts(target, keys[0]), keys[1], num_warmup, **careful)
     chain = make.chosen(found.sampler_options)(found.density, jnp.asarray(found.step_size, found.last.dtype))
-    positions = to_standardised(found.density, found.last)
-    first = jax.tree.map(lambda leaf: leaf[0], begin(chain, positions, start_keys(keys[2])))
-    inputs = jax.tree.map(lambda leaf: leaf[0], draw(chain, keys[2], positions, 0, num_steps))
+    first = jax.tree.map(lambda leaf: leaf[0], begin_chains.of(chain)(found.last, keys[2], np.uint32(0)))
+    inputs = jax.tree.map(lambda leaf: leaf[0], draw(chain, keys[2], found.last, 0, num_steps))
     with jax.default_matmul_precision("highest"):
         return diagnose(chain.transition, first, inputs, window=num_steps)

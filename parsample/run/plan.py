@@ -12,7 +12,7 @@ from parsample.results.form import find_form
 from parsample.results.groups import EVALUATION, check_requests
 from parsample.run.checks import check_settings, check_transform, chosen_sampler
 from parsample.run.external import STEPS, check_external, external_plan
-from parsample.run.keys import of_chains, run_keys
+from parsample.run.keys import run_keys
 from parsample.run.segments import Job
 from parsample.run.settings import Settings
 from parsample.run.until import check_until
@@ -71,9 +71,10 @@ def check_job(target: Target, settings: Settings) -> Job:
         atol=least if plan.atol is None else plan.atol, rtol=least if plan.rtol is None else plan.rtol
     )
     settings = dataclasses.replace(settings, groups=tuple(settings.groups), atol=plan.atol, rtol=plan.rtol)
-    starts = given_starts(target, settings.start, of_chains(run_keys(settings.seed).start, settings.num_chains))
+    keys = run_keys(settings.seed, settings.num_chains)
+    starts = given_starts(target, settings.start, keys.start)
     piece = piece_of(settings.num_samples, target)
-    return Job(target, make, plan, piece, _kept(settings, target, starts), good, form, warmup_plan, starts)
+    return Job(target, make, plan, piece, _kept(settings, target, starts), good, form, warmup_plan, keys, starts)
 
 
 def _check_loop(make: Configured, name: str, method: str | methods.Method | None) -> None:
@@ -97,7 +98,7 @@ def _kept(settings: Settings, target: Target, starts: Float[Array, "chain dim"] 
 
 
 def _dtype(target: Target) -> jnp.dtype:
-    return jnp.result_type(*jax.tree.leaves(target.position_template()))
+    return jnp.result_type(*jax.tree.leaves(jax.eval_shape(target.position_template)))
 
 
 def _plan(target: Target, method: str | methods.Method | None, settings: Settings, or_auto: bool) -> Plan:

@@ -8,26 +8,27 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from parsample.engine import methods
+from parsample.engine.arrays import to_jax
 from parsample.engine.solution import Solution, Status
 from parsample.results.form import Form
 from parsample.results.groups import Groups, evaluation_group
 from parsample.results.judgement import tells_energy
 from parsample.run.counts import NOT_COMPARED, Comparison, Tally
 from parsample.run.draws import variables_of
+from parsample.run.keys import Keys
 from parsample.run.outside import Counter
 from parsample.run.settings import Settings
 from parsample.run.until import Until, is_due
 from parsample.samplers.base import BLOCK, Chain
-from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
+from parsample.samplers.chains import Plan, draw, evaluate_chains
 from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
-from parsample.warmup.coordinates import rounded_less, to_standardised
+from parsample.warmup.coordinates import begin_chains, rounded_less
 from parsample.warmup.hosted import is_hosted, place, speculate
 from parsample.warmup.noise import with_tolerance
 from parsample.workers.speculate import Speculation
@@ -48,6 +49,7 @@ class Job(NamedTuple):
         good: when to end early.
         form: what the trace is made of.
         warmup_plan: how warm-up is evaluated.
+        keys: all that is drawn follows from them.
         starts: where the caller has the chains start, flat positions; None where that is left to warm-up.
     """
 
@@ -59,6 +61,7 @@ class Job(NamedTuple):
     good: Until
     form: Form
     warmup_plan: Plan
+    keys: Keys
     starts: Float[Array, "chain dim"] | None = None
 
 
@@ -129,10 +132,12 @@ class Run:
         """
         self.counter = counter
         self.density = rounded_less(adaptation.density)
-        self.sampler = make(self.density, jnp.asarray(adaptation.step_size, adaptation.last.dtype))
-        self.positions = to_standardised(self.density, adaptation.last)
-        self.rng_keys = rng_keys
-        self.first = begin(self.sampler, self.positions, start_keys(rng_keys))
+        step_size = to_jax(adaptation.step_size, adaptation.last.dtype)
+        self.sampler = make(self.density, step_size)
+        # What draws and begins, as in warm-up: it needs no form of the density that is rounded less.
+        self.drawing: Any = make(adaptation.density, step_size).for_loop()
+        self.positions, self.rng_keys = adaptation.last, rng_keys
+        self.first = begin_chains.of(self.drawing)(self.positions, rng_keys, np.uint32(0))
         self.is_hosted, self.num_samples = is_hosted(self.density), num_samples
         # Of a target outside of JAX: the chains, with the runs that are under way, and the step where they stand.
         self.under_way: tuple[Speculation, int] | None = None
@@ -157,7 +162,7 @@ class Run:
         """
         if self.is_hosted:
             return self._hosted_segment(plan, states, start, report)
-        inputs = draw(self.sampler, self.rng_keys, self.positions, start, plan.steps)
+        inputs = draw(self.drawing, self.rng_keys, self.positions, start, plan.steps)
         program = self.program(plan, states, inputs)
         began = time.perf_counter()
         given = plan.traced(self.positions.dtype)
@@ -180,7 +185,7 @@ class Run:
                 number = -(-last // BLOCK) - first // BLOCK
                 blocks = [first // BLOCK * BLOCK + BLOCK * row for row in range(number)]
                 # Block by block: a length of its own would need a program of its own.
-                rows = [jax.device_get(draw(self.sampler, self.rng_keys, self.positions, row, BLOCK)) for row in blocks]
+                rows = [jax.device_get(draw(self.drawing, self.rng_keys, self.positions, row, BLOCK)) for row in blocks]
                 cut = slice(first - blocks[0], last - blocks[0])
                 return jax.tree.map(lambda *leaves: np.concatenate(leaves, 1)[:, cut], *rows)
 
@@ -260,10 +265,11 @@ class Run:
     ) -> "_Found":
         """Evaluate the segment that begins at a step, and bring it to the host."""
         segment, seconds = self.segment(plan, states, start, made)
-        last = jax.tree.map(lambda leaf: leaf[:, -1], segment.states)
         draws = jax.device_get(variables_of(job.form.variables.naming, self.density, segment.details.position))
         # The history of the first segment alone is of use.
         segment = jax.device_get(segment if start == 0 else dataclasses.replace(segment, history=None))
+        # On the host, where nothing is compiled for it.
+        last = jax.tree.map(lambda leaf: to_jax(leaf[:, -1], leaf.dtype), segment.states)
         if start == 0:
             kept.see(evaluation_group(segment.history))
         _check_finite(segment.states, min(plan.steps, job.settings.num_samples - start), start)

@@ -11,7 +11,6 @@ from parsample.run.checks import fingerprint
 from parsample.run.choose import choose
 from parsample.run.counts import Tally
 from parsample.run.interrupts import Interrupted, ignoring_interrupts, one_interrupt
-from parsample.run.keys import of_chains, run_keys
 from parsample.run.outside import Counter
 from parsample.run.progress import Event, reporting
 from parsample.run.result import Outcome
@@ -39,8 +38,6 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
     """
     target, plan, settings = job.target, job.plan, job.settings
     num_warmup, num_chains = settings.num_warmup, settings.num_chains
-    keys = run_keys(settings.seed)
-    start_keys = of_chains(keys.start, num_chains)
     tally = kept.tally or Tally.begin(plan, num_chains)
     counter = Counter(target, tally.outside)
     if isinstance(target, External) and kept.runs is not None:
@@ -56,18 +53,19 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
             counter.telling(report),
         ):
             began = time.perf_counter()
-            kept.identify(lambda: fingerprint(target, starts(target, start_keys) if job.starts is None else job.starts))
+            begun = lambda: starts(target, job.keys.start) if job.starts is None else job.starts  # noqa: E731
+            kept.identify(lambda: fingerprint(target, begun()))
             if found:
                 adaptation, warmup_seconds = found
             else:
                 report_steps = lambda steps: report("warm-up", steps)  # noqa: E731
-                adaptation = warm_up(job, start_keys, keys.warmup, report_steps)
+                adaptation = warm_up(job, report_steps)
                 warmup_seconds = time.perf_counter() - began
             job = job._replace(make=job.make.chosen(adaptation.sampler_options))
             if not kept.wants_draws:
                 kept.warmed_up(Outcome(job, plan, adaptation, warmup_seconds))
                 return None
-            run = Run(job.make, adaptation, of_chains(keys.chain, num_chains), settings.num_samples, counter)
+            run = Run(job.make, adaptation, job.keys.chain, settings.num_samples, counter)
             run.compile_seconds = tally.compile_seconds
             if kept.tally is not None:
                 plan = tally.plan(plan)
@@ -102,18 +100,18 @@ def _interrupted(kept: Sink) -> Interrupted:
         raise
 
 
-def warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callable[[int], None]) -> Adaptation:
+def warm_up(job: Job, report: Callable[[int], None]) -> Adaptation:
     """Warm up, and tune for the parallel evaluation if that is asked for."""
     settings = job.settings
     if job.starts is None:
-        vectors, density = begin_at(job.target, start_keys, settings.start, settings.mass)
+        vectors, density = begin_at(job.target, job.keys.start, settings.start, settings.mass)
     else:
         vectors, density = job.starts, None
     adaptation = adapt(
         job.target,
         job.make,
         vectors,
-        of_chains(rng_key, settings.num_chains),
+        job.keys.warmup,
         settings.num_warmup,
         step_size=settings.step_size,
         mass=settings.mass,
@@ -126,5 +124,5 @@ def warm_up(job: Job, start_keys: jax.Array, rng_key: jax.Array, report: Callabl
     if settings.tune is None:
         return adaptation
     make = job.make.chosen(adaptation.sampler_options)
-    tuned = tune_for_rounds(make, adaptation, of_chains(jax.random.fold_in(rng_key, 1), settings.num_chains), job.plan)
+    tuned = tune_for_rounds(make, adaptation, job.keys.tuning, job.plan)
     return adaptation._replace(step_size=tuned.step_size, sampler_options=tuned.make.sampler_options, tuning=tuned.text)

@@ -1,6 +1,7 @@
 """What a sampler is: it makes transitions with fixed inputs, most of them from a log density."""
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -194,6 +195,8 @@ class SamplerTransition(Transition):
 
     sampler: Chain
     gate: str = eqx.field(static=True, default="frozen")
+    # Whether what it tells of a step holds the gradient of the log density, where the chain's state has it.
+    keeps_gradient: bool = eqx.field(static=True, default=False)
 
     def __call__(self, state: PyTree, input: PyTree) -> PyTree:
         """Return the next unknowns."""
@@ -205,7 +208,7 @@ class SamplerTransition(Transition):
 
     def with_gate(self, gate: str) -> "SamplerTransition":
         """Return the same transition with another derivative of accept/reject."""
-        return SamplerTransition(self.sampler, gate)
+        return dataclasses.replace(self, gate=gate)
 
     def with_diagonal(self, state: PyTree, input: PyTree) -> tuple[tuple[Any, Any], PyTree] | None:
         """Return the step and the diagonal of the Jacobian, if the chain knows it."""
@@ -214,7 +217,7 @@ class SamplerTransition(Transition):
     def surrogate(self) -> "SamplerTransition | None":
         """Return the transition of the chain's surrogate, if it has one."""
         found = self.sampler.surrogate()
-        return None if found is None else SamplerTransition(found, self.gate)
+        return None if found is None else dataclasses.replace(self, sampler=found)
 
     def start(self, state: PyTree) -> Any:
         """Return the chain's state, which caches what the next step needs."""
@@ -232,15 +235,17 @@ class SamplerTransition(Transition):
         """Return the draw, its log density, the diagnostics that are scalars, and those that warm-up learns from."""
         learns_from = self.sampler.learns_from
         kept = {name: v for name, v in diagnostics._asdict().items() if jnp.ndim(v) == 0 or name in learns_from}
-        return Details(carry.position, carry.logdensity, kept)
+        gradient = getattr(carry, "gradient", None) if self.keeps_gradient else None
+        return Details(carry.position, carry.logdensity, kept, gradient)
 
 
 class Details(NamedTuple):
-    """What the trace keeps of a step: the draw, its log density up to a constant, and diagnostics by name."""
+    """What is kept of a step: the draw, its log density up to a constant, diagnostics by name, a gradient or None."""
 
     position: PyTree
     lp: Float[Array, ""]
     info: dict[str, Array]
+    gradient: Float[Array, " dim"] | None = None
 
 
 def check_step_size(step_size: Any) -> None:

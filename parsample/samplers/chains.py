@@ -1,5 +1,7 @@
 """Run all chains over a segment: draw the inputs, evaluate, and work out what goes into the trace."""
 
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from parsample.engine import methods
+from parsample.engine.arrays import to_jax
 from parsample.engine.evaluate import evaluate
 from parsample.engine.fixed import fixed_first
 from parsample.engine.rules import Stopping
@@ -42,7 +45,7 @@ class Plan(NamedTuple):
 
     def traced(self, dtype: Any) -> "Plan":
         """Return the plan with tolerances that a compiled program takes as arguments, and serves others with."""
-        return self._replace(atol=jnp.asarray(self.atol, dtype), rtol=jnp.asarray(self.rtol, dtype), noise=0.0)
+        return self._replace(atol=to_jax(self.atol, dtype), rtol=to_jax(self.rtol, dtype), noise=0.0)
 
 
 _fold_in = jax.jit(jax.vmap(jax.random.fold_in, in_axes=(0, None)))
@@ -81,6 +84,11 @@ def draw(sampler: Sampler, rng_keys: Array, positions: Float[Array, "chain dim"]
     first, last = start // BLOCK, -(-(start + num_steps) // BLOCK)
     draw_block = _draw_block.of(sampler.for_loop())
     blocks = [draw_block(rng_keys, positions, np.int32(block)) for block in range(first, last)]
+    return _joined(blocks, num_steps)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _joined(blocks: list[PyTree], num_steps: int) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1)[:, :num_steps], *blocks)
 
 
@@ -93,7 +101,12 @@ def _draw_block(sampler: Sampler, rng_keys: Array, positions: Array, block: Int[
 
 
 def evaluate_chains(
-    sampler: Sampler, states: PyTree, inputs: PyTree, plan: Plan, step_sizes: Float[Array, " chain"] | None = None
+    sampler: Sampler,
+    states: PyTree,
+    inputs: PyTree,
+    plan: Plan,
+    step_sizes: Float[Array, " chain"] | None = None,
+    keeps_gradient: bool = False,
 ) -> Solution:
     """Evaluate every chain over the steps of a segment.
 
@@ -107,6 +120,7 @@ def evaluate_chains(
         inputs: leading axes (chain, steps).
         plan: how to evaluate them.
         step_sizes: of each chain, in the place of the sampler's; None where they share that one.
+        keeps_gradient: of the log density, flat, in the details, where the sampler's state has it.
 
     Returns:
         The solution, leading axis `chain`, with `samplers.base.Details`. What `plan.max_iterations` did not suffice for
@@ -115,7 +129,7 @@ def evaluate_chains(
 
     def solve(sampler: Sampler, states: PyTree, inputs: PyTree, chains: bool) -> Solution:
         return evaluate(
-            sampler.transition,
+            dataclasses.replace(sampler.transition, keeps_gradient=keeps_gradient),
             states,
             inputs,
             method=plan.method,

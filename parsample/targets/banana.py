@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from parsample.engine.arrays import to_jax
 from parsample.targets import checks
 from parsample.targets.base import AbstractVector, Position
 from parsample.targets.densities import normal_logpdf
@@ -35,8 +36,8 @@ class Banana(AbstractVector):
             ValueError: one is not a finite number, or the scale is not above 0.
         """
         dtype = checks.float_dtype(curvature, scale)
-        self.curvature = jnp.asarray(checks.real_array("curvature", curvature, ()), dtype)
-        self.scale = jnp.asarray(checks.positive("scale", scale), dtype)
+        self.curvature = to_jax(checks.real_array("curvature", curvature, ()), dtype)
+        self.scale = to_jax(checks.positive("scale", scale), dtype)
 
     def logdensity(self, position: Position) -> Float[Array, ""]:
         """Return the log density at `position["x"]`, shape (2,)."""

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from parsample.engine.arrays import to_jax
 from parsample.targets import checks
 from parsample.targets.base import Position, Target
 from parsample.targets.densities import half_cauchy_of_log, normal_logpdf
@@ -120,4 +121,5 @@ def check_schools(effects: Any, standard_errors: Any, schools: Any) -> tuple[Arr
     checks.same_size("standard_errors", errors, "effects", observed.size)
     if schools is None:
         schools = SCHOOLS if tuple(observed) == EFFECTS else [str(j + 1) for j in range(observed.size)]
-    return jnp.asarray(observed, dtype), jnp.asarray(errors, dtype), checks.labels("schools", schools, observed.size)
+    names = checks.labels("schools", schools, observed.size)
+    return to_jax(observed, dtype), to_jax(errors, dtype), names

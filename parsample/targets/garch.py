@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from parsample.engine.arrays import to_jax
 from parsample.targets import checks, json_data
 from parsample.targets.base import Position, Target
 
@@ -47,7 +48,7 @@ class GARCH(Target):
         series, sigma1 = json_data.real(entries, "y", "times"), json_data.positive(entries, "sigma1")
         json_data.check_size(entries, "T", "y", series.size)
         dtype = checks.float_dtype(entries["y"])
-        self.observed, self.first_variance = jnp.asarray(series, dtype), jnp.asarray(sigma1**2, dtype)
+        self.observed, self.first_variance = to_jax(series, dtype), to_jax(sigma1**2, dtype)
 
     def logdensity(self, position: Position) -> Float[Array, ""]:
         """Return the log density at the four scalars. Cost: O(times)."""

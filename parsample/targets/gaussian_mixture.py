@@ -9,6 +9,7 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Float, Key
 
+from parsample.engine.arrays import to_jax
 from parsample.targets import checks
 from parsample.targets.base import AbstractVector, Position
 
@@ -68,9 +69,9 @@ class GaussianMixture(AbstractVector):
             raise ValueError(f"covariances has shape {spreads.shape}, expected {(number, dim, dim)} or {(dim, dim)}.")
         spreads = np.broadcast_to(spreads, (number, dim, dim))
         whitening = [checks.inverse_cholesky(f"covariances[{k}]", spreads[k]) for k in range(number)]
-        self.log_weights = jnp.asarray(np.log(shares / shares.sum()), dtype)
-        self.means = jnp.asarray(centers, dtype)
-        self.whitening = jnp.asarray(np.stack(whitening), dtype)
+        self.log_weights = to_jax(np.log(shares / shares.sum()), dtype)
+        self.means = to_jax(centers, dtype)
+        self.whitening = to_jax(np.stack(whitening), dtype)
 
     @classmethod
     def anisotropic(cls, rng_key: Key[Array, ""], num_components: int, dim: int) -> "GaussianMixture":

@@ -48,7 +48,7 @@ def as_target(
     _check_none(initial_position, "initial_position", f"the target {target.name} draws its own starts")
     _check_none(bijectors, "bijectors", f"the target {target.name} has its own transforms")
     with settling(target):
-        check_scalar(jax.eval_shape(target.logdensity, target.position_template()))
+        check_scalar(jax.eval_shape(target.logdensity, jax.eval_shape(target.position_template)))
     return pinned(target), args, kwargs
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from parsample.engine.arrays import to_jax
 from parsample.targets import checks, json_data
 from parsample.targets.base import Position, Target
 from parsample.targets.densities import positive_normal_of_log
@@ -50,8 +51,8 @@ class GPRegression(Target):
         json_data.check_size(entries, "N", "y", y.size)
         checks.same_size("data['x']", x, "data['y']", y.size)
         dtype = checks.float_dtype(entries["x"], entries["y"])
-        self.half_squares = jnp.asarray((x[:, None] - x) ** 2 / 2, dtype)
-        self.observed = jnp.asarray(y, dtype)
+        self.half_squares = to_jax((x[:, None] - x) ** 2 / 2, dtype)
+        self.observed = to_jax(y, dtype)
 
     def logdensity(self, position: Position) -> Float[Array, ""]:
         """Return the log density at log_rho, log_alpha and log_sigma, scalars. Cost: O(points^3)."""

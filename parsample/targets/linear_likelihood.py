@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jax.lax import Precision
 from jaxtyping import Array, Float
 
+from parsample.engine.arrays import to_jax
 from parsample.targets.base import Position, Target
 
 
@@ -43,7 +44,7 @@ class LinearLikelihood(eqx.Module):
             observed: y, shape (rows,).
             dtype: of the triangle.
         """
-        self.triangle = jnp.asarray(np.linalg.qr(np.column_stack([design, observed]), mode="r"), dtype)
+        self.triangle = to_jax(np.linalg.qr(np.column_stack([design, observed]), mode="r"), dtype)
         self.rows = len(observed)
 
     def __call__(self, coefficients: Float[Array, "dim"], log_sigma: Float[Array, ""]) -> Float[Array, ""]:
@@ -102,10 +103,10 @@ class AbstractLinearRegression(Target):
             place=place,
             basis=basis,
             unravel=unravel,
-            residuals=jnp.asarray(triangle[:, :-1] @ np.asarray(columns, np.float64), place.dtype),
-            white=jnp.asarray(white, place.dtype),
-            excess=jnp.asarray(white @ white - likelihood.rows, place.dtype),
-            value=jnp.asarray(value, place.dtype),
+            residuals=to_jax(triangle[:, :-1] @ np.asarray(columns, np.float64), place.dtype),
+            white=to_jax(white, place.dtype),
+            excess=to_jax(white @ white - likelihood.rows, place.dtype),
+            value=to_jax(value, place.dtype),
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Float, Int
 
+from parsample.engine.arrays import to_jax
 from parsample.targets import checks
 from parsample.targets.base import Position, Target, check_basis
 from parsample.targets.logistic_likelihood import curvature, sum_log_sigmoid
@@ -181,7 +182,7 @@ def prepare(
         matrix = np.concatenate([np.ones((len(matrix), 1)), matrix], axis=1)
         names = checks.labels("feature_names with the intercept", ("intercept", *names), matrix.shape[1])
     signed = np.ascontiguousarray((signs[:, None] * matrix).T)
-    return jnp.asarray(signed, dtype), jnp.asarray(checks.positive("prior_scale", prior_scale), dtype), names
+    return to_jax(signed, dtype), to_jax(checks.positive("prior_scale", prior_scale), dtype), names
 
 
 def _signs(labels: Any, rows: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
+from parsample.engine.arrays import to_jax
 from parsample.targets import checks, json_data
 from parsample.targets.base import Position, Target
 from parsample.targets.densities import normal_logpdf, positive_normal_of_log
@@ -78,9 +79,9 @@ class LotkaVolterra(Target):
         self.num_steps = math.ceil(intervals.max() / checks.positive("largest_step", largest_step))
         dtype = checks.float_dtype(entries["y"])
         log_observed = np.log(np.vstack([first, later]))
-        self.log_observed = jnp.asarray(log_observed, dtype)
-        self.log_rates = jnp.asarray(np.log(matched_rates(log_observed, intervals)), dtype)
-        self.widths = jnp.asarray(intervals / self.num_steps, dtype)
+        self.log_observed = to_jax(log_observed, dtype)
+        self.log_rates = to_jax(np.log(matched_rates(log_observed, intervals)), dtype)
+        self.widths = to_jax(intervals / self.num_steps, dtype)
 
     def logdensity(self, position: Position) -> Float[Array, ""]:
         """Return the log density at log_theta, shape (4,), and log_z_init and log_sigma, shape (2,).

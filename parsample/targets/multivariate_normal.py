@@ -8,6 +8,7 @@ import numpy as np
 from jax.lax import Precision
 from jaxtyping import Array, Float
 
+from parsample.engine.arrays import to_jax
 from parsample.targets import checks
 from parsample.targets.base import AbstractVector, Position, check_basis
 
@@ -42,8 +43,8 @@ class MultivariateNormal(AbstractVector):
         center = checks.real_array("mean", mean, ("dim",), ())
         center = np.full(len(matrix), center) if center.ndim == 0 else center
         checks.same_size("mean", center, "covariance", len(matrix))
-        self.mean = jnp.asarray(center, dtype)
-        self.whitening = jnp.asarray(whitening, dtype)
+        self.mean = to_jax(center, dtype)
+        self.whitening = to_jax(whitening, dtype)
 
     def logdensity(self, position: Position) -> Float[Array, ""]:
         """Return the log density at `position["x"]`, shape (dim,)."""

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from parsample.engine.arrays import to_jax
 from parsample.targets import checks
 from parsample.targets.base import AbstractVector, Position
 from parsample.targets.densities import normal_logpdf
@@ -50,9 +51,9 @@ class TwoWells(AbstractVector):
         spreads = checks.positive("variances", variances, ("2", "dim"))
         if spreads.shape != centers.shape:
             raise ValueError(f"variances has shape {spreads.shape}, expected {centers.shape}, the shape of means.")
-        self.weight = jnp.asarray(share, dtype)
-        self.means = jnp.asarray(centers, dtype)
-        self.variances = jnp.asarray(spreads, dtype)
+        self.weight = to_jax(share, dtype)
+        self.means = to_jax(centers, dtype)
+        self.variances = to_jax(spreads, dtype)
 
     def logdensity(self, position: Position) -> Float[Array, ""]:
         """Return the log density at `position["x"]`, shape (dim,)."""

@@ -44,7 +44,7 @@ class Adaptation(NamedTuple):
         target_acceptance: what the step size was steered to, where that is another than was asked for, or usual,
             since steps of warm-up were divergent; None where it is not.
         seconds_per_step: wall time of a step of all chains by the loop, the least that a part of warm-up took after
-            the sampler was chosen; infinite where none was timed.
+            the sampler was chosen, or where there was none before; infinite where none was timed.
     """
 
     density: Standardised
@@ -165,5 +165,6 @@ def adapt(
     density, changes = trimmed(run.density), tuple(run.changes)
     options = run.learnt or chosen
     found = Adaptation(density, step_size or tuned, run.vectors, kept, stats, changes, options, "none", run.moved)
-    seconds = run.seconds if adjusts and run.is_loop else math.inf
+    seconds = run.seconds if math.isfinite(run.seconds) else run.seconds_before
+    seconds = seconds if adjusts and run.is_loop else math.inf
     return found._replace(target_acceptance=run.careful, seconds_per_step=seconds)

@@ -13,9 +13,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
+from parsample.engine.arrays import to_jax
+from parsample.engine.fixed import fixed_first
+from parsample.samplers.base import Sampler
+from parsample.samplers.chains import begin, start_keys
 from parsample.samplers.gibbs import Conditional, as_conditionals, draw_all, sweep
 from parsample.targets.base import Target
 from parsample.targets.external import External
@@ -85,6 +90,20 @@ class Standardised(eqx.Module):
             return centred / self.root
         return jax.scipy.linalg.solve_triangular(self.root, centred, lower=True)
 
+    def at_positions(self, gradients: Float[np.ndarray, "*rows dim"]) -> Float[np.ndarray, "*rows dim"]:
+        """Return gradients of the log density at flat positions, from those at z, which are root^T times them.
+
+        On the host, in double precision. Cost: O(dim^2) a row, or O(dim rank).
+        """
+        if isinstance(self.root, LowRank):
+            return self.root.solve_transposed(gradients)
+        root, rows = np.asarray(self.root, float), np.asarray(gradients, float)
+        if root.ndim == 1:
+            return rows / root
+        flat = rows.reshape(-1, rows.shape[-1]).T
+        found = scipy.linalg.solve_triangular(root, flat, lower=True, trans="T", check_finite=False)
+        return found.T.reshape(rows.shape)
+
     @property
     def hessian_diagonal(self) -> Callable[[Array], Array] | None:
         """The diagonal of the Hessian in z as a function of z, or None if the target does not know it."""
@@ -150,9 +169,18 @@ class StandardNormal(eqx.Module):
 
 def plain(target: Target) -> Standardised:
     """Return the target's own coordinates: center 0 and root 1."""
-    vector, unravel = ravel_pytree(target.position_template())
-    root = np.eye(vector.size) if vector.size <= LARGEST_DENSE else np.ones(vector.size)
-    return Standardised(target, vector, jnp.asarray(root, vector.dtype), unravel)
+    unravel: Any = None
+
+    def flat(position: PyTree) -> Array:
+        nonlocal unravel
+        vector, unravel = ravel_pytree(position)
+        return vector
+
+    # On shapes alone and on the host: operation by operation, JAX would compile half a dozen programs.
+    vector = jax.eval_shape(flat, jax.eval_shape(target.position_template))
+    parts = np.zeros(vector.size), (np.eye if vector.size <= LARGEST_DENSE else np.ones)(vector.size)
+    center, root = (to_jax(part, vector.dtype) for part in parts)
+    return Standardised(target, center, root, unravel)
 
 
 def rounded_less(density: Standardised) -> Standardised:
@@ -166,10 +194,18 @@ def rounded_less(density: Standardised) -> Standardised:
     return dataclasses.replace(density, near=around(density.unravel(density.center), density.basis))
 
 
-@eqx.filter_jit
-def to_standardised(density: Standardised, vectors: Float[Array, "chain dim"]) -> Float[Array, "chain dim"]:
-    """Return the standardised coordinates of flat positions."""
-    return jax.vmap(density.inverse)(vectors)
+@fixed_first
+def begin_chains(sampler: Sampler, vectors: Float[Array, "chain dim"], rng_keys: Array, step: Array) -> PyTree:
+    """Return the unknowns of chains at flat positions; what else than the position is unknown is drawn.
+
+    Args:
+        sampler: on a `Standardised` density.
+        vectors: flat positions in the target's own coordinates.
+        rng_keys: one a chain.
+        step: at which they begin, or begin again.
+    """
+    density: Any = sampler.logdensity_fn
+    return begin(sampler, jax.vmap(density.inverse)(vectors), start_keys(rng_keys, step))
 
 
 def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "chain dim"]:

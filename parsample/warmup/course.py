@@ -8,17 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from parsample.engine import methods
+from parsample.engine.arrays import to_jax
 from parsample.engine.fixed import fixed_first
 from parsample.samplers.base import BLOCK, Sampler
-from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
+from parsample.samplers.chains import Plan, draw, evaluate_chains
 from parsample.samplers.configured import Configured
 from parsample.targets.external import External
-from parsample.warmup.coordinates import Standardised, to_standardised
+from parsample.warmup.coordinates import Standardised, begin_chains
 from parsample.warmup.descent import Descent, descend, descend_outside
 from parsample.warmup.hosted import has_gradient, is_hosted, place, run_part
 from parsample.warmup.levels import Levels, joined
@@ -53,29 +53,26 @@ KEPT = ("acceptance_rate", "is_divergent")
 
 
 @fixed_first
-def _begin(sampler: Sampler, vectors: Float[Array, "chain dim"], rng_keys: Array, step: Array) -> PyTree:
-    """Return the unknowns of chains at flat positions; what else than the position is unknown is drawn."""
-    density: Any = sampler.logdensity_fn
-    return begin(sampler, to_standardised(density, vectors), start_keys(rng_keys, step))
-
-
-@fixed_first
 def _run_part(
     given: tuple[Sampler, Plan], states: PyTree, inputs: PyTree, start: Int[Array, ""], step_sizes: Array
 ) -> tuple[PyTree, tuple[Float[Array, "chain steps dim"], Float[Array, "chain steps dim"], dict[str, Array]]]:
-    """Return the unknowns at the end of some steps; flat positions after each, gradients there, and statistics."""
+    """Return the unknowns at the end of some steps; flat positions after each, gradients there, and statistics.
+
+    The gradients are those in the coordinates of the sampler.
+    """
     sampler, plan = given
     density: Any = sampler.logdensity_fn
     inputs = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, plan.steps, 1), inputs)
-    found = evaluate_chains(sampler, states, inputs, plan, step_sizes)
-    position, lp, info = found.details
+    found = evaluate_chains(sampler, states, inputs, plan, step_sizes, keeps_gradient=True)
+    position, lp, info, gradients = found.details
     stats = {"lp": lp} | {name: info[name] for name in (*KEPT, *sampler.learns_from) if name in info}
     last = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
     vectors = jax.vmap(jax.vmap(density.vector))(position)
-    slope = jax.grad(lambda vector: density.target.logdensity(density.unravel(vector)))
-    # A step of all chains at a time, as the loop has it.
-    gradients = jax.lax.map(slope, vectors.reshape(-1, vectors.shape[-1]), batch_size=len(vectors))
-    return last, (vectors, gradients.reshape(vectors.shape), stats)
+    if gradients is None:
+        # A step of all chains at a time, as the loop has it.
+        rows = jax.lax.map(jax.grad(density), position.reshape(-1, position.shape[-1]), batch_size=len(vectors))
+        gradients = rows.reshape(vectors.shape)
+    return last, (vectors, gradients, stats)
 
 
 class Course:
@@ -112,11 +109,13 @@ class Course:
         self.careful: float | None = None
         self.passed: list[dict[str, np.ndarray]] = []
         self.learnt: dict[str, Any] | None = None
+        self.seconds = math.inf
         self.begin(make)
 
     def begin(self, make: Configured) -> None:
         """Go on with this sampler from where the chains stand, and draw its inputs of all steps."""
-        self.make, self.seconds = make, math.inf
+        # Of a step; where none is timed after this, what one took before is the nearest that is known.
+        self.make, self.seconds, self.seconds_before = make, math.inf, self.seconds
         self.averaging.target = make.target_acceptance or 0.0
         self.renew()
         self.has_step_size = self.sampler.has_step_size
@@ -126,10 +125,10 @@ class Course:
 
     def renew(self) -> None:
         """Go on in coordinates that are new, or with a sampler that is."""
-        sampler = self.make(self.density, jnp.ones((), self.vectors.dtype))
+        sampler = self.make(self.density, to_jax(1.0, self.vectors.dtype))
         self.sampler: Any = sampler.for_loop() if self.is_loop and not self.is_hosted else sampler
         self.programs: dict[int, Callable] = {}
-        self.beginning = _begin.of(self.sampler)
+        self.beginning = begin_chains.of(self.sampler)
 
     def start(self, step: int) -> PyTree:
         """Return the sampler's unknowns where the chains stand.
@@ -170,11 +169,11 @@ class Course:
         given = states, self.inputs, np.int32(start), step_sizes
         began = time.perf_counter()
         states, found = self.program(size)(*given, *([report] if self.is_hosted else []))
-        draws, gradients, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], found)
+        draws, slopes, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], found)
         self.seconds = min(self.seconds, (time.perf_counter() - began) / size)
         if not self.is_hosted:
             report(steps)
-        return states, draws, gradients, stats
+        return states, draws, self.density.at_positions(slopes), stats
 
     def segment(self, units: int, shared: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Run a segment with fixed parameters, and return its draws and gradients, each (chain, steps, dim).
@@ -204,7 +203,7 @@ class Course:
             self.kept.append((moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
             self.done += steps
         if first < end:
-            self.vectors = jnp.asarray(draws[-1][:, -1])
+            self.vectors = to_jax(draws[-1][:, -1], draws[-1].dtype)
             self.divergent = divergent / ((end - first) * len(self.vectors))
             if self.has_step_size:
                 self.learn(accepted / (end - first), shared)

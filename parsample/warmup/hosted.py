@@ -239,8 +239,8 @@ def run_part(
         report: is told how many steps more every chain has made.
 
     Returns:
-        Where the chains end; flat positions after each step, the gradients there, which are NaN where the model has
-        none, and statistics.
+        Where the chains end; flat positions after each step, the gradients there in the coordinates of the sampler,
+        which are NaN where the model has none, and statistics.
     """
     drawn, steps = jax.device_get(inputs), plan.steps
     rows = lambda first, last: jax.tree.map(lambda leaf: leaf[:, start + first : start + last], drawn)  # noqa: E731
@@ -254,8 +254,6 @@ def run_part(
     vectors, slopes = found.states.vector, getattr(found.states.carry, "gradient", None)
     gradients = np.full_like(vectors, np.nan)
     if slopes is not None and density.target.has_gradient:
-        # The gradient at z is root^T times that at the position.
-        root = np.asarray(density.basis, np.float64)
-        gradients = np.linalg.solve(root.T, slopes[..., None].astype(np.float64))[..., 0]
+        gradients = slopes
     stats = {"lp": found.details.lp, **found.details.info}
     return jax.tree.map(lambda leaf: leaf[:, -1], found.states), (vectors, gradients, stats)

@@ -30,6 +30,11 @@ class LowRank(eqx.Module):
         scaled = vector / self.scale
         return scaled + self.directions @ ((1 / self.stretch - 1) * (scaled @ self.directions))
 
+    def solve_transposed(self, rows: Float[np.ndarray, "*rows dim"]) -> Float[np.ndarray, "*rows dim"]:
+        """Return what the transposed root maps to each row, on the host, in double precision. Cost: O(dim rank)."""
+        scale, directions, stretch = (np.asarray(part, float) for part in (self.scale, self.directions, self.stretch))
+        return (rows + (rows @ directions * (1 / stretch - 1)) @ directions.T) / scale
+
     def deviations(self) -> Float[np.ndarray, " dim"]:
         """Return the standard deviation of every coordinate, in double precision. Cost: O(dim rank)."""
         scale, directions, stretch = (np.asarray(part, float) for part in (self.scale, self.directions, self.stretch))

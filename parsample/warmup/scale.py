@@ -7,10 +7,10 @@ from it. By default the draws say whether more than the diagonal is worth it.
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from parsample.engine.arrays import to_jax
 from parsample.engine.names import unknown
 from parsample.warmup.coordinates import LARGEST_DENSE, Standardised, StandardNormal
 from parsample.warmup.covariance import ESTIMATES, choose, scale_of_coordinates, typical, worth_of_draws
@@ -37,13 +37,13 @@ def unscaled(density: Standardised, mass: str) -> Standardised:
     """
     dim, dtype = density.center.size, density.center.dtype
     chosen = _structure(mass, dim)
-    ones = jnp.asarray(np.ones(dim), dtype)
+    ones = to_jax(np.ones(dim), dtype)
     root: Any = ones
     if chosen == "dense":
-        root = jnp.asarray(np.eye(dim), dtype)
+        root = to_jax(np.eye(dim), dtype)
     elif chosen == "low_rank":
         rank = min(dim, RANK)
-        root = LowRank(ones, jnp.eye(dim, rank, dtype=dtype), jnp.ones(rank, dtype))
+        root = LowRank(ones, to_jax(np.eye(dim, rank), dtype), to_jax(np.ones(rank), dtype))
     return Standardised(density.target, density.center, root, density.unravel, StandardNormal())
 
 
@@ -116,11 +116,11 @@ def _with_root(
         parts = (np.eye(dim, rank), np.ones(rank))
         if matrix is not None and basis is not None:
             parts = _stretched(matrix, basis, rank)
-        root = LowRank(*(jnp.asarray(part, dtype) for part in (scale, *parts)))
+        root = LowRank(*(to_jax(part, dtype) for part in (scale, *parts)))
     elif density.root.ndim == 2:
         root = np.diag(scale) if matrix is None else scale[:, None] * np.linalg.cholesky(matrix)
-    root = root if isinstance(root, LowRank) else jnp.asarray(root, dtype)
-    return Standardised(density.target, jnp.asarray(center, dtype), root, density.unravel, StandardNormal())
+    root = root if isinstance(root, LowRank) else to_jax(root, dtype)
+    return Standardised(density.target, to_jax(center, dtype), root, density.unravel, StandardNormal())
 
 
 def with_covariance(density: Standardised, center: Float[Array, " dim"], covariance: np.ndarray) -> Standardised:

@@ -11,10 +11,10 @@ from jaxtyping import Array
 from parsample.engine import methods
 from parsample.engine.predictability import lyapunov_exponent
 from parsample.results.summary import smallest_ess
-from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, start_keys
+from parsample.samplers.chains import Plan, draw, evaluate_chains
 from parsample.samplers.configured import Configured
 from parsample.warmup.adapt import Adaptation
-from parsample.warmup.coordinates import rounded_less, to_standardised
+from parsample.warmup.coordinates import begin_chains, rounded_less
 from parsample.warmup.noise import with_tolerance
 
 # What is tried: these shares of the step size that warm-up found; for HMC with these shares of its leapfrog steps, and
@@ -166,12 +166,11 @@ _evaluate = eqx.filter_jit(evaluate_chains)
 def pilot(make: Configured, adaptation: Adaptation, step_size: float, rng_keys: Array, plan: Plan) -> Pilot:
     """Run a segment of a plan at a setting, from where warm-up ended, and say what it gave."""
     sampler = make(rounded_less(adaptation.density), jnp.asarray(step_size, adaptation.last.dtype))
-    positions = to_standardised(adaptation.density, adaptation.last)
-    states = begin(sampler, positions, start_keys(rng_keys))
-    inputs = draw(sampler, rng_keys, positions, 0, plan.steps)
-    plan = with_tolerance(plan, sampler, states, positions, rng_keys)
-    found = _evaluate(sampler, states, inputs, plan.traced(positions.dtype))
-    position, _, info = found.details
+    states = begin_chains.of(sampler)(adaptation.last, rng_keys, np.uint32(0))
+    inputs = draw(sampler, rng_keys, adaptation.last, 0, plan.steps)
+    plan = with_tolerance(plan, sampler, states, adaptation.last, rng_keys)
+    found = _evaluate(sampler, states, inputs, plan.traced(adaptation.last.dtype))
+    position, _, info, _ = found.details
     first = jax.tree.map(lambda leaf: leaf[0], (states, inputs))
     draws = np.asarray(position)
     return Pilot(

@@ -80,7 +80,10 @@ def test_a_pilot_that_is_over_at_once_is_repeated(monkeypatch: pytest.MonkeyPatc
 
 def test_the_loop_is_timed_where_warm_up_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     chains = Chains(monkeypatch, 1.0, 0.5, batch=1.0)
-    assert not chains.choice(1, math.inf)[0]
+    assert chains.choice(10, math.inf) == (True, "the loop, expected to take 10 s: too short to look for better")
+    assert chains.measured == ["loop"]
+    chains.measured.clear()
+    assert not chains.choice(1000, math.inf)[0]
     assert chains.measured == ["loop", "batch", "parallel"]
 
 

@@ -117,6 +117,17 @@ def test_nothing_of_a_run_by_default_is_compiled_twice() -> None:
     assert abs(float(trace["posterior"]["slope"].mean())) < 5
 
 
+def test_a_first_run_by_default_compiles_few_programs() -> None:
+    """Each of them takes tens of milliseconds, however small: nothing is worked out operation by operation."""
+    jax.clear_caches()
+    for model, arguments in ((regression, (X, Y)), ("eight_schools", ())):
+        # The keys, starts, inputs and these put together, the way down, chains that begin, steps of warm-up and of
+        # the loop, the variables. A model with data in 64 bits is compared with itself; the second run has the keys.
+        expected = 2 + 9 if model is regression else 8
+        compiled = sampled(model, *arguments, sampler="hmc", num_warmup=40, step_size=None, groups=(), method="auto")[2]
+        assert compiled == expected, model
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_new_data_of_the_same_shapes_compile_nothing(name: str) -> None:
     model, first, second, num_data = MODELS[name]

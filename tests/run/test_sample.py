@@ -76,7 +76,9 @@ def test_the_statistics_of_the_sampler(schools: Tree) -> None:
     assert all(stats[name].dims == ("chain", "draw") for name in draws)
     assert stats["iterations"].dims == ("chain",)
     assert stats["is_accepted"].dtype == bool
-    assert float(stats["acceptance_rate"].mean()) == pytest.approx(0.8, abs=0.1)
+    # Warm-up asks for more where it saw steps diverge, which the verdict says.
+    wanted = 0.95 if "an acceptance of 0.95" in ps.read_verdict(schools).sampler else 0.8
+    assert float(stats["acceptance_rate"].mean()) == pytest.approx(wanted, abs=0.1 * (1 - wanted) / 0.2)
     assert float(stats["acceptance_rate"].mean()) == pytest.approx(float(stats["is_accepted"].mean()), abs=0.02)
     assert np.unique(stats["step_size"]).size == 1
     assert np.all(stats["iterations"] > 0)

@@ -47,7 +47,9 @@ def test_warm_up_chooses_the_length_of_a_trajectory_where_it_may(
         assert expected != 8, "or this test could not fail"
     drawn = trace["sample_stats"]["n_steps"]
     assert int(drawn.max()) == expected
-    assert ps.read_verdict(trace).sampler == f"hmc, step size {step_size:.3g}, {expected} leapfrog steps"
+    # What may follow is an acceptance that was asked for as steps of warm-up were divergent.
+    said = ps.read_verdict(trace).sampler.split(", for an acceptance")[0]
+    assert said == f"hmc, step size {step_size:.3g}, {expected} leapfrog steps"
 
 
 @pytest.mark.parametrize("sampler", ["hmc", "mala", "rwm"])

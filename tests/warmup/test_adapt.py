@@ -20,7 +20,7 @@ from parsample.targets.density import LogDensity
 from parsample.warmup import adapt as warmup
 from parsample.warmup import course, scale
 from parsample.warmup.adapt import Adaptation, adapt
-from parsample.warmup.coordinates import LARGEST_DENSE, plain, starts, to_standardised
+from parsample.warmup.coordinates import LARGEST_DENSE, plain, starts
 from parsample.warmup.low_rank import LowRank
 from parsample.warmup.step_size import DualAveraging
 from tests.tolerances import CONVERGED
@@ -59,7 +59,7 @@ def adapted(name: str) -> tuple[MultivariateNormal, Adaptation]:
 def test_the_step_size_gives_the_acceptance_that_mala_wants(name: str) -> None:
     _, found = adapted(name)
     sampler = MALA(found.density, jnp.asarray(found.step_size))
-    first = to_standardised(found.density, found.last)
+    first = jax.vmap(found.density.inverse)(found.last)
     plan = Plan(methods.Sequential(), 1, 1024, 1024, 1e-5, 1e-5)
     segment = jax.jit(lambda z, inputs: evaluate_chains(sampler, z, inputs, plan))(
         first, draw(sampler, keys(3), first, 0, 1024)

@@ -13,7 +13,7 @@ from parsample.engine.evaluate import evaluate_sequential
 from parsample.samplers import MALA
 from parsample.targets import EightSchools, LogisticRegression, Target
 from parsample.targets.density import LogDensity
-from parsample.warmup.coordinates import LARGEST_DENSE, Standardised, plain, starts, to_standardised
+from parsample.warmup.coordinates import LARGEST_DENSE, Standardised, plain, starts
 from parsample.warmup.low_rank import LowRank
 from tests.tolerances import SAME_COMPUTATION
 
@@ -78,7 +78,26 @@ def test_the_inverse_is_the_inverse(root: str) -> None:
     z = point(10)
     SAME_COMPUTATION.check(density.inverse(density.vector(z)), z)
     many = jnp.stack([density.vector(z), density.vector(-z)])
-    SAME_COMPUTATION.check(to_standardised(density, many), jnp.stack([z, -z]))
+    SAME_COMPUTATION.check(jax.vmap(density.inverse)(many), jnp.stack([z, -z]))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("root", ROOTS)
+def test_gradients_at_positions_are_those_of_the_target(root: str) -> None:
+    """With whatever leading axes; one that is not finite leaves the others alone."""
+    target = EightSchools()
+    density = standardised(target, root)
+    rows = np.random.default_rng(3).normal(size=(2, 3, 10))
+    rows[0, 1, 4] = np.inf
+    slopes = np.asarray(jax.vmap(jax.vmap(jax.grad(density)))(rows))
+    own = jax.grad(lambda vector: target.logdensity(density.unravel(vector)))
+    expected = jax.vmap(jax.vmap(lambda z: own(density.vector(z))))(rows)
+    found = density.at_positions(slopes)
+    assert found.shape == rows.shape
+    finite = np.isfinite(np.asarray(expected)).all(-1)
+    assert finite.sum() == 5
+    SAME_COMPUTATION.check(found[finite], np.asarray(expected)[finite])
+    assert not np.isfinite(found[~finite]).all()
 
 
 @pytest.mark.usefixtures("x64")
