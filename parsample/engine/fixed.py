@@ -27,8 +27,9 @@ class _Rest:
 class fixed_first:
     """Compile a function of a pytree and of arrays; `of(tree)` is the function of the arrays alone.
 
-    `function.of(tree)(*arrays)` is `eqx.filter_jit(function)(tree, *arrays)`, arrays being pytrees of arrays, but takes
-    the tree apart in `of`: where a call takes less than a millisecond, that is most of it.
+    `function(tree, *arrays)` and `function.of(tree)(*arrays)` are `eqx.filter_jit(function)(tree, *arrays)`, arrays
+    being pytrees of arrays, but `of` takes the tree apart: where a call takes less than a millisecond, that is most of
+    it.
     """
 
     def __init__(self, function: Callable):
@@ -43,5 +44,17 @@ class fixed_first:
 
     def of(self, tree: Any) -> Callable:
         """Return the function with its first argument in place; leaves that are no arrays are hashable."""
-        arrays, rest = eqx.partition(tree, lambda leaf: eqx.is_array(leaf) or isinstance(leaf, np.ndarray | np.generic))
-        return functools.partial(self.jitted, _Rest(rest), arrays)
+        return functools.partial(self.jitted, *_apart(tree))
+
+    def __call__(self, tree: Any, *arrays: Any) -> Any:
+        """Return the function's value."""
+        return self.jitted(*_apart(tree), *arrays)
+
+    def lower(self, tree: Any, *arrays: Any) -> jax.stages.Lowered:
+        """Return the program for arrays, or for their shapes, to be compiled: a later call finds it compiled."""
+        return self.jitted.lower(*_apart(tree), *arrays)
+
+
+def _apart(tree: Any) -> tuple[_Rest, Any]:
+    arrays, rest = eqx.partition(tree, lambda leaf: eqx.is_array(leaf) or isinstance(leaf, np.ndarray | np.generic))
+    return _Rest(rest), arrays

@@ -352,6 +352,5 @@ def _program(run: Run, plan: Plan, name: str) -> latency.Program:
     states = jax.tree.map(lambda leaf: leaf[:count], run.first)
     inputs = draw(run.sampler, run.rng_keys[:count], run.positions[:count], 0, plan.steps)
     if name == CPU:
-        program: Any = run.program(plan, states, inputs)
-        return latency.read(program.compiled.as_text())
+        return latency.read(run.program(plan, states, inputs).as_text() or "")
     return latency.of_accelerator(evaluate_chains, run.sampler, states, inputs, plan.traced(run.positions.dtype))

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from parsample.engine.fixed import fixed_first
 from parsample.results.variables import Naming
 from parsample.warmup.coordinates import Standardised
 
@@ -15,15 +15,15 @@ from parsample.warmup.coordinates import Standardised
 BUDGET = 64 * 2**20
 
 
-@eqx.filter_jit
-def variables_of(naming: Naming, density: Standardised, z: Float[Array, "chain draw dim"]) -> dict[str, Array]:
+@fixed_first
+def variables_of(given: tuple[Naming, Standardised], z: Float[Array, "chain draw dim"]) -> dict[str, Array]:
     """Return the variables of draws, leading axes (chain, draw).
 
     Args:
-        naming: what the trace holds of a draw.
-        density: whose coordinates these are.
+        given: what the trace holds of a draw; the density whose coordinates these are.
         z: standardised positions.
     """
+    naming, density = given
     return map_draws(lambda row: naming(density.target, density.position(row)), z)
 
 

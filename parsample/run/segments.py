@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -24,7 +23,7 @@ from parsample.run.outside import Counter
 from parsample.run.settings import Settings
 from parsample.run.until import Until, is_due
 from parsample.samplers.base import BLOCK, Chain
-from parsample.samplers.chains import Plan, draw, evaluate_chains
+from parsample.samplers.chains import Plan, draw, evaluated
 from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
@@ -144,7 +143,6 @@ class Run:
         if self.is_hosted:
             self.first = place(self.sampler, self.first, adaptation.last)
         self.step_size = adaptation.step_size
-        self.programs: list[tuple[Plan, Callable]] = []
         self.compile_seconds = 0.0
 
     def within_reach(self, plan: Plan) -> Plan:
@@ -163,15 +161,21 @@ class Run:
         if self.is_hosted:
             return self._hosted_segment(plan, states, start, report)
         inputs = draw(self.drawing, self.rng_keys, self.positions, start, plan.steps)
-        program = self.program(plan, states, inputs)
         began = time.perf_counter()
-        given = plan.traced(self.positions.dtype)
-        segment = jax.block_until_ready(program(self._for(plan), states, inputs, given))
+        self.program(plan, states, inputs)
+        self.compile_seconds += time.perf_counter() - began
+        began = time.perf_counter()
+        segment = jax.block_until_ready(evaluated(self._given(plan), states, inputs))
         return segment, time.perf_counter() - began
 
-    def _for(self, plan: Plan) -> Chain:
-        """Return the sampler in the form of which most programs are shared."""
-        return self.sampler.for_loop() if isinstance(plan.method, methods.Sequential) else self.sampler
+    def program(self, plan: Plan, states: PyTree, inputs: PyTree) -> jax.stages.Compiled:
+        """Return the compiled program of a plan, compiling it if it is new."""
+        return evaluated.lower(self._given(plan), states, inputs).compile()
+
+    def _given(self, plan: Plan) -> tuple[Chain, Plan]:
+        """Return the sampler, in the form of which most programs are shared, and the plan."""
+        sampler = self.sampler.for_loop() if isinstance(plan.method, methods.Sequential) else self.sampler
+        return sampler, plan.traced(self.positions.dtype)
 
     def _hosted_segment(
         self, plan: Plan, states: PyTree, start: int, report: Callable[[int], None]
@@ -202,19 +206,6 @@ class Run:
         """Call off what is under way for steps that nobody asked for yet."""
         if self.under_way is not None:
             self.under_way[0].close()
-
-    def program(self, plan: Plan, states: PyTree, inputs: PyTree) -> Callable:
-        """Return the compiled program of a plan, compiling it if it is new."""
-        for known, program in self.programs:
-            # A method may hold arrays, which have neither a hash nor a plain equality.
-            if known[1:] == plan[1:] and bool(eqx.tree_equal(known.method, plan.method)):
-                return program
-        began = time.perf_counter()
-        run: Any = eqx.filter_jit(evaluate_chains)
-        compiled = run.lower(self._for(plan), states, inputs, plan.traced(self.positions.dtype)).compile()
-        self.compile_seconds += time.perf_counter() - began
-        self.programs.append((plan, compiled))
-        return compiled
 
     def all_segments(self, plan: Plan, tally: Tally, job: Job, report: Callable, kept: Rows) -> Tally:
         """Run the chains to their end, or until they are good.
@@ -265,7 +256,7 @@ class Run:
     ) -> "_Found":
         """Evaluate the segment that begins at a step, and bring it to the host."""
         segment, seconds = self.segment(plan, states, start, made)
-        draws = jax.device_get(variables_of(job.form.variables.naming, self.density, segment.details.position))
+        draws = jax.device_get(variables_of((job.form.variables.naming, self.density), segment.details.position))
         # The history of the first segment alone is of use.
         segment = jax.device_get(segment if start == 0 else dataclasses.replace(segment, history=None))
         # On the host, where nothing is compiled for it.

@@ -100,6 +100,13 @@ def _draw_block(sampler: Sampler, rng_keys: Array, positions: Array, block: Int[
     return jax.vmap(chain)(rng_keys, positions)
 
 
+@fixed_first
+def evaluated(given: tuple[Sampler, Plan], states: PyTree, inputs: PyTree) -> Solution:
+    """Return what `evaluate_chains` does, compiled, for a sampler and a plan that is `traced`."""
+    sampler, plan = given
+    return evaluate_chains(sampler, states, inputs, plan)
+
+
 def evaluate_chains(
     sampler: Sampler,
     states: PyTree,

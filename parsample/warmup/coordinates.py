@@ -239,7 +239,7 @@ def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "c
     raise ValueError(_no_start(target, chain, tries, *last))
 
 
-@eqx.filter_jit
+@fixed_first
 def _attempts(target: Target, rng_keys: Array, again: Any) -> tuple[Float[Array, "chain dim"], Array]:
     """Draw a start for every chain; say which are good."""
 

@@ -2,13 +2,13 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Bool, Float
 
+from parsample.engine.fixed import fixed_first
 from parsample.targets.external import External
 from parsample.warmup.coordinates import Standardised
 from parsample.warmup.levels import Levels, joined
@@ -59,7 +59,7 @@ class _Walk(NamedTuple):
     goes_on: Bool[Array, ""]
 
 
-@eqx.filter_jit
+@fixed_first
 def descend(density: Standardised, vectors: Float[Array, "chain dim"]) -> Descent:
     """Climb the log density from every start for as long as that gains much.
 

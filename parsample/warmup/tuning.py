@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,7 @@ from jaxtyping import Array
 from parsample.engine import methods
 from parsample.engine.predictability import lyapunov_exponent
 from parsample.results.summary import smallest_ess
-from parsample.samplers.chains import Plan, draw, evaluate_chains
+from parsample.samplers.chains import Plan, draw, evaluated
 from parsample.samplers.configured import Configured
 from parsample.warmup.adapt import Adaptation
 from parsample.warmup.coordinates import begin_chains, rounded_less
@@ -160,16 +159,13 @@ def _lengths(make: Configured) -> list[Configured]:
     ]
 
 
-_evaluate = eqx.filter_jit(evaluate_chains)
-
-
 def pilot(make: Configured, adaptation: Adaptation, step_size: float, rng_keys: Array, plan: Plan) -> Pilot:
     """Run a segment of a plan at a setting, from where warm-up ended, and say what it gave."""
     sampler = make(rounded_less(adaptation.density), jnp.asarray(step_size, adaptation.last.dtype))
     states = begin_chains.of(sampler)(adaptation.last, rng_keys, np.uint32(0))
     inputs = draw(sampler, rng_keys, adaptation.last, 0, plan.steps)
     plan = with_tolerance(plan, sampler, states, adaptation.last, rng_keys)
-    found = _evaluate(sampler, states, inputs, plan.traced(adaptation.last.dtype))
+    found = evaluated((sampler, plan.traced(adaptation.last.dtype)), states, inputs)
     position, _, info, _ = found.details
     first = jax.tree.map(lambda leaf: leaf[0], (states, inputs))
     draws = np.asarray(position)

@@ -120,7 +120,8 @@ def test_nothing_of_a_run_by_default_is_compiled_twice() -> None:
 def test_a_first_run_by_default_compiles_few_programs() -> None:
     """Each of them takes tens of milliseconds, however small: nothing is worked out operation by operation."""
     jax.clear_caches()
-    for model, arguments in ((regression, (X, Y)), ("eight_schools", ())):
+    cases: list[Any] = [(regression, (X, Y)), ("eight_schools", ())]
+    for model, arguments in cases:
         # The keys, starts, inputs and these put together, the way down, chains that begin, steps of warm-up and of
         # the loop, the variables. A model with data in 64 bits is compared with itself; the second run has the keys.
         expected = 2 + 9 if model is regression else 8
