@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import parsample as ps
 from benchmarks.device import parse_only, write_rows
 from parsample.warmup.adapt import adapt
-from parsample.warmup.coordinates import starts
+from parsample.warmup.starts import starts
 
 STEPS, LARGEST_COUNT, WINDOW = 1024, 500, 256
 # Of the step size that warm-up finds: chains that are worth evaluating in parallel.

@@ -18,7 +18,7 @@ import parsample as ps
 from benchmarks.device import write_rows
 from benchmarks.suite import targets
 from parsample.warmup.adapt import adapt
-from parsample.warmup.coordinates import starts
+from parsample.warmup.starts import starts
 
 HEADER = ("target", "sampler", "exponent", "method", "linear", "foreseen", "happened", "ratio")
 LIMIT = 256

@@ -19,8 +19,8 @@ import parsample as ps
 from benchmarks.device import write_rows
 from parsample.targets.base import Target
 from parsample.targets.external import External
-from parsample.warmup.coordinates import starts
 from parsample.warmup.descent import descend_outside
+from parsample.warmup.starts import starts
 
 SEEDS, WARMUP, DRAWS, CHAINS = 5, 800, 1000, 4
 # A normal distribution by dimension and condition number; targets; and those of posteriordb, by file.

@@ -17,7 +17,7 @@ from rich.table import Table
 
 import parsample as ps
 from parsample.warmup.adapt import adapt
-from parsample.warmup.coordinates import starts
+from parsample.warmup.starts import starts
 
 
 def settle(num_steps: int, num_warmup: int) -> dict[str, tuple[ps.Solution, float]]:

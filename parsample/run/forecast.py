@@ -20,7 +20,8 @@ from parsample.samplers.chains import draw
 from parsample.samplers.configured import Configured, check_steered
 from parsample.targets.given import as_target
 from parsample.warmup.adapt import adapt
-from parsample.warmup.coordinates import begin_chains, starts
+from parsample.warmup.coordinates import begin_chains
+from parsample.warmup.starts import starts
 
 CHAINS = 2
 

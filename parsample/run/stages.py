@@ -18,8 +18,7 @@ from parsample.run.segments import Job, Run
 from parsample.run.sink import Sink, hand_over
 from parsample.targets.external import External
 from parsample.warmup.adapt import Adaptation, adapt
-from parsample.warmup.coordinates import starts
-from parsample.warmup.starts import begin_at
+from parsample.warmup.starts import begin_at, starts
 from parsample.warmup.tuning import tune_for_rounds
 from parsample.workers.memory import Memory
 

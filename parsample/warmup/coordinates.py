@@ -23,8 +23,6 @@ from parsample.samplers.base import Sampler
 from parsample.samplers.chains import begin, start_keys
 from parsample.samplers.gibbs import Conditional, as_conditionals, draw_all, sweep
 from parsample.targets.base import Target
-from parsample.targets.external import External
-from parsample.targets.names import leaf_names
 from parsample.warmup.low_rank import LowRank
 
 # A dense root costs dim^2 numbers and products, and needs more draws to estimate than it has rows.
@@ -206,70 +204,3 @@ def begin_chains(sampler: Sampler, vectors: Float[Array, "chain dim"], rng_keys:
     """
     density: Any = sampler.logdensity_fn
     return begin(sampler, jax.vmap(density.inverse)(vectors), start_keys(rng_keys, step))
-
-
-def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "chain dim"]:
-    """Draw a start for every chain at which the log density and its gradient are finite.
-
-    Args:
-        target: to start in.
-        rng_keys: one a chain.
-        tries: how often a chain may draw again.
-
-    Raises:
-        ValueError: a chain found no such start; the sentence names the variables that are to blame.
-    """
-    vectors, found = None, np.zeros(len(rng_keys), bool)
-    for again in range(tries):
-        if isinstance(target, External):
-            tried, values, gradients = _outside(target, rng_keys, again)
-            is_start = jnp.isfinite(values) & jnp.isfinite(gradients).all(-1)
-        else:
-            tried, is_start = _attempts(target, rng_keys, np.uint32(again))
-        vectors = tried if vectors is None else jnp.where(found[:, None], vectors, tried)
-        found |= np.asarray(is_start)
-        if found.all():
-            return vectors
-    chain = int(np.argmin(found))
-    if isinstance(target, External):
-        unravel = plain(target).unravel
-        last = unravel(tried[chain]), values[chain], unravel(gradients[chain])
-    else:
-        last = _attempt(target, jax.random.fold_in(rng_keys[chain], tries - 1))
-    raise ValueError(_no_start(target, chain, tries, *last))
-
-
-@fixed_first
-def _attempts(target: Target, rng_keys: Array, again: Any) -> tuple[Float[Array, "chain dim"], Array]:
-    """Draw a start for every chain; say which are good."""
-
-    def chain(rng_key: Array) -> tuple[Array, Array]:
-        position, value, gradient = _attempt(target, jax.random.fold_in(rng_key, again))
-        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient))]
-        return ravel_pytree(position)[0], jnp.stack(finite).all()
-
-    return jax.vmap(chain)(rng_keys)
-
-
-def _outside(target: External, rng_keys: Array, again: int) -> tuple[Array, Array, Array]:
-    """Draw a start for every chain; return flat positions, and what the model says of them, in one round."""
-    draw = lambda key: ravel_pytree(target.initial_position(jax.random.fold_in(key, again)))[0]  # noqa: E731
-    vectors = jnp.stack([draw(key) for key in rng_keys])
-    return vectors, *target.look(vectors)
-
-
-def _attempt(target: Target, rng_key: Array) -> tuple[PyTree, Array, PyTree]:
-    position = target.initial_position(rng_key)
-    return position, *jax.value_and_grad(target.logdensity)(position)
-
-
-def _no_start(target: Target, chain: int, tries: int, position: PyTree, value: Array, gradient: PyTree) -> str:
-    leaves = dict(zip(leaf_names(gradient), jax.tree.leaves(gradient), strict=True))
-    bad = [name for name, leaf in leaves.items() if not bool(jnp.isfinite(leaf).all())]
-    names = bad or list(leaves)
-    what = "gradient" if bad and bool(jnp.isfinite(value)) else "log density"
-    return (
-        f"initial_position: chain {chain} found no start with a finite {what} in {tries} draws; the last one had log "
-        f"density {float(value):.3g}, with trouble in {', '.join(names)}{target.suspects()}; check the support of "
-        "these variables, or give an initial_position with a finite log density."
-    )

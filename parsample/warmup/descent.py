@@ -1,5 +1,6 @@
 """Before chains run they come down: from random places, where a density may be absurdly small, to where it is not."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Bool, Float
 
 from parsample.engine.fixed import fixed_first
+from parsample.targets.base import Target
 from parsample.targets.external import External
 from parsample.warmup.coordinates import Standardised
 from parsample.warmup.levels import Levels, joined
@@ -20,8 +22,8 @@ STRETCH, LOOKS = 10, 30
 FIRST, LONGEST = 0.05, 1.0
 # A stretch is gone that gains more than so much a dimension, and a unit of distance.
 GAIN = 3.0
-# The shares of a start that are looked at first: where a random one is absurd, 0 seldom is.
-NEARER = 2.0 ** -np.arange(10.0)
+# The shares of a start that are looked at first, one a step: where a random one is absurd, 0 seldom is.
+NEARER = 2.0 ** -np.arange(float(STRETCH))
 # The share of the first length below which nobody tries again who went over an edge.
 SHORTEST = 1e-4
 # How far apart differences are at least, of the larger of 1 and the number: single precision holds a thousandth of it.
@@ -37,12 +39,14 @@ class Descent(NamedTuple):
         path: the last `STRETCH` places.
         gradients: of the log density there.
         values: the log density there.
+        is_start: whether the log density and its gradient are finite at the start.
     """
 
     vectors: Float[Array, "chain dim"]
     path: Float[Array, "chain steps dim"]
     gradients: Float[Array, "chain steps dim"]
     values: Float[Array, "chain steps"]
+    is_start: Bool[Array, " chain"]
 
 
 class _Walk(NamedTuple):
@@ -59,8 +63,7 @@ class _Walk(NamedTuple):
     goes_on: Bool[Array, ""]
 
 
-@fixed_first
-def descend(density: Standardised, vectors: Float[Array, "chain dim"]) -> Descent:
+def descend(density: Standardised, vectors: Float[Array, "chain dim"], looks: int = LOOKS) -> Descent:
     """Climb the log density from every start for as long as that gains much.
 
     Typical draws lie about half a dimension's number below the mode. A chain that gains more than three a dimension in
@@ -75,34 +78,48 @@ def descend(density: Standardised, vectors: Float[Array, "chain dim"]) -> Descen
 
     Args:
         density: any coordinates of the target; only its own are used.
-        vectors: starts, flat positions with a finite log density and gradient.
+        vectors: starts, flat positions.
+        looks: how many stretches a chain climbs at most. 0 only says whether it can start.
 
-    Cost: ten to 300 gradients, of all chains at once.
+    Cost: ten gradients of all chains at once, and ten a look. One program, which holds the gradient once: with a model
+        of a thousand operations that is what takes long to compile.
 
     Source: Riedmiller & Braun 1993, "A direct adaptive method for faster backpropagation learning: the RPROP
     algorithm", by Optax. nutpie and Stan leave the way down to the chains.
     """
-    ascent = jax.value_and_grad(lambda vector: density.target.logdensity(density.unravel(vector)))
+    return _descend((density.target, density.unravel), vectors, np.int32(looks))
 
-    def step(stand: tuple[Array, Any], _: None) -> tuple[tuple[Array, Any], tuple[Array, Array, Array]]:
-        value, gradient = ascent(stand[0])
-        return _advance(*stand, gradient), (stand[0], gradient, value)
 
-    def look(carry: tuple[Array, _Walk]) -> tuple[Array, _Walk]:
-        def stretch(walk: _Walk) -> _Walk:
-            return _looked(walk, *jax.lax.scan(step, (walk.vector, walk.optimiser), None, length=STRETCH))
+@fixed_first
+def _descend(given: tuple[Target, Callable], vectors: Float[Array, "chain dim"], looks: Array) -> Descent:
+    target, unravel = given
+    ascent = jax.value_and_grad(lambda vector: target.logdensity(unravel(vector)))
 
-        return carry[0] + 1, jax.vmap(stretch)(carry[1])
+    def look(carry: tuple[Array, _Walk, Array]) -> tuple[Array, _Walk, Array]:
+        number, walks, is_start = carry
 
-    def goes_on_anywhere(carry: tuple[Array, _Walk]) -> Array:
-        return (carry[0] < LOOKS) & carry[1].goes_on.any()
+        def step(stand: tuple[Array, Any], nearer: Array) -> tuple[tuple[Array, Any], tuple[Array, Array, Array]]:
+            value, gradient = ascent(stand[0])
+            # The first look is at the nearer places: nobody moves.
+            moved = _where(number == 0, (nearer, stand[1]), _advance(*stand, gradient))
+            return moved, (stand[0], gradient, value.astype(vectors.dtype))
 
-    def begin(vector: Array) -> _Walk:
-        values = jax.lax.map(lambda place: ascent(place)[0], _nearer(vector))
-        return _begin(vector, values)
+        def stretch(walk: _Walk, start: Array) -> tuple[_Walk, Array]:
+            nearer = jnp.roll(_nearer(start), -1, 0)
+            stand, steps = jax.lax.scan(step, (walk.vector, walk.optimiser), nearer)
+            _, gradients, values = steps
+            found = _where(number == 0, _begin(start, values), _looked(walk, stand, steps))
+            return found, jnp.isfinite(values[0]) & jnp.isfinite(gradients[0]).all()
 
-    _, found = jax.lax.while_loop(goes_on_anywhere, look, (jnp.asarray(0), jax.vmap(begin)(vectors)))
-    return Descent(found.place, found.path, found.gradients, found.values)
+        walks, can_start = jax.vmap(stretch)(walks, vectors)
+        return number + 1, walks, jnp.where(number == 0, can_start, is_start)
+
+    def goes_on_anywhere(carry: tuple[Array, _Walk, Array]) -> Array:
+        return (carry[0] == 0) | ((carry[0] <= looks) & carry[1].goes_on.any())
+
+    begun = jax.vmap(_stand)(vectors), jnp.zeros(len(vectors), bool)
+    _, found, is_start = jax.lax.while_loop(goes_on_anywhere, look, (jnp.asarray(0), *begun))
+    return Descent(found.place, found.path, found.gradients, found.values, is_start)
 
 
 def descend_outside(target: External, vectors: Float[Array, "chain dim"]) -> tuple[Descent, Levels]:
@@ -133,7 +150,8 @@ def descend_outside(target: External, vectors: Float[Array, "chain dim"]) -> tup
         walks = _look_all(walks, stand, jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *steps))
         if not walks.goes_on.any():
             break
-    return Descent(walks.place, walks.path, walks.gradients, walks.values), joined(seen)
+    is_start = jnp.isfinite(seen[0].values.reshape(places.shape[:2])[:, 0])
+    return Descent(walks.place, walks.path, walks.gradients, walks.values, is_start), joined(seen)
 
 
 def _slopes(target: External, vectors: Float[Array, "chain dim"], optimiser: Any) -> tuple[Array, Array, Levels]:
@@ -179,9 +197,13 @@ def _begin(vector: Float[Array, " dim"], values: Float[Array, " place"]) -> _Wal
     values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
     distances = jnp.max(jnp.abs(vector - places), -1)
     enough = values >= values.max() - GAIN * vector.size * jnp.maximum(distances, 1)
-    vector = places[jnp.argmax(enough & jnp.isfinite(values))]
+    return _stand(places[jnp.argmax(enough & jnp.isfinite(values))])
+
+
+def _stand(vector: Float[Array, " dim"]) -> _Walk:
+    """Begin at a place of which nothing is known."""
     nothing = jnp.zeros((STRETCH, vector.size), vector.dtype)
-    lowest, one = jnp.full(STRETCH, -jnp.inf, values.dtype), jnp.ones((), vector.dtype)
+    lowest, one = jnp.full(STRETCH, -jnp.inf, vector.dtype), jnp.ones((), vector.dtype)
     return _Walk(vector, OPTIMISER.init(vector), lowest[0], vector, nothing, nothing, lowest, one, jnp.asarray(True))
 
 

@@ -5,11 +5,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
 
+from parsample.engine.fixed import fixed_first
 from parsample.engine.surrogates import laplace
 from parsample.targets.base import Target
-from parsample.warmup.coordinates import Standardised, plain, starts
+from parsample.targets.external import External
+from parsample.targets.names import leaf_names
+from parsample.warmup.coordinates import Standardised, plain
 from parsample.warmup.descent import descend
 from parsample.warmup.given_starts import given_starts
 from parsample.warmup.scale import unscaled, with_covariance
@@ -57,3 +61,69 @@ def begin_at(
         return jnp.where(jnp.isfinite(value) & jnp.isfinite(gradient).all(), vector, density.center)
 
     return jnp.stack([draw(key) for key in rng_keys]), density
+
+
+def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "chain dim"]:
+    """Draw a start for every chain at which the log density and its gradient are finite.
+
+    Args:
+        target: to start in.
+        rng_keys: one a chain.
+        tries: how often a chain may draw again.
+
+    Raises:
+        ValueError: a chain found no such start; the sentence names the variables that are to blame.
+
+    Cost: ten gradients a try, by the program that warm-up comes down with.
+    """
+    density, vectors, found = plain(target), None, np.zeros(len(rng_keys), bool)
+    for again in range(tries):
+        if isinstance(target, External):
+            tried, values, gradients = _outside(target, rng_keys, again)
+            is_start = jnp.isfinite(values) & jnp.isfinite(gradients).all(-1)
+        else:
+            tried = _drawn(target, rng_keys, np.uint32(again))
+            is_start = descend(density, tried, looks=0).is_start
+        vectors = tried if vectors is None else jnp.where(found[:, None], vectors, tried)
+        found |= np.asarray(is_start)
+        if found.all():
+            return vectors
+    chain = int(np.argmin(found))
+    if isinstance(target, External):
+        last = density.unravel(tried[chain]), values[chain], density.unravel(gradients[chain])
+    else:
+        last = _attempt(target, jax.random.fold_in(rng_keys[chain], tries - 1))
+    raise ValueError(_no_start(target, chain, tries, *last))
+
+
+@fixed_first
+def _drawn(target: Target, rng_keys: Array, again: Array) -> Float[Array, "chain dim"]:
+    """Draw a start for every chain."""
+    return jax.vmap(lambda key: _draw(target, key, again))(rng_keys)
+
+
+def _draw(target: Target, rng_key: Array, again: Any) -> Float[Array, " dim"]:
+    return ravel_pytree(target.initial_position(jax.random.fold_in(rng_key, again)))[0]
+
+
+def _outside(target: External, rng_keys: Array, again: int) -> tuple[Array, Array, Array]:
+    """Draw a start for every chain; return flat positions, and what the model says of them, in one round."""
+    vectors = jnp.stack([_draw(target, key, again) for key in rng_keys])
+    return vectors, *target.look(vectors)
+
+
+def _attempt(target: Target, rng_key: Array) -> tuple[PyTree, Array, PyTree]:
+    position = target.initial_position(rng_key)
+    return position, *jax.value_and_grad(target.logdensity)(position)
+
+
+def _no_start(target: Target, chain: int, tries: int, position: PyTree, value: Array, gradient: PyTree) -> str:
+    leaves = dict(zip(leaf_names(gradient), jax.tree.leaves(gradient), strict=True))
+    bad = [name for name, leaf in leaves.items() if not bool(jnp.isfinite(leaf).all())]
+    names = bad or list(leaves)
+    what = "gradient" if bad and bool(jnp.isfinite(value)) else "log density"
+    return (
+        f"initial_position: chain {chain} found no start with a finite {what} in {tries} draws; the last one had log "
+        f"density {float(value):.3g}, with trouble in {', '.join(names)}{target.suspects()}; check the support of "
+        "these variables, or give an initial_position with a finite log density."
+    )

@@ -7,7 +7,8 @@ from jax.flatten_util import ravel_pytree
 
 from benchmarks.ordinary import EXPECTED_NOT_GOOD, KIND_OF, KINDS, MODELS
 from parsample.targets import NumPyroModel
-from parsample.warmup.coordinates import plain, starts
+from parsample.warmup.coordinates import plain
+from parsample.warmup.starts import starts
 
 WANTED = {
     *("regression", "hierarchical", "mixture", "time series", "ODE", "Gaussian process", "survival", "item response"),

@@ -17,7 +17,7 @@ from parsample.samplers.tempering import equal_swaps, geometric_ladder
 from parsample.targets import MultivariateNormal, TwoWells
 from parsample.targets.density import LogDensity
 from parsample.warmup.adapt import adapt
-from parsample.warmup.coordinates import starts
+from parsample.warmup.starts import starts
 from tests.samplers import textbook
 from tests.samplers.moments import check_moments
 from tests.samplers.test_mala import counted

@@ -20,8 +20,9 @@ from parsample.targets.density import LogDensity
 from parsample.warmup import adapt as warmup
 from parsample.warmup import course, scale
 from parsample.warmup.adapt import Adaptation, adapt
-from parsample.warmup.coordinates import LARGEST_DENSE, plain, starts
+from parsample.warmup.coordinates import LARGEST_DENSE, plain
 from parsample.warmup.low_rank import LowRank
+from parsample.warmup.starts import starts
 from parsample.warmup.step_size import DualAveraging
 from tests.tolerances import CONVERGED
 from tests.warmup.test_coordinates import matrix_of

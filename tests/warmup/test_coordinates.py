@@ -13,8 +13,9 @@ from parsample.engine.evaluate import evaluate_sequential
 from parsample.samplers import MALA
 from parsample.targets import EightSchools, LogisticRegression, Target
 from parsample.targets.density import LogDensity
-from parsample.warmup.coordinates import LARGEST_DENSE, Standardised, plain, starts
+from parsample.warmup.coordinates import LARGEST_DENSE, Standardised, plain
 from parsample.warmup.low_rank import LowRank
+from parsample.warmup.starts import starts
 from tests.tolerances import SAME_COMPUTATION
 
 ROOTS = ["dense", "diagonal", "low_rank"]
