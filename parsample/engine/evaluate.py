@@ -15,10 +15,10 @@ from parsample.engine.block import SHORTEST, Rows
 from parsample.engine.derivative import differentiable
 from parsample.engine.driver import Trajectory, solve
 from parsample.engine.host import calls_host
-from parsample.engine.loop import run_loop
+from parsample.engine.loop import after_the_loop, run_loop
 from parsample.engine.options import Options
 from parsample.engine.rules import Conditioning, Stopping
-from parsample.engine.solution import History, Solution, Status, add_counts, raise_unless_converged
+from parsample.engine.solution import Solution, Status, add_counts, raise_unless_converged
 from parsample.engine.transition import FlatTransition, as_transition, flatten, ravel_state, with_arrays
 from parsample.engine.window import cut, put
 
@@ -177,7 +177,7 @@ def _evaluate(
         initial, inputs, _ = given
         if isinstance(iterated, methods.Sequential):
             states, details = run_loop(frozen, initial, inputs)
-            return _after_the_loop(states, details, chosen)
+            return after_the_loop(states, details, bool(chosen.history), jnp.isfinite(states).all(-1))
         found = solve(frozen, iterated, chosen, tolerances, *given)
         return _judged(frozen, chosen, tolerances, initial, inputs, found)
 
@@ -197,29 +197,6 @@ def _evaluate(
         return solution
     seen = jax.vmap(jax.vmap(jax.vmap(transition.unravel)))(solution.history.states)
     return eqx.tree_at(lambda solution: solution.history.states, solution, seen)
-
-
-def _after_the_loop(states: Float[Array, "chain steps dim"], details: PyTree, chosen: Options) -> Solution:
-    """Judge the states of the sequential loop like any others."""
-    chains, steps, _ = states.shape
-    finite = jnp.isfinite(states).all(-1)
-    converged = finite.all(-1)
-    number = jnp.full(chains, steps, jnp.int32)
-    missing = jnp.full((chains, steps), jnp.nan, states.dtype)
-    every = jnp.broadcast_to(jnp.arange(steps), (chains, steps))
-    return Solution(
-        states=states,
-        converged=converged,
-        status=jnp.where(converged, Status.CONVERGED, Status.NOT_FINITE),
-        iterations=number,
-        evaluations=number,
-        residual=jnp.where(finite, 0, missing),
-        first_bad_step=jnp.where(converged, -1, jnp.argmin(finite, -1)),
-        converged_steps=finite,
-        history=History(every, missing, missing) if chosen.history else None,
-        details=details,
-        finished=jnp.zeros_like(number),
-    )
 
 
 def _judged(

@@ -275,10 +275,15 @@ def flatten(
             jax.eval_shape(transition, initial_state, first)
     transition = pinned(transition)
     _check_output(transition, initial_state, first)
-    dtype = floating_dtype(initial_state)
-    vector, unravel = ravel_pytree(_parts(initial_state, dtype))
-    unravel = Unravel(unravel, tuple(leaf.dtype for _, leaf in leaves))
-    return FlatTransition(transition, unravel, detailed), vector, steps
+    return *flat_form(transition, initial_state, detailed), steps
+
+
+def flat_form(transition: Transition, state: PyTree, detailed: bool = False) -> tuple[FlatTransition, Array]:
+    """Return a transition of flat vectors, and a state as one, of a problem that needs no check."""
+    dtype = floating_dtype(state)
+    vector, unravel = ravel_pytree(_parts(state, dtype))
+    unravel = Unravel(unravel, tuple(jnp.result_type(leaf) for leaf in jax.tree.leaves(state)))
+    return FlatTransition(transition, unravel, detailed), vector
 
 
 def floating_dtype(tree: PyTree) -> jnp.dtype:

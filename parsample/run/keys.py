@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -19,12 +18,11 @@ class Keys(NamedTuple):
 
 def run_keys(seed: int, num_chains: int) -> Keys:
     """Return the keys of a run. Those of a chain are the same whatever the number of chains."""
-    return Keys(*_keys(np.uint32(seed), np.arange(num_chains, dtype=np.int32)))
+    return Keys(*_keys(np.uint32(seed), np.arange(num_chains * len(Keys._fields), dtype=np.uint32)))
 
 
-# One program: operation by operation, JAX compiles half a dozen. Flat, for which it compiles fastest.
+# One program: operation by operation, JAX compiles half a dozen. Random numbers are what takes long to compile in it.
 @jax.jit
-def _keys(seed: Array, chains: Array) -> list[Array]:
-    number, purposes = len(chains), jax.random.split(jax.random.key(seed), len(Keys._fields))
-    keys = jax.vmap(jax.random.fold_in)(jnp.repeat(purposes, number), jnp.tile(chains, len(purposes)))
-    return [keys[row * number : (row + 1) * number] for row in range(len(purposes))]
+def _keys(seed: Array, numbers: Array) -> list[Array]:
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
+    return [keys[row :: len(Keys._fields)] for row in range(len(Keys._fields))]

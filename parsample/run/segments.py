@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from parsample.engine import methods
 from parsample.engine.arrays import to_jax
+from parsample.engine.loop import after_the_loop
 from parsample.engine.solution import Solution, Status
 from parsample.results.form import Form
 from parsample.results.groups import Groups, evaluation_group
@@ -23,7 +24,7 @@ from parsample.run.outside import Counter
 from parsample.run.settings import Settings
 from parsample.run.until import Until, is_due
 from parsample.samplers.base import BLOCK, Chain
-from parsample.samplers.chains import Plan, draw, evaluated
+from parsample.samplers.chains import Plan, draw, evaluated, is_loop, loop_plan, room_of_the_loop, run_part
 from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
@@ -161,12 +162,31 @@ class Run:
         if self.is_hosted:
             return self._hosted_segment(plan, states, start, report)
         inputs = draw(self.drawing, self.rng_keys, self.positions, start, plan.steps)
+        room = room_of_the_loop(self.sampler, self.positions) if is_loop(plan) and not plan.history else None
+        if room is not None and plan.steps % room == 0:
+            return self._by_parts(plan.steps // room, room, states, inputs)
         began = time.perf_counter()
         self.program(plan, states, inputs)
         self.compile_seconds += time.perf_counter() - began
         began = time.perf_counter()
         segment = jax.block_until_ready(evaluated(self._given(plan), states, inputs))
         return segment, time.perf_counter() - began
+
+    def _by_parts(self, parts: int, room: int, states: PyTree, inputs: PyTree) -> tuple[Solution, float]:
+        """Run the loop by the program that warm-up was run with."""
+        given = self.sampler.for_loop(), loop_plan(room), False
+        step_sizes = np.full(len(self.positions), self.step_size, self.positions.dtype)
+        began = time.perf_counter()
+        run_part.lower(given, states, inputs, np.int32(0), np.int32(room), step_sizes).compile()
+        self.compile_seconds += time.perf_counter() - began
+        began, program, found = time.perf_counter(), run_part.of(given), []
+        for part in range(parts):
+            states, *rest = program(states, inputs, np.int32(part * room), np.int32(room), step_sizes)
+            found.append(jax.device_get(rest))
+        made, details = jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *found)
+        finite = [np.isfinite(leaf).reshape(*leaf.shape[:2], -1).all(-1) for leaf in jax.tree.leaves(made)]
+        solution = after_the_loop(made, details._replace(gradient=None), False, np.all(finite, 0), np)
+        return solution, time.perf_counter() - began
 
     def program(self, plan: Plan, states: PyTree, inputs: PyTree) -> jax.stages.Compiled:
         """Return the compiled program of a plan, compiling it if it is new."""

@@ -74,6 +74,7 @@ class AdjustedMCLMC(PositionSampler):
 
     target_acceptance: ClassVar[float] = 0.9
     power_of_length: ClassVar[float] = 1
+    holds_gradient: ClassVar[bool] = True
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float
@@ -106,10 +107,7 @@ class AdjustedMCLMC(PositionSampler):
 
     def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> AdjustedMCLMCInput:
         """Draw the noise, whose directions are taken, the uniform numbers and the jitter of `num_steps` steps."""
-        key_metropolis, key_jitter = jax.random.split(rng_key)
-        drawn = metropolis.draw_inputs(key_metropolis, num_steps, dim, dtype)
-        has_jitter = self.step_size_jitter > 0
-        jitter = jax.random.uniform(key_jitter, (num_steps,), dtype, -1, 1) if has_jitter else None
+        drawn, jitter = metropolis.draw_jittered(rng_key, num_steps, dim, dtype, self.step_size_jitter > 0)
         return AdjustedMCLMCInput(drawn.noise, drawn.log_uniform, jitter)
 
     def step(

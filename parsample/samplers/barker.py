@@ -9,11 +9,12 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from parsample.samplers import metropolis
-from parsample.samplers.base import PositionSampler, check_step_size, draw_normal
+from parsample.samplers.base import PositionSampler, check_step_size
 from parsample.samplers.gate import choose
 from parsample.samplers.langevin import LangevinState, state_at
 from parsample.samplers.mass import Mass
 from parsample.samplers.metropolis import MetropolisInfo
+from parsample.samplers.noise import draw_uniforms, log_uniform, logistic, normal
 
 
 class BarkerInput(NamedTuple):
@@ -60,6 +61,7 @@ class Barker(PositionSampler):
 
     target_acceptance: ClassVar[float] = 0.57
     power_of_length: ClassVar[float] = 1
+    holds_gradient: ClassVar[bool] = True
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float
@@ -76,12 +78,8 @@ class Barker(PositionSampler):
 
     def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> BarkerInput:
         """Draw the noise, the logistic and the uniform numbers of `num_steps` steps."""
-        key_noise, key_logistic, key_uniform = jax.random.split(rng_key, 3)
-        return BarkerInput(
-            draw_normal(key_noise, num_steps, dim, dtype),
-            jax.random.logistic(key_logistic, (num_steps * dim,), dtype).reshape(num_steps, dim),
-            metropolis.draw_log_uniform(key_uniform, num_steps, dtype),
-        )
+        noise, signs, uniform = draw_uniforms(rng_key, dtype, (num_steps, dim), (num_steps, dim), (num_steps,))
+        return BarkerInput(normal(noise), logistic(signs), log_uniform(uniform))
 
     def step(
         self, state: LangevinState, input: BarkerInput, gate: str = "frozen"

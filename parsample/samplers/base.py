@@ -32,6 +32,8 @@ class Chain(eqx.Module):
 
     # The diagnostics of its steps that it learns from in warm-up, by name: see `Sampler.options_learnt`.
     learns_from: ClassVar[tuple[str, ...]] = ()
+    # Whether the state holds the gradient of the log density there, as a flat vector `gradient`.
+    holds_gradient: ClassVar[bool] = False
 
     @abc.abstractmethod
     def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> Any:
@@ -195,7 +197,7 @@ class SamplerTransition(Transition):
 
     sampler: Chain
     gate: str = eqx.field(static=True, default="frozen")
-    # Whether what it tells of a step holds the gradient of the log density, where the chain's state has it.
+    # Whether what it tells of a step has the gradient of the log density, where the chain's state holds it.
     keeps_gradient: bool = eqx.field(static=True, default=False)
 
     def __call__(self, state: PyTree, input: PyTree) -> PyTree:
@@ -235,7 +237,7 @@ class SamplerTransition(Transition):
         """Return the draw, its log density, the diagnostics that are scalars, and those that warm-up learns from."""
         learns_from = self.sampler.learns_from
         kept = {name: v for name, v in diagnostics._asdict().items() if jnp.ndim(v) == 0 or name in learns_from}
-        gradient = getattr(carry, "gradient", None) if self.keeps_gradient else None
+        gradient = carry.gradient if self.keeps_gradient and self.sampler.holds_gradient else None
         return Details(carry.position, carry.logdensity, kept, gradient)
 
 
@@ -267,14 +269,6 @@ def check_power_of_length(sampler_class: type[Sampler]) -> None:
             f"{sampler_class.__name__} does not say how its step size goes with the scale of the target; set the class "
             "attribute power_of_length: 1 where step_size is in units of the position, 2 in squared ones, 0 without."
         )
-
-
-def draw_normal(rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> Float[Array, "steps dim"]:
-    """Draw standard normal noise for `num_steps` steps.
-
-    Drawn flat: for a short last axis XLA unrolls the generator on a CPU, and takes up to nine times as long to compile.
-    """
-    return jax.random.normal(rng_key, (num_steps * dim,), dtype).reshape(num_steps, dim)
 
 
 def value_and_gradient(logdensity_fn: Callable, position: PyTree) -> tuple[Float[Array, ""], Float[Array, " dim"]]:

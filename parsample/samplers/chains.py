@@ -14,9 +14,14 @@ from parsample.engine import methods
 from parsample.engine.arrays import to_jax
 from parsample.engine.evaluate import evaluate
 from parsample.engine.fixed import fixed_first
+from parsample.engine.loop import run_some
 from parsample.engine.rules import Stopping
 from parsample.engine.solution import Solution
-from parsample.samplers.base import BLOCK, Sampler
+from parsample.engine.transition import flat_form
+from parsample.samplers.base import BLOCK, Details, Sampler
+
+# Numbers of all chains up to which the loop has one program for any number of steps.
+FEW_NUMBERS = 2048
 
 
 class Plan(NamedTuple):
@@ -100,6 +105,90 @@ def _draw_block(sampler: Sampler, rng_keys: Array, positions: Array, block: Int[
     return jax.vmap(chain)(rng_keys, positions)
 
 
+def loop_plan(steps: int) -> Plan:
+    """Return the plan of the sequential loop, for which only the number of steps has a meaning."""
+    return Plan(methods.Sequential(), 1, steps, 1, 0.0, 0.0)
+
+
+def is_loop(plan: Plan) -> bool:
+    """Say whether chains are evaluated by the sequential loop."""
+    return isinstance(plan.method, methods.Sequential)
+
+
+def room_of_the_loop(sampler: Sampler, positions: Array) -> int | None:
+    """Return how many steps the loop's program has room for; None where it is better made for a number of steps.
+
+    Where there is room, warm-up and what follows need one program and not two. What is not used of it is set to 0, and
+    would have its gradients worked out where the sampler does not hold them.
+    """
+    is_cheap = jax.default_backend() == "cpu" and positions.size <= FEW_NUMBERS
+    return BLOCK if is_cheap and sampler.holds_gradient else None
+
+
+@fixed_first
+def run_part(
+    given: tuple[Sampler, Plan, bool],
+    states: PyTree,
+    inputs: PyTree,
+    start: Int[Array, ""],
+    count: Int[Array, ""],
+    step_sizes: Float[Array, " chain"],
+) -> tuple[PyTree, PyTree, Details]:
+    """Evaluate chains over some steps, each with a step size of its own.
+
+    Args:
+        given: the sampler; a plan, whose `steps` are those that there is room for; whether to work out the gradient of
+            the log density at the draws, where the sampler's state does not hold it.
+        states: the unknowns where the chains stand, leading axis `chain`.
+        inputs: of all steps, leading axes (chain, steps).
+        start: the first of the steps.
+        count: how many; all that there is room for, unless it is the loop that makes them.
+        step_sizes: of each chain, in the place of the sampler's.
+
+    Returns:
+        The unknowns at the end; those after each step, and the details, leading axes (chain, steps).
+    """
+    sampler, plan, works_out = given
+    if is_loop(plan):
+        found, details = _looped(sampler, plan.steps, states, inputs, start, count, step_sizes)
+    else:
+        cut = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, plan.steps, 1), inputs)
+        solution = evaluate_chains(sampler, states, cut, plan, step_sizes, keeps_gradient=True)
+        found, details = solution.states, solution.details
+    if works_out and details.gradient is None:
+        position = details.position
+        # A step of all chains at a time, as the loop has it.
+        rows = position.reshape(-1, position.shape[-1])
+        slopes = jax.lax.map(jax.grad(sampler.logdensity_fn), rows, batch_size=len(position))
+        details = details._replace(gradient=slopes.reshape(position.shape))
+    last = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, count - 1, 1, keepdims=False), found)
+    return last, found, details
+
+
+def _looped(
+    sampler: Sampler, rows: int, states: PyTree, inputs: PyTree, start: Array, count: Array, step_sizes: Array
+) -> tuple[PyTree, Details]:
+    """Run the loop, and return the unknowns after each step and the details, with room for `rows` steps."""
+    sampler = _for_loop(sampler, len(step_sizes))
+
+    def own(step_size: Array, states: PyTree, inputs: PyTree) -> tuple[PyTree, Details]:
+        changed = eqx.tree_at(lambda row: row.step_size, sampler, step_size)
+        transition = dataclasses.replace(changed.transition, keeps_gradient=True)
+        flat, initial = flat_form(transition, states, detailed=True)
+        found, details = run_some(flat, initial, inputs, start, count, rows)
+        return jax.vmap(flat.unravel)(found), details
+
+    return jax.vmap(own)(step_sizes, states, inputs)
+
+
+def _for_loop(sampler: Sampler, num_chains: int) -> Sampler:
+    """Return the sampler with its density in the form that is fastest where chains make one step at a time."""
+    density = sampler.logdensity_fn
+    if not hasattr(density, "for_loop"):
+        return sampler
+    return eqx.tree_at(lambda row: row.logdensity_fn, sampler, density.for_loop(num_chains))
+
+
 @fixed_first
 def evaluated(given: tuple[Sampler, Plan], states: PyTree, inputs: PyTree) -> Solution:
     """Return what `evaluate_chains` does, compiled, for a sampler and a plan that is `traced`."""
@@ -144,17 +233,15 @@ def evaluate_chains(
             atol=plan.atol,
             rtol=plan.rtol,
             max_iterations=plan.max_iterations,
-            history="steps" if plan.history and not isinstance(plan.method, methods.Sequential) else False,
+            history="steps" if plan.history and not is_loop(plan) else False,
             throw=False,
             chains=chains,
             stopping=Stopping(finish=True),
             details=True,
         )
 
-    if isinstance(plan.method, methods.Sequential) and hasattr(density := sampler.logdensity_fn, "for_loop"):
-        sampler = eqx.tree_at(
-            lambda row: row.logdensity_fn, sampler, density.for_loop(jax.tree.leaves(states)[0].shape[0])
-        )
+    if is_loop(plan):
+        sampler = _for_loop(sampler, jax.tree.leaves(states)[0].shape[0])
     if step_sizes is None:
         return solve(sampler, states, inputs, chains=True)
 

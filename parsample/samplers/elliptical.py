@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from parsample.samplers.base import Chain, draw_normal
-from parsample.samplers.metropolis import MetropolisState, draw_log_uniform
+from parsample.samplers.base import Chain
+from parsample.samplers.metropolis import MetropolisState
+from parsample.samplers.noise import draw_uniforms, log_uniform, normal
 from parsample.samplers.reference import Reference, log_gain
 
 
@@ -104,12 +105,9 @@ class EllipticalSlice(Chain):
 
     def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> EllipticalInput:
         """Draw the noise, the uniform numbers and the angles of `num_steps` steps."""
-        key_noise, key_uniform, key_angles = jax.random.split(rng_key, 3)
-        return EllipticalInput(
-            draw_normal(key_noise, num_steps, dim, dtype),
-            draw_log_uniform(key_uniform, num_steps, dtype),
-            shrink(jax.random.uniform(key_angles, (self.num_brackets, num_steps), dtype)).T,
-        )
+        shapes = (num_steps, dim), (num_steps,), (self.num_brackets, num_steps)
+        noise, uniform, angles = draw_uniforms(rng_key, dtype, *shapes)
+        return EllipticalInput(normal(noise), log_uniform(uniform), shrink((1 + angles) / 2).T)
 
     def step(
         self, state: MetropolisState, input: EllipticalInput, gate: str = "frozen"

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Key, PyTree
 from parsample.engine.names import unknown
 from parsample.engine.transition import floating_dtype
 from parsample.samplers import metropolis
-from parsample.samplers.base import PositionSampler, Sampler, check_step_size, draw_normal
+from parsample.samplers.base import PositionSampler, Sampler, check_step_size
 from parsample.samplers.metropolis import MetropolisInfo, MetropolisInput, MetropolisState
+from parsample.samplers.noise import draw_uniforms, log_uniform, normal
 
 
 class Conditional(eqx.Module):
@@ -178,9 +179,8 @@ class Gibbs(PositionSampler):
         """Draw the inputs of every update, or noise and uniform numbers for every coordinate, of `num_steps` steps."""
         if self.updates is not None:
             return draw_all(self.updates, rng_key, num_steps, dtype)
-        key_noise, key_uniform = jax.random.split(rng_key)
-        noise = draw_normal(key_noise, num_steps, dim, dtype)
-        return MetropolisInput(noise, metropolis.draw_log_uniform(key_uniform, noise.size, dtype).reshape(noise.shape))
+        noise, uniform = draw_uniforms(rng_key, dtype, (num_steps, dim), (num_steps, dim))
+        return MetropolisInput(normal(noise), log_uniform(uniform))
 
     def step(
         self, state: MetropolisState, input: MetropolisInput | tuple, gate: str = "frozen"

@@ -105,6 +105,7 @@ class HMC(PositionSampler):
 
     target_acceptance: ClassVar[float] = 0.8
     power_of_length: ClassVar[float] = 1
+    holds_gradient: ClassVar[bool] = True
     # How long a trajectory is whose leapfrog steps warm-up chooses: the time in which a momentum of 1 moves a position
     # by as many posterior standard deviations.
     trajectory_time: ClassVar[float] = 2.0
@@ -182,14 +183,12 @@ class HMC(PositionSampler):
 
     def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> HMCInput:
         """Draw the noise and the uniform numbers of `num_steps` steps, and what is jittered."""
-        key_metropolis, key_jitter, key_length = jax.random.split(rng_key, 3)
-        drawn = metropolis.draw_inputs(key_metropolis, num_steps, dim, dtype)
-        jitter = length = None
-        if self.step_size_jitter:
-            jitter = jax.random.uniform(key_jitter, (num_steps,), dtype, -1, 1)
+        length = None
         if self.min_integration_steps is not None:
+            rng_key, key_length = jax.random.split(rng_key)
             bounds = self.min_integration_steps, self.num_integration_steps + 1
             length = jax.random.randint(key_length, (num_steps,), *bounds, jnp.int32)
+        drawn, jitter = metropolis.draw_jittered(rng_key, num_steps, dim, dtype, self.step_size_jitter > 0)
         return HMCInput(drawn.noise, drawn.log_uniform, jitter, length)
 
     def step(self, state: LangevinState, input: HMCInput, gate: str = "frozen") -> tuple[LangevinState, HMCInfo]:

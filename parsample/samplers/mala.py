@@ -35,6 +35,7 @@ class MALA(PositionSampler):
 
     target_acceptance: ClassVar[float] = 0.574
     power_of_length: ClassVar[float] = 2
+    holds_gradient: ClassVar[bool] = True
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float

@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from parsample.engine import options
 from parsample.engine.unit import unit
-from parsample.samplers.base import Sampler, check_step_size, draw_normal, value_and_gradient
+from parsample.samplers.base import Sampler, check_step_size, value_and_gradient
 from parsample.samplers.isokinetic import Isokinetic, advance, check_dim
+from parsample.samplers.noise import draw_normal
 
 
 class MCLMCUnknowns(NamedTuple):

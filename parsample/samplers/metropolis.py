@@ -2,13 +2,12 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from parsample.engine import options
-from parsample.samplers.base import draw_normal
 from parsample.samplers.gate import choose
+from parsample.samplers.noise import draw_uniforms, log_uniform, normal
 
 
 class MetropolisState(NamedTuple):
@@ -44,15 +43,18 @@ class MetropolisInfo(NamedTuple):
 
 def draw_inputs(rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> MetropolisInput:
     """Draw the noise and the uniform numbers of `num_steps` steps."""
-    key_noise, key_uniform = jax.random.split(rng_key)
-    return MetropolisInput(
-        draw_normal(key_noise, num_steps, dim, dtype), draw_log_uniform(key_uniform, num_steps, dtype)
-    )
+    noise, uniform = draw_uniforms(rng_key, dtype, (num_steps, dim), (num_steps,))
+    return MetropolisInput(normal(noise), log_uniform(uniform))
 
 
-def draw_log_uniform(rng_key: Key[Array, ""], num_steps: int, dtype: jnp.dtype) -> Float[Array, " steps"]:
-    """Draw logarithms of uniform numbers: minus exponential ones, which are never infinite."""
-    return -jax.random.exponential(rng_key, (num_steps,), dtype)
+def draw_jittered(
+    rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype, has_jitter: bool
+) -> tuple[MetropolisInput, Float[Array, " steps"] | None]:
+    """Draw the same, and uniform numbers on (-1, 1) where the step size is jittered."""
+    if not has_jitter:
+        return draw_inputs(rng_key, num_steps, dim, dtype), None
+    noise, uniform, jitter = draw_uniforms(rng_key, dtype, (num_steps, dim), (num_steps,), (num_steps,))
+    return MetropolisInput(normal(noise), log_uniform(uniform)), jitter
 
 
 def check_jitter(step_size_jitter: Any) -> float:

@@ -61,6 +61,7 @@ class NUTS(PositionSampler):
 
     target_acceptance: ClassVar[float] = 0.8
     power_of_length: ClassVar[float] = 1
+    holds_gradient: ClassVar[bool] = True
     loop_only: ClassVar[bool] = True
 
     logdensity_fn: Callable

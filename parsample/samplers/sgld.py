@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from parsample.samplers.base import PositionSampler, Sampler, check_step_size, draw_normal
+from parsample.samplers.base import PositionSampler, Sampler, check_step_size
 from parsample.samplers.langevin import LangevinState, drift_diagonal, propose
 from parsample.samplers.mass import Mass
 from parsample.samplers.metropolis import MetropolisState
+from parsample.samplers.noise import draw_normal
 from parsample.samplers.ula import ULAInfo
 
 # The default batch is one in so many of the data. In standardised coordinates the variance of a stochastic gradient is

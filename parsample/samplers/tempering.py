@@ -14,7 +14,7 @@ from parsample.engine.transition import floating_dtype
 from parsample.samplers.base import PositionSampler, Sampler, check_power_of_length, check_step_size
 from parsample.samplers.gate import choose
 from parsample.samplers.mala import MALA
-from parsample.samplers.metropolis import draw_log_uniform
+from parsample.samplers.noise import draw_uniforms, log_uniform
 
 # What of a state is proportional to the inverse temperature, so that a replica takes it along when it trades places.
 PROPORTIONAL = ("logdensity", "gradient")
@@ -166,7 +166,7 @@ class Tempering(Sampler):
         count = self.inverse_temperatures.size
         draw = lambda key: self._sampler(1.0).draw_block(key, num_steps, dim, dtype)  # noqa: E731
         moves = jax.vmap(draw, out_axes=1)(jax.random.split(key_moves, count))
-        log_uniforms = draw_log_uniform(key_swaps, num_steps * (count - 1), dtype).reshape(num_steps, count - 1)
+        log_uniforms = log_uniform(draw_uniforms(key_swaps, dtype, (num_steps, count - 1))[0])
         # Blocks have an even length, so this is the parity of the step in the chain.
         return TemperingInput(moves, log_uniforms, jnp.arange(num_steps) % 2)
 

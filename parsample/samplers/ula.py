@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from parsample.samplers.base import PositionSampler, SamplerTransition, check_step_size, draw_normal
+from parsample.samplers.base import PositionSampler, SamplerTransition, check_step_size
 from parsample.samplers.langevin import LangevinState, drift_diagonal, propose, state_at
 from parsample.samplers.mass import Mass
+from parsample.samplers.noise import draw_normal
 
 
 class ULAInput(NamedTuple):

@@ -12,9 +12,10 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from parsample.engine import options
 from parsample.engine.names import unknown
-from parsample.samplers.base import check_step_size, draw_normal, value_and_gradient
+from parsample.samplers.base import check_step_size, value_and_gradient
 from parsample.samplers.mass import Mass
 from parsample.samplers.momentum import Phase, PhaseSampler, PhaseState
+from parsample.samplers.noise import draw_normal
 
 SCHEMES = ("baoab", "randomized_midpoint")
 

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from parsample.engine import methods
 from parsample.samplers.base import Sampler
-from parsample.samplers.chains import Plan
+from parsample.samplers.chains import Plan, loop_plan
 from parsample.samplers.configured import Configured
 from parsample.samplers.mala import MALA
 from parsample.targets.base import Target
@@ -24,7 +23,7 @@ from parsample.warmup.scale import check_mass, trimmed, unscaled
 SEGMENTS = (8, 12, 24)
 TUNING = 2
 # The loop; the window, the number of steps and the tolerances have no meaning for it.
-LOOP = Plan(methods.Sequential(), 1, 1, 1, 0.0, 0.0)
+LOOP = loop_plan(1)
 
 
 class Adaptation(NamedTuple):

@@ -13,7 +13,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
@@ -88,6 +87,15 @@ class Standardised(eqx.Module):
             return centred / self.root
         return jax.scipy.linalg.solve_triangular(self.root, centred, lower=True)
 
+    def vectors(self, z: Float[np.ndarray, "*rows dim"]) -> Float[np.ndarray, "*rows dim"]:
+        """Return the flat positions at rows of z, on the host, worked out in double precision."""
+        if isinstance(self.root, LowRank):
+            moved = self.root.times_rows(z)
+        else:
+            root = np.asarray(self.root, float)
+            moved = z * root if root.ndim == 1 else z @ root.T
+        return (np.asarray(self.center, float) + moved).astype(z.dtype)
+
     def at_positions(self, gradients: Float[np.ndarray, "*rows dim"]) -> Float[np.ndarray, "*rows dim"]:
         """Return gradients of the log density at flat positions, from those at z, which are root^T times them.
 
@@ -98,9 +106,8 @@ class Standardised(eqx.Module):
         root, rows = np.asarray(self.root, float), np.asarray(gradients, float)
         if root.ndim == 1:
             return rows / root
-        flat = rows.reshape(-1, rows.shape[-1]).T
-        found = scipy.linalg.solve_triangular(root, flat, lower=True, trans="T", check_finite=False)
-        return found.T.reshape(rows.shape)
+        # One factorisation for all rows. SciPy's threads would be in the way of JAX's, and of NumPy's.
+        return np.linalg.solve(root.T, rows.reshape(-1, len(root)).T).T.reshape(rows.shape)
 
     @property
     def hessian_diagonal(self) -> Callable[[Array], Array] | None:

@@ -9,18 +9,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from parsample.engine import methods
 from parsample.engine.arrays import to_jax
-from parsample.engine.fixed import fixed_first
-from parsample.samplers.base import BLOCK, Sampler
-from parsample.samplers.chains import Plan, draw, evaluate_chains
+from parsample.samplers.base import BLOCK
+from parsample.samplers.chains import Plan, draw, is_loop, loop_plan, room_of_the_loop, run_part
 from parsample.samplers.configured import Configured
 from parsample.targets.external import External
 from parsample.warmup.coordinates import Standardised, begin_chains
 from parsample.warmup.descent import Descent, descend, descend_outside
-from parsample.warmup.hosted import has_gradient, is_hosted, place, run_part
+from parsample.warmup.hosted import has_gradient, is_hosted, place, run_hosted
 from parsample.warmup.levels import Levels, joined
 from parsample.warmup.scale import standardise
 from parsample.warmup.step_size import DOUBLINGS, DualAveraging
@@ -46,33 +44,10 @@ GAIN = 2.0
 DIVERGENT, CAREFUL = 0.001, 0.95
 # Units of the segments in which a sampler that MALA warmed up learns its options.
 LEARNING = (4, 4)
-# Units of a part that is evaluated in parallel at a time; the segments above are whole numbers of such parts.
+# Units of a part that is evaluated at a time, where there is room; the segments above are whole numbers of such parts.
 STRETCH = 4
 # Statistics of the steps that are kept, as the samplers name them.
 KEPT = ("acceptance_rate", "is_divergent")
-
-
-@fixed_first
-def _run_part(
-    given: tuple[Sampler, Plan], states: PyTree, inputs: PyTree, start: Int[Array, ""], step_sizes: Array
-) -> tuple[PyTree, tuple[Float[Array, "chain steps dim"], Float[Array, "chain steps dim"], dict[str, Array]]]:
-    """Return the unknowns at the end of some steps; flat positions after each, gradients there, and statistics.
-
-    The gradients are those in the coordinates of the sampler.
-    """
-    sampler, plan = given
-    density: Any = sampler.logdensity_fn
-    inputs = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, plan.steps, 1), inputs)
-    found = evaluate_chains(sampler, states, inputs, plan, step_sizes, keeps_gradient=True)
-    position, lp, info, gradients = found.details
-    stats = {"lp": lp} | {name: info[name] for name in (*KEPT, *sampler.learns_from) if name in info}
-    last = jax.tree.map(lambda leaf: leaf[:, -1], found.states)
-    vectors = jax.vmap(jax.vmap(density.vector))(position)
-    if gradients is None:
-        # A step of all chains at a time, as the loop has it.
-        rows = jax.lax.map(jax.grad(density), position.reshape(-1, position.shape[-1]), batch_size=len(vectors))
-        gradients = rows.reshape(vectors.shape)
-    return last, (vectors, gradients, stats)
 
 
 class Course:
@@ -92,9 +67,7 @@ class Course:
         self.density, self.vectors = density, vectors
         self.rng_keys, self.report = rng_keys, report
         self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
-        # One compiled program serves all segments of the loop, two those in parallel, which gain from longer parts.
-        self.is_loop = isinstance(plan.method, methods.Sequential)
-        self.plan, self.part = plan, self.unit if self.is_loop else STRETCH * self.unit
+        self.plan, self.is_loop = plan, is_loop(plan)
         # A model outside of JAX needs no program for a length: its segments are whole, so that runs go far ahead.
         self.is_hosted, self.is_scaled = is_hosted(density), False
         self.levels: list[Levels] = []
@@ -119,6 +92,10 @@ class Course:
         self.averaging.target = make.target_acceptance or 0.0
         self.renew()
         self.has_step_size = self.sampler.has_step_size
+        # One compiled program serves all segments of the loop, two those in parallel. Longer parts are fewer calls.
+        room = (room_of_the_loop(self.sampler, self.vectors) or 0) if self.is_loop else STRETCH * self.unit
+        self.room = room if self.is_loop and room >= self.unit else None
+        self.part = self.unit * next((units for units in (STRETCH, STRETCH // 2) if units * self.unit <= room), 1)
         # Whole blocks, so that one program serves warm-ups of several lengths.
         steps = -(-(self.num_warmup + self.unit) // BLOCK) * BLOCK
         self.inputs = draw(self.sampler, self.rng_keys, self.vectors, 0, steps)
@@ -144,9 +121,11 @@ class Course:
             window = min(self.plan.window, steps)
             plan = self.plan._replace(steps=steps, window=window, max_iterations=max(64, steps // 2))
             if self.is_hosted:
-                self.programs[steps] = functools.partial(run_part, self.sampler, plan, self.is_scaled, self.levels)
+                self.programs[steps] = functools.partial(run_hosted, self.sampler, plan, self.is_scaled, self.levels)
             else:
-                self.programs[steps] = _run_part.of((self.sampler, plan))
+                works_out = not self.sampler.holds_gradient
+                plan = loop_plan(steps) if self.is_loop else plan
+                self.programs[steps] = run_part.of((self.sampler, plan, works_out))
         return self.programs[steps]
 
     def run(
@@ -159,21 +138,24 @@ class Course:
     ) -> tuple[PyTree, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Run `steps` steps with the inputs of those from `start` on, and step sizes of which the logarithms are given.
 
-        Returns the unknowns at their end, draws and gradients, each (chain, steps, dim), and statistics. Of the last
-        steps, which may be cut short, the unknowns are those of what was cut: nothing goes on from there. `report` is
-        told of them, where a model runs outside of JAX as they are made.
+        Returns the unknowns at their end, draws and gradients in the coordinates of the sampler, each (chain, steps,
+        dim), and statistics. `report` is told of the steps, where a model runs outside of JAX as they are made.
         """
-        # What is left at the end is the beginning of a whole unit: it needs no program of its own.
-        size = steps if self.is_hosted else max(steps, self.unit)
         step_sizes = np.exp(log_steps).astype(self.vectors.dtype)
-        given = states, self.inputs, np.int32(start), step_sizes
         began = time.perf_counter()
-        states, found = self.program(size)(*given, *([report] if self.is_hosted else []))
-        draws, slopes, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], found)
-        self.seconds = min(self.seconds, (time.perf_counter() - began) / size)
-        if not self.is_hosted:
+        if self.is_hosted:
+            states, found = self.program(steps)(states, self.inputs, np.int32(start), step_sizes, report)
+            draws, slopes, stats = found
+        else:
+            # What is left at the end is the beginning of a whole unit: it needs no program of its own.
+            program = self.program(self.room or max(steps, self.unit))
+            states, _, details = program(states, self.inputs, np.int32(start), np.int32(steps), step_sizes)
+            position, lp, info, slopes = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], details)
+            stats = {"lp": lp} | {name: info[name] for name in (*KEPT, *self.sampler.learns_from) if name in info}
+            draws = self.density.vectors(position)
             report(steps)
-        return states, draws, self.density.at_positions(slopes), stats
+        self.seconds = min(self.seconds, (time.perf_counter() - began) / steps)
+        return states, draws, slopes, stats
 
     def segment(self, units: int, shared: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Run a segment with fixed parameters, and return its draws and gradients, each (chain, steps, dim).
@@ -182,7 +164,7 @@ class Course:
         together on the host, where nothing has to be compiled for it.
         """
         empty = np.asarray(self.vectors)[:, None][:, :0]
-        draws, gradients, lp, accepted = [empty], [empty], [empty[..., 0]], np.zeros(len(self.vectors))
+        draws, slopes, lp, accepted = [empty], [empty], [empty[..., 0]], np.zeros(len(self.vectors))
         divergent = 0
         first, end = self.done, min(self.done + units * self.unit, self.num_warmup)
         log_steps = np.where(shared & self.shares, self.averaging.log_step, self.log_steps)
@@ -192,10 +174,10 @@ class Course:
         while self.done < end:
             steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
             steps = end - self.done if self.is_hosted else steps
-            states, moved, slopes, stats = self.run(states, log_steps, self.done, steps, self.report)
+            states, moved, pulls, stats = self.run(states, log_steps, self.done, steps, self.report)
             self.passed.append({name: stats.pop(name) for name in self.sampler.learns_from})
             draws.append(moved)
-            gradients.append(slopes)
+            slopes.append(pulls)
             lp.append(stats["lp"])
             accepted += stats["acceptance_rate"].mean(1) * steps
             divergent += stats.get("is_divergent", np.zeros(0)).sum()
@@ -208,7 +190,7 @@ class Course:
             if self.has_step_size:
                 self.learn(accepted / (end - first), shared)
             self.seen = np.concatenate(draws, 1), np.concatenate(lp, 1)
-        return np.concatenate(draws, 1), np.concatenate(gradients, 1)
+        return np.concatenate(draws, 1), self.density.at_positions(np.concatenate(slopes, 1))
 
     def learn(self, acceptance: Float[np.ndarray, " chain"], shared: bool) -> None:
         """Take the mean acceptance of a segment into account."""

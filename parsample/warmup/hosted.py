@@ -214,7 +214,7 @@ def speculate(
     )
 
 
-def run_part(
+def run_hosted(
     sampler: Sampler,
     plan: Plan,
     is_scaled: bool,

@@ -30,6 +30,11 @@ class LowRank(eqx.Module):
         scaled = vector / self.scale
         return scaled + self.directions @ ((1 / self.stretch - 1) * (scaled @ self.directions))
 
+    def times_rows(self, rows: Float[np.ndarray, "*rows dim"]) -> Float[np.ndarray, "*rows dim"]:
+        """Return the root times each row, on the host, in double precision. Cost: O(dim rank)."""
+        scale, directions, stretch = (np.asarray(part, float) for part in (self.scale, self.directions, self.stretch))
+        return (rows + (rows @ directions * (stretch - 1)) @ directions.T) * scale
+
     def solve_transposed(self, rows: Float[np.ndarray, "*rows dim"]) -> Float[np.ndarray, "*rows dim"]:
         """Return what the transposed root maps to each row, on the host, in double precision. Cost: O(dim rank)."""
         scale, directions, stretch = (np.asarray(part, float) for part in (self.scale, self.directions, self.stretch))

@@ -78,46 +78,32 @@ def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "c
     """
     density, vectors, found = plain(target), None, np.zeros(len(rng_keys), bool)
     for again in range(tries):
+        tried = _drawn(target, jax.vmap(jax.random.fold_in, (0, None))(rng_keys, again) if again else rng_keys)
         if isinstance(target, External):
-            tried, values, gradients = _outside(target, rng_keys, again)
+            values, gradients = target.look(tried)
             is_start = jnp.isfinite(values) & jnp.isfinite(gradients).all(-1)
         else:
-            tried = _drawn(target, rng_keys, np.uint32(again))
             is_start = descend(density, tried, looks=0).is_start
         vectors = tried if vectors is None else jnp.where(found[:, None], vectors, tried)
         found |= np.asarray(is_start)
         if found.all():
             return vectors
     chain = int(np.argmin(found))
+    position = density.unravel(tried[chain])
     if isinstance(target, External):
-        last = density.unravel(tried[chain]), values[chain], density.unravel(gradients[chain])
+        value, gradient = values[chain], density.unravel(gradients[chain])
     else:
-        last = _attempt(target, jax.random.fold_in(rng_keys[chain], tries - 1))
-    raise ValueError(_no_start(target, chain, tries, *last))
+        value, gradient = jax.value_and_grad(target.logdensity)(position)
+    raise ValueError(_no_start(target, chain, tries, value, gradient))
 
 
 @fixed_first
-def _drawn(target: Target, rng_keys: Array, again: Array) -> Float[Array, "chain dim"]:
+def _drawn(target: Target, rng_keys: Array) -> Float[Array, "chain dim"]:
     """Draw a start for every chain."""
-    return jax.vmap(lambda key: _draw(target, key, again))(rng_keys)
+    return jax.vmap(lambda key: ravel_pytree(target.initial_position(key))[0])(rng_keys)
 
 
-def _draw(target: Target, rng_key: Array, again: Any) -> Float[Array, " dim"]:
-    return ravel_pytree(target.initial_position(jax.random.fold_in(rng_key, again)))[0]
-
-
-def _outside(target: External, rng_keys: Array, again: int) -> tuple[Array, Array, Array]:
-    """Draw a start for every chain; return flat positions, and what the model says of them, in one round."""
-    vectors = jnp.stack([_draw(target, key, again) for key in rng_keys])
-    return vectors, *target.look(vectors)
-
-
-def _attempt(target: Target, rng_key: Array) -> tuple[PyTree, Array, PyTree]:
-    position = target.initial_position(rng_key)
-    return position, *jax.value_and_grad(target.logdensity)(position)
-
-
-def _no_start(target: Target, chain: int, tries: int, position: PyTree, value: Array, gradient: PyTree) -> str:
+def _no_start(target: Target, chain: int, tries: int, value: Array, gradient: PyTree) -> str:
     leaves = dict(zip(leaf_names(gradient), jax.tree.leaves(gradient), strict=True))
     bad = [name for name, leaf in leaves.items() if not bool(jnp.isfinite(leaf).all())]
     names = bad or list(leaves)

@@ -63,7 +63,6 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("jacobi", "mala", "funnel"): JACOBI,
     ("jacobi", "mala", "gaussian_mixture"): JACOBI,
     ("jacobi", "mala", "german_credit"): JACOBI,
-    ("jacobi", "mala", "log_gamma"): JACOBI,
     ("jacobi", "mala", "two_wells"): JACOBI,
     ("jacobi", "pcn", "banana"): JACOBI,
     ("jacobi", "pcn", "eight_schools"): JACOBI,
@@ -185,7 +184,6 @@ KNOWN_NOT_CONVERGING: dict[Row, str] = {
     ("surrogate", "mala", "eight_schools_centered"): SURROGATE,
     ("surrogate", "mala", "funnel"): SURROGATE,
     ("surrogate", "mala", "log_gamma"): SURROGATE,
-    ("surrogate", "ula", "banana"): SURROGATE,
     ("surrogate", "ula", "log_gamma"): SURROGATE,
 }
 

@@ -5,6 +5,7 @@ import sys
 import types
 from typing import Any
 
+import numpy as np
 import pytest
 import rich.console
 
@@ -20,7 +21,9 @@ def test_a_function_hears_of_every_segment() -> None:
     trace = as_datatree(ps.sample("banana", "hmc", progress=heard.append, **settings))
     warmup = [event for event in heard if event.stage == "warm-up"]
     sampling = [event for event in heard if event.stage == "sampling"]
-    assert [event.done for event in warmup] == list(range(2, 161, 2))
+    # In parts of one unit, an eightieth, or of four.
+    assert set(np.diff([0, *(event.done for event in warmup)])) == {2, 8}
+    assert warmup[-1].done == 160
     # Two segments of whole blocks of 128 steps, the second cut at the last draw.
     assert [(event.done, event.total) for event in sampling] == [(768, 1500), (1500, 1500)]
     assert [event.seconds for event in sampling] == sorted(event.seconds for event in sampling)

@@ -174,11 +174,12 @@ def test_steep_densities_neither_overflow_nor_stop_the_chain(rng_key):
     states, infos = jax.jit(lambda start: jax.lax.scan(
         lambda state, input: (lambda pair: (pair[0], pair))(barker.step(state, input)),
         barker.init(start),
-        barker.draw_inputs(rng_key, 200, start),
+        barker.draw_inputs(rng_key, 2000, start),
     )[1])(jnp.asarray([1.5, -1.5]))  # fmt: skip
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((states, infos)))
-    assert np.abs(states.position[-1]).max() < 0.7
-    assert np.mean(infos.is_accepted[50:]) > 0.2
+    assert np.abs(states.position[199]).max() < 0.7
+    # In the long run it is 0.17.
+    assert 0.15 < np.mean(infos.is_accepted[50:]) < 0.19
 
 
 def test_a_sequential_step_costs_one_gradient(rng_key):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from parsample.engine import methods
+from parsample.engine.evaluate import evaluate
 from parsample.engine.solution import Solution
 from parsample.samplers import HMC, MALA, SAMPLERS
 from parsample.samplers.base import BLOCK
-from parsample.samplers.chains import Plan, begin, draw, evaluate_chains
+from parsample.samplers.chains import Plan, begin, draw, evaluate_chains, room_of_the_loop, run_part
 from parsample.targets import LogisticRegression
 from parsample.warmup.coordinates import plain
 from tests.covering import each_once
@@ -184,3 +185,51 @@ def test_one_program_of_the_loop_serves_trajectories_of_all_lengths(rng_key):
 def test_a_trajectory_that_is_solved_in_parallel_keeps_its_length():
     sampler = HMC(lambda x: -x @ x, 0.2, leapfrog="block_quasi_newton")
     assert sampler.for_loop() is sampler
+
+
+def flat_density(x: Any) -> Any:
+    return -0.5 * jnp.sum(x**2) - jnp.sum(jnp.cosh(x / 3))
+
+
+CASES: list[tuple[Any, str]] = [
+    (MALA, "sequential"),
+    (HMC, "sequential"),
+    (SAMPLERS["rwm"], "sequential"),  # its state holds no gradient
+    (SAMPLERS["mclmc"], "sequential"),  # more is unknown than the position
+    (MALA, "quasi_newton"),
+]
+
+
+@pytest.mark.parametrize(("kind", "method"), CASES, ids=[f"{kind.__name__}-{method}" for kind, method in CASES])
+def test_a_part_is_those_steps_of_the_chain_with_a_step_size_of_each(kind: Any, method: str) -> None:
+    """Wherever it begins and, for the loop, whatever number of steps it has of those that there is room for."""
+    made, sizes = kind(flat_density, jnp.asarray(1.0)), np.array([0.3, 0.2, 0.1], np.float32)
+    inputs = draw(made, KEYS, STARTS, 0, STEPS)
+    states = begin(made, STARTS, KEYS)
+    room = 40 if method == "sequential" else 24
+    plan = Plan(methods.find(method), 8, room, 500, 1e-6, 1e-6)
+    start, count = 100, 24
+    last, found, details = run_part((made, plan, True), states, inputs, np.int32(start), np.int32(count), sizes)
+    slope = jax.grad(flat_density)
+    for chain, size in enumerate(sizes):
+        own = lambda tree, chain=chain: jax.tree.map(lambda leaf: leaf[chain], tree)  # noqa: E731
+        transition = kind(flat_density, jnp.asarray(size)).transition
+        rows = jax.tree.map(lambda leaf: leaf[start : start + count], own(inputs))
+        expected = evaluate(transition, own(states), rows, method="sequential", details=True)
+        some = lambda tree, own=own: jax.tree.map(lambda leaf: leaf[:count], own(tree))  # noqa: E731
+        jax.tree.map(CONVERGED.check, some(found), expected.states)
+        jax.tree.map(CONVERGED.check, own(last), jax.tree.map(lambda leaf: leaf[-1], expected.states))
+        CONVERGED.check(some(details.lp), expected.details.lp)
+        assert len(details.lp[chain]) == room
+        np.testing.assert_allclose(
+            some(details.gradient), jax.vmap(slope)(some(details.position)), rtol=1e-4, atol=1e-5
+        )
+    if method == "sequential":
+        assert all(not np.asarray(leaf[:, count:]).any() for leaf in jax.tree.leaves(found))
+
+
+def test_the_loop_has_room_for_a_block_where_that_is_little() -> None:
+    assert room_of_the_loop(sampler(), jnp.zeros((4, 512))) == BLOCK
+    assert room_of_the_loop(sampler(), jnp.zeros((4, 513))) is None
+    # Of what is not used the gradients would be worked out.
+    assert room_of_the_loop(SAMPLERS["rwm"](flat_density), jnp.zeros((4, 2))) is None

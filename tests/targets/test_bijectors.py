@@ -80,7 +80,7 @@ def check(draws: np.ndarray, expected: float) -> None:
 
 @pytest.mark.parametrize("bijector", ["positive", distrax.Lambda(jnp.exp)])
 def test_a_distrax_distribution(bijector: Any) -> None:
-    trace = as_datatree(ps.sample(distrax.Gamma(3.0, 0.5), "mala", bijectors={"x": bijector}, **SETTINGS))
+    trace = as_datatree(ps.sample(distrax.Gamma(3.0, 0.5), bijectors={"x": bijector}, **SETTINGS))
     draws = np.asarray(trace["posterior"]["x"], np.float64)
     check(draws, 6.0)
     check((draws - 6.0) ** 2, 12.0)
