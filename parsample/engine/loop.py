@@ -32,10 +32,12 @@ def run_some(
     initial: Float[Array, " dim"],
     inputs: PyTree,
     start: Int[Array, ""],
-    count: Int[Array, ""],
+    count: Int[Array, ""] | int,
     rows: int,
 ) -> tuple[Float[Array, "rows dim"], PyTree]:
     """Run the loop over `count` steps of a chain from the step `start` on: one program, whatever these numbers are.
+
+    A number that is not known when it is compiled is for a CPU: an accelerator would ask the host after every step.
 
     Returns:
         The states and the details, with room for `rows` steps; what is not used of it is 0.
@@ -55,7 +57,7 @@ def run_some(
     carry = transition.start(initial)
     _, row = jax.eval_shape(step, carry, start)
     room = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), row)
-    return jax.lax.fori_loop(jnp.zeros_like(count), count, one, (carry, room))[1]
+    return jax.lax.fori_loop(0, count, one, (carry, room))[1]
 
 
 def after_the_loop(states: PyTree, details: PyTree, history: bool, finite: Any, xp: Any = jnp) -> Solution:

@@ -142,7 +142,7 @@ def run_part(
         states: the unknowns where the chains stand, leading axis `chain`.
         inputs: of all steps, leading axes (chain, steps).
         start: the first of the steps.
-        count: how many; all that there is room for, unless it is the loop that makes them.
+        count: how many; all that there is room for are made, unless it is the loop that makes them, on a CPU.
         step_sizes: of each chain, in the place of the sampler's.
 
     Returns:
@@ -170,12 +170,13 @@ def _looped(
 ) -> tuple[PyTree, Details]:
     """Run the loop, and return the unknowns after each step and the details, with room for `rows` steps."""
     sampler = _for_loop(sampler, len(step_sizes))
+    number = count if jax.default_backend() == "cpu" else rows
 
     def own(step_size: Array, states: PyTree, inputs: PyTree) -> tuple[PyTree, Details]:
         changed = eqx.tree_at(lambda row: row.step_size, sampler, step_size)
         transition = dataclasses.replace(changed.transition, keeps_gradient=True)
         flat, initial = flat_form(transition, states, detailed=True)
-        found, details = run_some(flat, initial, inputs, start, count, rows)
+        found, details = run_some(flat, initial, inputs, start, number, rows)
         return jax.vmap(flat.unravel)(found), details
 
     return jax.vmap(own)(step_sizes, states, inputs)

@@ -228,6 +228,21 @@ def test_a_part_is_those_steps_of_the_chain_with_a_step_size_of_each(kind: Any, 
         assert all(not np.asarray(leaf[:, count:]).any() for leaf in jax.tree.leaves(found))
 
 
+def test_on_an_accelerator_a_part_is_as_long_as_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the number of steps is known as it is compiled; the unknowns are those after as many as were asked for."""
+    made, sizes = MALA(flat_density, jnp.asarray(1.0)), np.full(3, 0.2, np.float32)
+    given = (made, Plan(methods.Sequential(), 1, 25, 1, 0.0, 0.0), False)
+    rest = begin(made, STARTS, KEYS), draw(made, KEYS, STARTS, 0, STEPS), np.int32(100), np.int32(10), sizes
+    last, found, _ = run_part(given, *rest)
+    jax.clear_caches()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    there, made_there, _ = run_part(given, *rest)
+    SAME_COMPUTATION.check(there, last)
+    SAME_COMPUTATION.check(made_there[:, :10], found[:, :10])
+    assert not np.any(found[:, 10:])
+    assert np.all(made_there[:, 10:])
+
+
 def test_the_loop_has_room_for_a_block_where_that_is_little() -> None:
     assert room_of_the_loop(sampler(), jnp.zeros((4, 512))) == BLOCK
     assert room_of_the_loop(sampler(), jnp.zeros((4, 513))) is None
