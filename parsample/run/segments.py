@@ -194,7 +194,7 @@ class Run:
 
     def _given(self, plan: Plan) -> tuple[Chain, Plan]:
         """Return the sampler, in the form of which most programs are shared, and the plan."""
-        sampler = self.sampler.for_loop() if isinstance(plan.method, methods.Sequential) else self.sampler
+        sampler = self.sampler.for_loop() if is_loop(plan) else self.sampler
         return sampler, plan.traced(self.positions.dtype)
 
     def _hosted_segment(
