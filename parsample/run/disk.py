@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from parsample.engine import methods
 from parsample.results.attributes import standard_attributes, storable_attributes
 from parsample.results.groups import EVALUATION, MADE_OF_DRAWS, Groups, joined
 from parsample.results.trace import Trace, as_datatree, load_trace
@@ -28,6 +27,7 @@ from parsample.run.plan import piece_of
 from parsample.run.result import Outcome
 from parsample.run.segments import Job
 from parsample.run.settings import Settings
+from parsample.samplers.chains import is_loop
 from parsample.store.layout import PRIVATE, Layout, is_store, read_run, reading, rows_of_chunk, write_durably
 from parsample.store.lock import take_lock
 from parsample.targets.base import Target
@@ -137,7 +137,7 @@ class Store:
             return
         self.tally = None
         self.layout.rewind(0, [path for path in self.layout.metadata if "/" not in path])
-        depends = self.settings.tune is not None or not isinstance(job.warmup_plan.method, methods.Sequential)
+        depends = self.settings.tune is not None or not is_loop(job.warmup_plan)
         for name in ("tally", "state", *(("warmup_seconds",) if depends else ())):
             self.run.pop(name, None)
 

@@ -298,7 +298,7 @@ class Run:
 
     def compare(self, plan: Plan, parallel: Solution, parallel_seconds: float) -> Comparison:
         """Run the first segment by the sequential loop, and compare."""
-        if isinstance(plan.method, methods.Sequential):
+        if is_loop(plan):
             return NOT_COMPARED
         compile_seconds = self.compile_seconds
         sequential, seconds = self.segment(plan._replace(method=methods.Sequential()), self.first, 0)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from parsample.engine import methods
 from parsample.engine.transition import Transition
 from parsample.samplers.base import Sampler
-from parsample.samplers.chains import Plan, begin, draw
+from parsample.samplers.chains import Plan, begin, draw, is_loop
 from parsample.targets.base import Target
 from parsample.targets.external import External, values_at, whole
 from parsample.warmup.coordinates import LARGEST_DENSE, Standardised
@@ -199,7 +199,7 @@ def speculate(
     problem = hosted(sampler, foresees=knows and not isinstance(plan.method, methods.Picard))
     if step_sizes is None:
         step_sizes = np.full(len(standing.vector), sampler.step_size, standing.vector.dtype)
-    window = 1 if isinstance(plan.method, methods.Sequential) else plan.window
+    window = 1 if is_loop(plan) else plan.window
     tolerances = (float(plan.atol), float(plan.rtol))
     return Speculation(
         problem,

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine import methods
 from parsample.samplers.base import Sampler
-from parsample.samplers.chains import Plan, draw
+from parsample.samplers.chains import Plan, draw, is_loop
 
 # A smaller tolerance makes no difference to anybody's draws; a larger one begins to. In posterior standard deviations.
 LEAST, MOST = 1e-6, 1e-3
@@ -50,7 +49,7 @@ def with_tolerance(
         return plan
     noise = 0.0
     floating = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(states))
-    if floating and not isinstance(plan.method, methods.Sequential):
+    if floating and not is_loop(plan):
         inputs = draw(sampler, rng_keys, positions, 0, -(-STEPS // len(positions)))
         noise = _two_digits(float(rounding_noise(sampler.transition, states, inputs)))
     least = least_tolerance(positions.dtype)
