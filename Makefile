@@ -5,6 +5,8 @@ WORKERS ?= 2
 # Tests of a file share what they compile, so they run in one process; in the order of tests/conftest.py.
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
+TYPED := contract engine/test_every_method.py engine/test_evaluate.py samplers/test_base.py samplers/test_chains.py
+TYPED += samplers/diffusion/test_processes.py targets/test_contract.py warmup/test_adapt.py run/test_sample.py
 # From Python 3.12 on "sysmon" counts lines at nearly no cost; before, counting costs a third of the time.
 COVERAGE_CORE ?= ctrace
 SAMPLE_ARGS ?= --output runs
@@ -15,7 +17,7 @@ STAMP := $(VENV)/.installed
 SITE_PACKAGES = "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 .DEFAULT_GOAL := help
-.PHONY: help env sample test test-all test-newest test-grid bench lint style types quick lock
+.PHONY: help env sample test test-all test-newest test-typed test-grid bench lint style types quick lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +39,9 @@ test-all: $(STAMP) ## The slow tests too, with coverage
 
 test-newest: $(STAMP) ## What CI repeats on the newest Python: all but the quick tests of numerics; the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or not (grid or numerics)' $(PYTEST_ARGS)
+
+test-typed: $(STAMP) ## The tests that meet every part of the numerics, with types and shapes checked at every call
+	PARSAMPLE_TYPED=1 $(BIN)/python -m pytest $(PARALLEL) $(TYPED:%=tests/%) $(PYTEST_ARGS)
 
 test-grid: $(STAMP) ## The rest of the large tables: methods, distributions, models, options; test-all takes a part
 	$(BIN)/python -m pytest $(PARALLEL) -m grid $(PYTEST_ARGS)

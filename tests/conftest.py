@@ -39,8 +39,10 @@ os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".cache" / "hyp
 
 from jaxtyping import install_import_hook
 
-# Checks the annotations of every public and private function of the package; it must be there before the first import.
-install_import_hook("parsample", "beartype.beartype")
+# Checks the annotations of every function of the package, shapes too, whenever one is called. That takes a third of the
+# time, so `make test-typed` alone asks for it. It must be there before the first import.
+if os.environ.get("PARSAMPLE_TYPED"):
+    install_import_hook("parsample", "beartype.beartype")
 
 # A shell that runs the tests in the background has their process ignore interrupts, which some of the tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)

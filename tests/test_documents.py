@@ -84,6 +84,7 @@ def test_the_code_on_models_outside_of_jax_runs() -> None:
     assert abs(float(namespace["trace"].posterior["k"].mean()) - 10) < 0.5
 
 
+@pytest.mark.slow
 def test_the_code_on_digits_runs() -> None:
     namespace: dict[str, Any] = {}
     for block in code_blocks("docs/digits.md"):
@@ -134,6 +135,7 @@ def test_the_recipe_for_umbridge_runs() -> None:
     assert namespace["target"].has_gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["installed", "stand-in"])
 def test_the_recipe_for_stan_runs(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With fewer draws than the document has; derivatives against those of this package's own eight schools."""

@@ -127,6 +127,7 @@ def test_the_lock_names_no_index(repository: Path) -> None:
     assert re.findall(r"://|^\s*-", lock, flags=re.MULTILINE) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_it_installs(archives: dict[str, Path], project: dict[str, Any], tmp_path: Path, kind: str) -> None:
     environment = tmp_path / "environment"

@@ -224,13 +224,17 @@ def nutpie(case: Case, size: Size) -> Run:
     shapes = jax.eval_shape(lambda: case.target.constrain(case.target.position_template()))
     value_and_grad = jax.jit(jax.value_and_grad(lambda vector: case.target.logdensity(unravel(vector))))
     constrain = jax.jit(lambda vector: case.target.constrain(unravel(vector)))
+    # Its threads have JAX's settings from the process, not from a context that the caller has entered.
+    precision = functools.partial(jax.enable_x64, template.dtype == np.float64)
 
     def logp(vector: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = value_and_grad(vector.astype(template.dtype))
+        with precision():
+            value, gradient = value_and_grad(vector.astype(template.dtype))
         return float(value), np.asarray(gradient, dtype=np.float64)
 
     def expand(vector: np.ndarray) -> dict[str, np.ndarray]:
-        found = constrain(vector.astype(template.dtype))
+        with precision():
+            found = constrain(vector.astype(template.dtype))
         return {name: np.asarray(value, dtype=np.float64) for name, value in found.items()}
 
     compiled = from_pyfunc(

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from parsample._former import takes_former
@@ -122,7 +123,7 @@ def evaluate(
         choice = planner.choose(evaluate, transition, first_state, first_inputs, window=window, options=rules)
         found, chosen = choice.method, check(method=choice.method, window=choice.window)
     if history and max_iterations is None and not isinstance(found, methods.Sequential):
-        options.check_history(chosen, jnp.shape(jax.tree.leaves(inputs)[0])[0] if chains else 1, steps, initial)
+        options.check_history(chosen, np.shape(jax.tree.leaves(inputs)[0])[0] if chains else 1, steps, initial)
     found = with_arrays(found, methods.Method)
     tolerances = jnp.broadcast_to(jnp.asarray(atol, initial.dtype), (steps,)), jnp.asarray(rtol, initial.dtype)
     if chains:
@@ -151,7 +152,7 @@ def _first(initial_state: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
     Raises:
         ValueError: the leading axes are not those of one batch.
     """
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves((initial_state, inputs))]
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves((initial_state, inputs))]
     if any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
         raise ValueError(
             f"chains is True, but initial_state and inputs have leaves of the shapes {shapes}, expected the same "
@@ -213,8 +214,11 @@ def _judged(
     within = jnp.isfinite(found.rows.states).all(-1) & (jnp.arange(steps) < place.done[:, None])
     # Only a chain that failed, or an approximate one, has states whose residual was not measured at their acceptance.
     measured = ~complete | bool(chosen.mismatch)
-    rows, seen = _measured(transition, chosen, tolerances, initial, inputs, found.rows, measured)
-    within = jnp.where(measured[:, None], seen | (within & (not chosen.mismatch)), within)
+    rows = found.rows
+    # What the loop finishes is complete: the program has no need of one more evaluation.
+    if chosen.mismatch or not chosen.stopping.finish:
+        rows, seen = _measured(transition, chosen, tolerances, initial, inputs, rows, measured)
+        within = jnp.where(measured[:, None], seen | (within & (not chosen.mismatch)), within)
     converged = complete & within.all(-1)
     finite = jnp.isfinite(rows.states).all((-1, -2))
     failed = jnp.where(place.stuck, Status.NOT_FINITE, Status.MAX_ITERATIONS)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from parsample.engine.evaluate import evaluate
@@ -89,7 +90,7 @@ def _check_factors(factors: Sequence[int]) -> list[int]:
 
 def _check_lengths(factors: list[int], inputs: list[PyTree]) -> list[int]:
     """Return the number of steps of every level."""
-    steps = [jnp.shape(jax.tree.leaves(leaves)[0])[0] for leaves in inputs]
+    steps = [np.shape(jax.tree.leaves(leaves)[0])[0] for leaves in inputs]
     for factor, found in zip(factors, steps, strict=True):
         low, high = steps[-1] // factor, -(-steps[-1] // factor)
         if not max(low, 1) <= found <= high:

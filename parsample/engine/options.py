@@ -170,16 +170,16 @@ def check_tolerances(
     for name, value in {"atol": atol, "rtol": rtol}.items():
         if isinstance(value, jax.core.Tracer):
             return
-        each = name == "atol" and isinstance(value, jax.Array | np.ndarray) and jnp.ndim(value) == 1
-        if each and steps is not None and jnp.shape(value) != (steps,):
-            raise ValueError(f"atol has shape {jnp.shape(value)}, expected one number, or ({steps},): one a step.")
+        each = name == "atol" and isinstance(value, jax.Array | np.ndarray) and np.ndim(value) == 1
+        if each and steps is not None and np.shape(value) != (steps,):
+            raise ValueError(f"atol has shape {np.shape(value)}, expected one number, or ({steps},): one a step.")
         scalar = is_number(value) or (isinstance(value, jax.Array) and value.ndim == 0)
         if not (each or scalar) or not bool(np.all((0 <= np.asarray(value)) & (np.asarray(value) < math.inf))):
             raise ValueError(f"{name} is {value!r}, expected a finite number of at least 0, such as 1e-4.")
     if isinstance(method, Sequential):
         return
     epsilon = float(jnp.finfo(dtype).eps)
-    least = float(np.min(np.asarray(atol))) if jnp.ndim(atol) else atol
+    least = float(np.min(np.asarray(atol))) if np.ndim(atol) else atol
     if max(least, float(rtol)) < epsilon:
         raise ValueError(
             f"atol is {least} and rtol is {rtol}, both below {epsilon:.2g}, the rounding error of {dtype}: no "
@@ -198,8 +198,8 @@ def check_guess(
     if isinstance(guess, Solution):
         guess = guess.states
     axes = 1 if chains else 0
-    shapes = jax.tree.map(lambda leaf: (*jnp.shape(leaf)[:axes], steps, *jnp.shape(leaf)[axes:]), initial_state)
-    found = jax.tree.map(jnp.shape, guess)
+    shapes = jax.tree.map(lambda leaf: (*np.shape(leaf)[:axes], steps, *np.shape(leaf)[axes:]), initial_state)
+    found = jax.tree.map(np.shape, guess)
     if found != shapes:
         raise ValueError(
             f"guess has the shapes {found}, expected {shapes}: a state for every step, like `Solution.states`."

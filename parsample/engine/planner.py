@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from parsample.engine import methods
@@ -86,7 +87,7 @@ def choose(
     steps = jax.tree.leaves(inputs)[0].shape[0]
     first = lambda tree: jax.tree.map(lambda leaf: leaf[: min(steps, PILOT)], tree)  # noqa: E731
     pilot, options = first(inputs), {**options, "guess": first(options.get("guess"))}
-    if jax.numpy.ndim(options["atol"]):
+    if np.ndim(options["atol"]):
         options["atol"] = first(options["atol"])
     windows = {min(size, steps) for size in (WINDOWS if window is None else (window,))}
     choices: dict[str, tuple[methods.Method, int | None]] = {"sequential": (methods.Sequential(), None)}

@@ -321,7 +321,7 @@ def _to_floating(leaf: Array, dtype: jnp.dtype) -> Array:
 
 
 def _count_steps(inputs: PyTree) -> int:
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(inputs)]
     if not shapes or any(len(shape) == 0 for shape in shapes):
         raise ValueError(
             "inputs must be a pytree of arrays with a leading axis `steps`, "

@@ -276,7 +276,7 @@ def _guesses(process: Process, shape: tuple[int, ...], dtype: Any, num_samples: 
     states = guess.solution.states if isinstance(guess, Diffused) else guess
     state = jax.eval_shape(lambda: process.init(jax.random.key(0), shape, dtype))
     one = jax.tree.map(lambda leaf: (process.num_steps, *leaf.shape), state)
-    found = jax.tree.map(jnp.shape, states)
+    found = jax.tree.map(np.shape, states)
     batched = jax.tree.map(lambda leaf: (num_samples, process.num_steps, *leaf.shape), state)
     if found == one:
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_samples, *leaf.shape)), states), "given"

@@ -244,7 +244,7 @@ class MCMC(numpyro.infer.MCMC):
             except Exception as error:
                 raise ValueError(
                     f"postprocess_fn cannot be applied to an unconstrained position, which has the shapes "
-                    f"{jax.tree.map(jnp.shape, target.position_template())}: {type(error).__name__}: {error}"
+                    f"{jax.tree.map(np.shape, target.position_template())}: {type(error).__name__}: {error}"
                 ) from error
         return target, Fields(extra_fields, Configured(find(kernel.sampler), kernel.sampler_options), target)
 
@@ -253,7 +253,7 @@ class MCMC(numpyro.infer.MCMC):
         if init_params is None:
             return {}
         template = target.position_template()
-        if self.num_chains == 1 and jax.tree.map(jnp.shape, init_params) == jax.tree.map(jnp.shape, template):
+        if self.num_chains == 1 and jax.tree.map(np.shape, init_params) == jax.tree.map(np.shape, template):
             init_params = self._batched(init_params)
         vectors = given_positions(target, init_params, self.num_chains, "init_params")
         return {"start": jax.vmap(plain(target).unravel)(vectors)}

@@ -236,7 +236,7 @@ class SamplerTransition(Transition):
     def details(self, carry: Any, diagnostics: Any) -> "Details":
         """Return the draw, its log density, the diagnostics that are scalars, and those that warm-up learns from."""
         learns_from = self.sampler.learns_from
-        kept = {name: v for name, v in diagnostics._asdict().items() if jnp.ndim(v) == 0 or name in learns_from}
+        kept = {name: v for name, v in diagnostics._asdict().items() if np.ndim(v) == 0 or name in learns_from}
         gradient = carry.gradient if self.keeps_gradient and self.sampler.holds_gradient else None
         return Details(carry.position, carry.logdensity, kept, gradient)
 
@@ -256,7 +256,7 @@ def check_step_size(step_size: Any) -> None:
         return
     if (
         isinstance(step_size, bool)
-        or jnp.ndim(step_size) != 0
+        or np.ndim(step_size) != 0
         or not (float(step_size) > 0 and math.isfinite(float(step_size)))
     ):
         raise ValueError(f"step_size is {step_size}, expected one finite number above 0, such as 0.1.")

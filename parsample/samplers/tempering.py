@@ -149,7 +149,7 @@ class Tempering(Sampler):
     def init(self, position: PyTree, rng_key: Key[Array, ""] | None = None) -> TemperingState:
         """Return the state with every replica at the position. Nothing is drawn."""
         count = self.inverse_temperatures.size
-        return self.resume(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *jnp.shape(leaf))), position))
+        return self.resume(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *np.shape(leaf))), position))
 
     def unknowns(self, state: TemperingState) -> PyTree:
         """Return the positions of all replicas, leading axis `temperature`."""

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
@@ -134,8 +135,8 @@ class Target(eqx.Module):
             )
         for key, expected in template.items():
             value = position[key]
-            if jnp.shape(value) != expected.shape:
-                raise ValueError(f"position[{key!r}] has shape {jnp.shape(value)}, expected {expected.shape}.")
+            if np.shape(value) != expected.shape:
+                raise ValueError(f"position[{key!r}] has shape {np.shape(value)}, expected {expected.shape}.")
             if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
                 raise ValueError(
                     f"position[{key!r}] has dtype {jnp.result_type(value)}, expected a floating one such as float32."
@@ -158,5 +159,5 @@ class AbstractVector(Target):
 
 def check_basis(basis: Array, dim: int) -> None:
     """Raise ValueError unless the columns of a basis are directions in `dim` coordinates."""
-    if jnp.ndim(basis) != 2 or basis.shape[0] != dim:
-        raise ValueError(f"basis has shape {jnp.shape(basis)}, expected ({dim}, k): one direction a column.")
+    if np.ndim(basis) != 2 or basis.shape[0] != dim:
+        raise ValueError(f"basis has shape {np.shape(basis)}, expected ({dim}, k): one direction a column.")

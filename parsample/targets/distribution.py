@@ -160,7 +160,7 @@ def _draws(given: Any, library: str) -> PyTree:
             "is none); give its log density as a function, with an initial_position."
         ) from error
     leaves = jax.tree.leaves(drawn)
-    if sum(jnp.size(leaf) for leaf in leaves) == 0:
+    if sum(np.size(leaf) for leaf in leaves) == 0:
         raise ValueError(f"{supports.title(given)} has events without numbers, expected at least one.")
     if any(not jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves):
         raise ValueError(supports.discrete(given))

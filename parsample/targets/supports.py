@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from parsample.targets.bijectors import Bijector
@@ -117,7 +118,7 @@ def find(given: Any, event: PyTree) -> Bijector:
     if found is None:
         raise ValueError(f"{title(given)} has a support that is not known; {REMEDY}")
     shapes = jax.eval_shape(lambda event: found.forward(found.inverse(event))[0], event)
-    if jax.tree.map(jnp.shape, shapes) != jax.tree.map(jnp.shape, event):
+    if jax.tree.map(np.shape, shapes) != jax.tree.map(np.shape, event):
         raise ValueError(f"{title(given)} has a support of its own for each of its components; {REMEDY}")
     return found
 
@@ -148,7 +149,7 @@ def _tfp(given: Any, event: PyTree) -> Bijector | None:
         return _interval(-math.pi, math.pi)
     try:
         bijector = given.experimental_default_event_space_bijector()
-        free_ndims = jax.tree.map(jnp.ndim, bijector.inverse(event))
+        free_ndims = jax.tree.map(np.ndim, bijector.inverse(event))
     except (NotImplementedError, AttributeError, TypeError, ValueError):
         return None
 

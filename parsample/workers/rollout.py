@@ -230,7 +230,7 @@ def _asking(problem: Problem, carry: PyTree, rows: Rows, tolerances: tuple[Array
 
     def without(point: Array, value: Array, slope: Array) -> tuple[Array, Array]:
         """Guess where the model was never run for this hole: from the state that the step began at."""
-        if logdensity is None or jnp.shape(position) != point.shape:
+        if logdensity is None or np.shape(position) != point.shape:
             return value, slope
         if slope_there is None and not has_guess:
             # Most proposals of a random walk are rejected.

@@ -134,6 +134,7 @@ def test_of_many_numbers_some_are_judged_from_first_to_last() -> None:
     assert measure.few(values[..., :4]).shape == (4, 10, 50, 4)
 
 
+@pytest.mark.slow
 def test_large_models_have_the_sizes_they_are_there_for() -> None:
     from benchmarks.bench.cases import cases
 

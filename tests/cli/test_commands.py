@@ -74,6 +74,7 @@ def test_help_reads_well_at_80_columns(arguments: list[str], expected: list[str]
             assert text in words(found.stdout)
 
 
+@pytest.mark.slow
 def test_a_diagnosis() -> None:
     few = ["--warmup", "160", "--steps", "64"]
     found = invoke("diagnose", "multivariate_normal", *few, columns=100)
@@ -84,6 +85,7 @@ def test_a_diagnosis() -> None:
     assert (refused.exit_code, refused.stderr[:36]) == (2, "parsample: target is 'eight_school',")
 
 
+@pytest.mark.slow
 def test_a_plan_for_a_device_that_is_not_there() -> None:
     few = ["--warmup", "160", "--samples", "64", "--chains", "2", "--sampler", "ula", "--step-size", "0.1"]
     found = invoke("plan", "banana", *few, "--device", "h100", columns=100)

@@ -41,6 +41,7 @@ def test_a_picture_and_a_movie(tmp_path: Path, method: str) -> None:
     assert movie.stat().st_size < 3e6
 
 
+@pytest.mark.slow
 def test_the_loop_itself_and_what_auto_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = invoke("diffuse", "--steps", "5", "--samples", "1", "--method", "sequential")

@@ -124,6 +124,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_exit_code_and_the_sentence(name: str, ended: Path) -> None:
     _, _, code, sentence = CASES[name]
@@ -133,12 +134,14 @@ def test_the_exit_code_and_the_sentence(name: str, ended: Path) -> None:
     assert (said == "") == (sentence == "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAVED)
 def test_the_draws_are_saved(name: str, ended: Path) -> None:
     trace: Any = ps.load_trace(ended / name / "runs" / "banana.nc")
     assert trace.posterior.sizes["draw"] == (40 if name == "not good" else 2_000)
 
 
+@pytest.mark.slow
 def test_what_is_no_file_of_its_size_is_in_pieces(ended: Path) -> None:
     [place] = (ended / "size" / "runs").glob("*.zarr")
     trace: Any = ps.load_trace(place)
@@ -146,6 +149,7 @@ def test_what_is_no_file_of_its_size_is_in_pieces(ended: Path) -> None:
     assert str(place.name) in words((ended / "size" / "err").read_text()).replace(" ", "")
 
 
+@pytest.mark.slow
 def test_no_folder_is_left_where_nothing_was_drawn(ended: Path) -> None:
     for name in ("bad input", "bug", "interrupted without draws"):
         assert not (ended / name / "runs").exists()

@@ -214,6 +214,7 @@ def stop_in(stage: str, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
 SHORT = ["--samples", "1500", "--warmup", "80", "--chains", "2", "--method", "sequential"]
 
 
+@pytest.mark.slow
 def test_a_store_is_gone_on_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("model.py").write_text(MODEL)

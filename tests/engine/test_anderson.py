@@ -96,6 +96,7 @@ def test_a_batch_equals_a_loop_over_its_chains() -> None:
     np.testing.assert_array_equal(batch.iterations, [solve(initial).iterations for initial in initial_states])
 
 
+@pytest.mark.slow
 def test_a_step_is_mixed_from_what_lies_before_it_alone() -> None:
     """The first states of a chain do not depend on how long it is, in any iteration: what is later does not disturb."""
     noise = jnp.asarray(np.random.default_rng(0).normal(size=(60, 2)), jnp.float32)

@@ -150,3 +150,15 @@ def test_a_chain_of_a_batch_that_fails_is_named_and_no_other_is_called_back(capf
     CONVERGED.check(solve(good)[1], scan(bend, START, 2 * NOISE))
     with pytest.raises(RuntimeError, match=r"ConvergenceError: the state after 10 of 23 steps is not finite"):
         jax.block_until_ready(solve(good.at[1, 9].set(jnp.nan)))
+
+
+@pytest.mark.parametrize(("method", "finish", "copies"), [("newton", False, 2), ("newton", True, 2), ("mix", True, 3)])
+def test_how_often_a_program_holds_the_model(method: str, finish: bool, copies: int) -> None:
+    """Once for the iterations, and once for what did not converge: a measurement, or the loop, after which none is due.
+
+    Only the loop of an approximation is measured all the same.
+    """
+    solver = ps.methods.Picard(mismatch=0.5) if method == "mix" else method
+    options: dict[str, Any] = {"method": solver, "stopping": ps.Stopping(finish=finish), "throw": False}
+    solve = jax.jit(lambda inputs: ps.evaluate(bend, START, inputs, **options).states)
+    assert solve.lower(NOISE).as_text().count("stablehlo.tanh") == copies

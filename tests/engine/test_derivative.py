@@ -103,6 +103,7 @@ def test_the_gradient_is_that_of_a_plain_scan(case: str) -> None:
     check_gradient(**CASES[case])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_second_derivatives_are_those_of_a_plain_scan(carried_by: str) -> None:
     given, direction = arguments(), tangent_like(arguments())
@@ -135,6 +136,7 @@ def test_the_forward_derivative_is_that_of_a_plain_scan() -> None:
     DERIVATIVE.check(found[1], sum(map(jnp.vdot, jax.tree.leaves(gradient), jax.tree.leaves(tangent))))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64", "carried_by")
 def test_the_derivative_passes_through_jit_and_vmap() -> None:
     one, other = arguments(), jax.tree.map(lambda leaf: 0.9 * leaf, arguments())

@@ -79,6 +79,7 @@ def test_a_chain_with_decisions_is_foreseen() -> None:
     assert found.method in {"scaled_identity", "quasi_newton", "newton"}
 
 
+@pytest.mark.slow
 def test_a_chaotic_chain_speaks_for_the_loop() -> None:
     found = ps.diagnose(lambda x, u: 4 * x * (1 - x), jnp.array([0.3]), jnp.arange(200))
     assert found.exponent > 0.5
@@ -87,6 +88,7 @@ def test_a_chaotic_chain_speaks_for_the_loop() -> None:
     assert found.bounds[0] <= found.smallest_singular_value <= found.bounds[1] * (1 + 1e-9) < 1e-20
 
 
+@pytest.mark.slow
 def test_many_dimensions_go_without_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = tanh_problem(np.float64)
     dense = ps.diagnose(*problem)
@@ -99,6 +101,7 @@ def test_many_dimensions_go_without_matrices(monkeypatch: pytest.MonkeyPatch) ->
     SAME_COMPUTATION.check(probed.smallest_singular_value, dense.smallest_singular_value)
 
 
+@pytest.mark.slow
 def test_pytrees_and_a_prefix() -> None:
     problem = tree_problem(np.float64)
     found = ps.diagnose(*problem, window=9, max_iterations=3)

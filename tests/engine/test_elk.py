@@ -72,6 +72,7 @@ def value_of(state: Any, input: Any) -> Any:
     return np.sin(1.3 * np.asarray(state)) + np.asarray(input)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", ["elk", "quasi_elk"])
 def test_a_step_is_taken_from_where_its_residual_is_smaller(method: str) -> None:
@@ -128,6 +129,7 @@ def test_what_is_final_does_not_move_and_the_step_after_it_is_exact(method: str)
         np.testing.assert_allclose(update.guesses[10], value_of(guesses[9], problem.inputs[10]), rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", ["elk", "quasi_elk"])
 def test_steps_that_enter_the_window_are_not_compared_with_what_is_not_known(method: str) -> None:
@@ -152,6 +154,7 @@ def test_steps_that_enter_the_window_are_not_compared_with_what_is_not_known(met
     assert np.isfinite(update.guesses).all()
 
 
+@pytest.mark.slow
 def test_rounding_does_not_hold_up_a_chain_that_is_nearly_right() -> None:
     """In single precision a residual at its rounding is as often larger as smaller than the last one."""
     problem = Problem(expanding_step, jnp.zeros(2, jnp.float32), jnp.asarray(expanding_problem().inputs, jnp.float32))
@@ -189,6 +192,7 @@ def test_windows_give_the_same_chain(method: str, window: int | None) -> None:
     assert solution.iterations <= STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_near_the_chain_it_is_newton() -> None:
     """The penalty falls to its smallest value, so that the last iterations converge as fast as Newton's."""

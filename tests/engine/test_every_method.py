@@ -66,6 +66,7 @@ def test_every_method_and_window_equals_the_loop(name: str, method: str, window:
         assert solution.evaluations == solution.iterations * rows
 
 
+@pytest.mark.slow
 @given(st.sampled_from(ITERATIVE_KINDS), st.sampled_from([None, 1, 7]), st.integers(0, 10_000))
 def test_the_answer_depends_on_neither_window_nor_seed(method: str, window: int | None, seed: int) -> None:
     problem = recursions.tanh_problem(seed=seed)

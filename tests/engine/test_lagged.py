@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -98,8 +97,6 @@ def test_bad_options_are_refused(keywords: dict[str, Any], message: str) -> None
 
 
 @pytest.mark.parametrize("method", [methods.Sequential(), methods.Secant()], ids=["sequential", "secant"])
-def test_a_method_without_matrices_of_its_own_is_refused(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The check of types in the tests would come first.
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+def test_a_method_without_matrices_of_its_own_is_refused(method: Any) -> None:
     with pytest.raises(ValueError, match=r"method is .*, expected one that chooses matrices step by step, such as Qua"):
         methods.Lagged(method)

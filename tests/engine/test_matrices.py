@@ -187,6 +187,7 @@ def test_apply_scale_clip_and_where_equal_the_dense_form(
         SUM_OF_TERMS.check(written_out(found, axes, dim), expected)
 
 
+@pytest.mark.slow
 @given(structures, leading_axes, dims, st.sampled_from([0.1, 1.0, 30.0]), seeds)
 def test_projection_has_norm_at_most_one_and_keeps_contractions(
     structure: type[Matrix], axes: tuple[int, ...], dim: int, size: float, seed: int
@@ -288,6 +289,7 @@ def test_a_pair_without_a_product_that_cannot_be_written_out_is_refused(
         draw(later, 0, (4,), 4) @ draw(earlier, 1, (4,), 4)
 
 
+@pytest.mark.slow
 def test_a_permutation_moves_and_signs_coordinates() -> None:
     matrix = Permutation(jnp.array([2, 0, 1]), jnp.array([1.0, -1.0, 0.5]))
     np.testing.assert_array_equal(matrix.apply(jnp.array([10.0, 20.0, 30.0])), [30.0, -10.0, 10.0])

@@ -37,6 +37,7 @@ def coarsen(factor: int) -> tuple[Any, Any]:
     return TRANSITIONS[factor], jnp.asarray(noise)
 
 
+@pytest.mark.slow
 def test_the_last_level_is_the_chain_and_its_verdict_that_of_evaluate() -> None:
     levels = evaluate_nested(coarsen, START, (12, 3, 1), method="newton", **FLOAT32)
     loop = scan(TRANSITIONS[1], START, NOISE)

@@ -95,6 +95,7 @@ def test_every_scan_has_the_textbook_gradient(structure: type[Matrix]) -> None:
         jax.tree.map(SAME_COMPUTATION.check, floating(to_matrices), floating(expected_matrices))
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(list(BUILDERS)),
     st.sampled_from(SCANS),

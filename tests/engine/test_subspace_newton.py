@@ -91,6 +91,7 @@ def test_a_basis_of_one_part_serves_all(basis: Array, rng: np.random.Generator) 
     assert method.tangents(2 * DIM) == 2 * RANK
 
 
+@pytest.mark.slow
 def test_a_window_an_active_set_and_other_wrappers(problem: tuple[Any, Array, Array], basis: Array) -> None:
     loop = ps.evaluate_sequential(*problem)
     method = SubspaceNewton(basis)

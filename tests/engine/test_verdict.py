@@ -105,6 +105,7 @@ def test_a_chaotic_recursion_ends_in_as_many_iterations_as_steps(method: str, wa
     np.testing.assert_allclose(solution.states, scan(*problem), atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ITERATIVE_KINDS)
 def test_iterates_that_overflow_do_not_spoil_the_trajectory(method: str) -> None:
     """x -> x^4 far from the trajectory, which stays below 1: the iterates leave the range of float32."""

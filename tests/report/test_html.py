@@ -136,6 +136,7 @@ def test_variables_that_cannot_be_drawn(rng: np.random.Generator) -> None:
     assert "No variable has draws that are finite and move" in text
 
 
+@pytest.mark.slow
 def test_an_old_page_is_replaced_whole(trace: Any, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("old")
@@ -165,6 +166,7 @@ onload = () => {
 </script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here: the page was not opened in a browser")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it_wide_and_narrow_light_and_dark(page: str, tmp_path: Path, scheme: str) -> None:

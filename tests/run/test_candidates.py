@@ -12,6 +12,7 @@ from parsample.run.candidates import Candidate, Planned
 FEW: dict[str, Any] = {"num_warmup": 160, "num_samples": 64, "num_chains": 2}
 
 
+@pytest.mark.slow
 def test_here_what_is_predicted_stands_beside_what_is_measured() -> None:
     found = ps.plan("log_gamma", "mala", **FEW)
     loop = found.candidates[0]
@@ -25,6 +26,7 @@ def test_here_what_is_predicted_stands_beside_what_is_measured() -> None:
     assert "here, without compiling" in str(found)
 
 
+@pytest.mark.slow
 def test_for_a_device_that_is_not_there_nothing_is_called_measured() -> None:
     """The draws and iterations are those counted here; without accept/reject there is nothing to tune."""
     given: dict[str, Any] = {**FEW, "sampler": "ula", "step_size": 0.1}

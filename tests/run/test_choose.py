@@ -93,7 +93,9 @@ def test_on_an_accelerator_a_shorter_run_is_worth_a_look(monkeypatch: pytest.Mon
     assert Chains(monkeypatch, 0.009, 0.001, 0.001).choice(1000, 0.009)[0]
 
 
-@pytest.mark.parametrize("cheap", [60.0, 0.0], ids=["at once", "measured"])
+@pytest.mark.parametrize(
+    "cheap", [pytest.param(60.0, id="at once"), pytest.param(0.0, id="measured", marks=pytest.mark.slow)]
+)
 def test_the_chain_is_the_loops_and_the_verdict_says_why(monkeypatch: pytest.MonkeyPatch, cheap: float) -> None:
     monkeypatch.setattr(choosing, "CHEAP", cheap)
     options: dict[str, Any] = {"num_warmup": 200, "num_samples": 128, "num_chains": 2, "progress": False}
@@ -109,6 +111,7 @@ def test_the_chain_is_the_loops_and_the_verdict_says_why(monkeypatch: pytest.Mon
     assert ps.read_verdict(loop).choice == ""
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten_segments(monkeypatch)
     interrupted(tmp_path / "run.zarr", method="auto")
@@ -118,6 +121,7 @@ def test_a_resumed_run_keeps_the_choice(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.choice.endswith("too short to look for better")
 
 
+@pytest.mark.slow
 def test_steps_that_are_tuned_for_rounds_are_evaluated_in_parallel() -> None:
     options: dict[str, Any] = {"num_warmup": 200, "num_samples": 128, "num_chains": 2, "progress": False}
     verdict = ps.read_verdict(ps.sample("multivariate_normal", "mala", tune="rounds", **options))

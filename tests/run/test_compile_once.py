@@ -109,6 +109,7 @@ def sampled(model: Callable, *args: Any, **options: Any) -> tuple[Any, int, int]
     return trace, calls - before, events.count("backend_compile_duration")
 
 
+@pytest.mark.slow
 def test_nothing_of_a_run_by_default_is_compiled_twice() -> None:
     defaults = {"sampler": "hmc", "num_warmup": 40, "step_size": None, "num_chains": 2, "compare": True}
     sampled(regression, X, Y, **defaults, method="quasi_newton")
@@ -129,7 +130,10 @@ def test_a_first_run_by_default_compiles_few_programs() -> None:
         assert compiled == expected, model
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = ("arrays", "a size is read from one", "looked into by NumPy")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
 def test_new_data_of_the_same_shapes_compile_nothing(name: str) -> None:
     model, first, second, num_data = MODELS[name]
     _, traced, compiled = sampled(model, *first)
@@ -153,6 +157,7 @@ def test_data_are_in_the_trace_as_they_were_given() -> None:
     np.testing.assert_array_equal(trace["observed_data"]["y"], Y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["another shape", "another constant", "a global number", "none observed"])
 def test_what_else_changes_is_compiled_anew(what: str) -> None:
     sampled(regression, X, Y)

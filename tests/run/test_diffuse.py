@@ -129,6 +129,7 @@ def test_the_energy_distance_from_exact_draws(name: str, steps: int) -> None:
     assert abs(shift) > STATISTICAL * error
 
 
+@pytest.mark.slow
 def test_windows_guesses_and_methods_change_no_sample() -> None:
     process = make("ddpm")
     loop = diffuse(process, (3,), 2, method="sequential")

@@ -41,6 +41,7 @@ def whole() -> Iterator[Any]:
         yield as_datatree(ps.sample(TARGET, **SETTINGS))
 
 
+@pytest.mark.slow
 def test_a_store_holds_the_same_trace_as_xarray_and_arviz_read_it(whole: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
     trace = ps.sample(TARGET, store=path, **SETTINGS)
@@ -117,6 +118,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_draws(whole: A
     check_same(ps.resume(path, progress=False), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [3, 40, 77])
 def test_a_full_disk_loses_nothing_that_was_committed(
     number: int, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

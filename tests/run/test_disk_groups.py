@@ -37,6 +37,7 @@ def sampled(**keywords: Any) -> Any:
     return ps.sample(model, RESPONSES, **{**SETTINGS, "groups": REQUESTS, **keywords})
 
 
+@pytest.mark.slow
 def test_they_are_made_of_a_few_draws_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = sampled(num_samples=700, thin=2)
     seen: dict[str, list[int]] = {name: [] for name in (*REQUESTS, "read", "written")}
@@ -77,6 +78,7 @@ def test_they_are_made_of_a_few_draws_at_a_time(tmp_path: Path, monkeypatch: pyt
     assert len(list((tmp_path / "run.zarr/log_likelihood/responses/c/0").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_an_interrupt_and_more_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, calls = tmp_path / "run.zarr", 0
     usual = NumPyroModel.log_likelihood
@@ -102,6 +104,7 @@ def test_an_interrupt_and_more_draws(tmp_path: Path, monkeypatch: pytest.MonkeyP
     check_same(ps.resume(path, model, RESPONSES, progress=False), sampled(num_samples=700))
 
 
+@pytest.mark.slow
 def test_draws_that_are_made_have_keys_of_their_own() -> None:
     trace = sampled(num_samples=300)
     rows = trace["prior"]["mean"].values[0]

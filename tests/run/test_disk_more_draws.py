@@ -37,6 +37,7 @@ def radius(draw: dict[str, Any]) -> dict[str, Any]:
     return {"radius": (draw["x"] ** 2).sum()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keywords",
     [{}, {"thin": 7, "transform": radius, "until": {"ess": 1e6}}, {"groups": ("evaluation",), "keep_warmup": True}],

@@ -44,6 +44,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return ps.sample(model, DATA, store=tmp_path_factory.mktemp("store") / "run.zarr", **SHORT)
 
 
+@pytest.mark.slow
 def test_what_is_made_afterwards_is_what_the_run_would_have_made(whole: Any, plain: Any) -> None:
     found = as_datatree(ps.extend(plain, model, DATA, groups=GROUPS, seed=SHORT["seed"]))
     assert set(found.children) == set(whole.children)

@@ -5,6 +5,7 @@ import pytest
 import parsample as ps
 
 
+@pytest.mark.slow
 def test_small_steps_are_foreseen_to_be_easier() -> None:
     def iterations(step_size: float) -> dict[str, int]:
         found = ps.forecast("log_gamma", "mala", num_warmup=160, num_steps=128, step_size=step_size)

@@ -72,6 +72,7 @@ def test_draws_and_fields_are_those_of_the_trace(run: Any) -> None:
     assert run.verdict.steps == 12
 
 
+@pytest.mark.slow
 def test_unconstrained_positions_and_slopes_are_numpyros(run: Any) -> None:
     grouped, fields = run.get_samples(group_by_chain=True), run.get_extra_fields(group_by_chain=True)
     np.testing.assert_allclose(fields["z.noise"], np.log(grouped["noise"]), rtol=1e-5)
@@ -237,6 +238,7 @@ def bowl(position: Any) -> Any:
     return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] + both[s[0]] ** 2 / 2), begin)[1]
 
 
+@pytest.mark.slow
 def test_a_potential_function_of_any_pytree_in_forward_mode() -> None:
     kernel = ps.Kernel(potential_fn=bowl, forward_mode_differentiation=True, num_steps=2)
     mcmc = made(kernel, num_warmup=80, num_samples=128)
@@ -362,6 +364,7 @@ def with_nothing(size: int) -> None:
     numpyro.sample("x", dist.Normal())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the trace holds what files can hold")
 def test_sites_without_numbers_are_among_the_samples_as_in_numpyro(tmp_path: Any) -> None:
     """Which no file holds: of a run in memory or with a store, and of warm-up. NumPyro's NUTS returns these shapes."""

@@ -73,6 +73,7 @@ def test_every_sampler_warms_up(sampler: str) -> None:
     assert ps.read_verdict(trace).model_runs == target.workers.counts.runs
 
 
+@pytest.mark.slow
 def test_the_loop_and_any_window_give_the_same_trace() -> None:
     options: dict[str, Any] = {**SETTINGS, "num_warmup": 80, "num_samples": 150}
     loop = ps.sample(external(), method="sequential", warmup_method="sequential", **options)
@@ -161,6 +162,7 @@ def test_differences_take_the_place_of_a_gradient() -> None:
     np.testing.assert_allclose(draws(trace), draws(expected), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_emulator_foresees_and_changes_nothing() -> None:
     exact = lambda position: -0.5 * jnp.sum((position["x"] / SCALES) ** 2)  # noqa: E731
     options: dict[str, Any] = {**SETTINGS, "num_warmup": 80, "num_samples": 128}
@@ -261,6 +263,7 @@ def test_a_run_killed_twice_ends_as_an_undisturbed_one_and_repeats_no_run(tmp_pa
     assert sum(begun.values()) - len(begun) <= 1 + 2 * 4
 
 
+@pytest.mark.slow
 def test_progress_tells_of_runs_and_of_steps_as_they_are_made() -> None:
     def slow(position: dict[str, np.ndarray]) -> float:
         time.sleep(0.01)
@@ -281,6 +284,7 @@ def test_progress_tells_of_runs_and_of_steps_as_they_are_made() -> None:
         assert len(set(done)) > 5
 
 
+@pytest.mark.slow
 def test_a_run_that_is_extended_is_the_one_that_was_long_at_once(tmp_path: Path) -> None:
     options: dict[str, Any] = {**SETTINGS, "num_warmup": 80}
     whole = ps.sample(external(), num_samples=150, **options)

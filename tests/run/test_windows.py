@@ -35,7 +35,13 @@ def sampled(**options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("window", "solved", "steps"), [(16, 16, 128), (128, 128, 128), (300, 300, 384), ("all", 1024, 1024)]
+    ("window", "solved", "steps"),
+    [
+        (16, 16, 128),
+        pytest.param(128, 128, 128, marks=pytest.mark.slow),
+        pytest.param(300, 300, 384, marks=pytest.mark.slow),
+        ("all", 1024, 1024),
+    ],
 )
 def test_a_window_is_as_long_as_it_is_asked_for_and_the_chain_the_same(
     window: Any, solved: int, steps: int, loop: Any, monkeypatch: pytest.MonkeyPatch
@@ -71,10 +77,24 @@ def test_a_run_that_ends_early_has_as_many_draws_with_every_window(until: dict[s
     assert ps.read_verdict(long).steps == draws.shape[1]
 
 
+KEYWORDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "thin": {"thin": 7, "groups": ("evaluation",)},
+    "all": {"window": "all"},
+}
+FIRST = ((1, "thin"), (257, "all"), (700, "plain"))
+
+
 @pytest.mark.parametrize(
-    "keywords", [{}, {"thin": 7, "groups": ("evaluation",)}, {"window": "all"}], ids=["plain", "thin", "all"]
+    ("steps", "keywords"),
+    [
+        pytest.param(
+            steps, KEYWORDS[name], marks=() if (steps, name) in FIRST else pytest.mark.slow, id=f"{steps}-{name}"
+        )
+        for steps in (1, 257, 700)
+        for name in KEYWORDS
+    ],
 )
-@pytest.mark.parametrize("steps", [1, 257, 700])
 def test_a_run_that_was_stopped_within_a_segment_goes_on_to_the_bit(
     steps: int, keywords: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -90,6 +110,7 @@ def test_a_run_that_was_stopped_within_a_segment_goes_on_to_the_bit(
         assert getattr(ps.read_verdict(found), name) == getattr(ps.read_verdict(expected), name)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_over_goes_on_to_more_draws_within_its_last_segment(tmp_path: Path) -> None:
     sampled(store=tmp_path / "run.zarr", **LONG)
     with pytest.raises(KeyboardInterrupt):
@@ -100,6 +121,7 @@ def test_a_run_that_is_over_goes_on_to_more_draws_within_its_last_segment(tmp_pa
     check_same(found, sampled(num_samples=1500, **LONG))
 
 
+@pytest.mark.slow
 def test_what_the_loop_finishes_is_counted_piece_by_piece(tmp_path: Path) -> None:
     given: dict[str, Any] = {**LONG, "method": "jacobi", "max_iterations": 3, "compare": False}
     verdict = ps.read_verdict(sampled(**given))
@@ -112,6 +134,7 @@ def test_what_the_loop_finishes_is_counted_piece_by_piece(tmp_path: Path) -> Non
     assert found.finished_sequentially == verdict.finished_sequentially
 
 
+@pytest.mark.slow
 def test_a_store_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     """It counted whole segments, beyond the last draw too, and had no tolerances beside those of its settings."""
     path, given = tmp_path / "run.zarr", {"atol": 1e-6, "rtol": 1e-6}
@@ -127,6 +150,7 @@ def test_a_store_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     check_same(ps.resume(path, num_samples=1500, progress=False), sampled(num_samples=1500, **given))
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_the_whole_chain(tmp_path: Path) -> None:
     given = ["--warmup", "80", "--samples", "300", "--chains", "2", "--output", str(tmp_path)]
     for window, solved in (("all", 384), ("200", 200)):

@@ -51,6 +51,7 @@ def test_a_trajectory_into_nowhere_is_rejected():
     np.testing.assert_array_equal(np.asarray(state.position)[stayed], np.broadcast_to(start, (64, 2))[stayed])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["quasi_newton", "newton"])
 def test_the_chain_in_parallel_is_that_of_the_loop(method):
     target = Banana()
@@ -77,6 +78,7 @@ def test_at_the_front_door():
     assert float(ps.summarize(trace)["r_hat"].max()) < 1.02
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_jitter_is_another_step_size():
     start = jnp.asarray([0.3, -1.0, 2.0])

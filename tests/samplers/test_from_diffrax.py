@@ -50,9 +50,9 @@ ODES = [
     pytest.param(diffrax.Kvaerno3(root_finder=CHORD), marks=slow),
 ]
 SDES = [
-    pytest.param(diffrax.Euler(), diffrax.BrownianIncrement, marks=slow),
+    (diffrax.Euler(), diffrax.BrownianIncrement),
     pytest.param(diffrax.Heun(), diffrax.BrownianIncrement, marks=slow),
-    (diffrax.ShARK(), diffrax.SpaceTimeLevyArea),
+    pytest.param(diffrax.ShARK(), diffrax.SpaceTimeLevyArea, marks=slow),
 ]
 
 
@@ -135,6 +135,7 @@ def test_a_derivative_past_a_brownian_tree() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stiff_equation_beyond_the_solvers_stability_is_foreseen() -> None:
     """Growth to a capacity at rate 28: Euler's steps of 0.01 are the logistic map at 1.28, those of 0.1 at 3.8."""
     terms: Any = diffrax.ODETerm(lambda t, y, args: 28 * y * (1 - y))

@@ -257,6 +257,7 @@ def test_random_walks_move_no_integers():
 # --- in parallel
 
 
+@pytest.mark.slow
 def test_eight_schools_in_parallel():
     target = EightSchoolsConjugate()
     gibbs = Gibbs(target.logdensity, updates=target.conditional_updates)
@@ -318,6 +319,7 @@ def test_spins_have_no_derivative():
 # --- in the coordinates of the front door
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_sweep_in_standardised_coordinates(rng):
     target = EightSchoolsConjugate()

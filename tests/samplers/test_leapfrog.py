@@ -53,6 +53,7 @@ def test_both_axes_in_parallel_are_the_same_chain() -> None:
         assert outer == "sequential" or int(found.iterations) < STEPS // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leapfrog", ["jacobi", "quasi_newton", "newton", BlockQuasiNewton("exact")])
 @pytest.mark.usefixtures("x64")
 def test_any_method_may_evaluate_the_leapfrog_steps(leapfrog: Any) -> None:
@@ -63,6 +64,7 @@ def test_any_method_may_evaluate_the_leapfrog_steps(leapfrog: Any) -> None:
     CONVERGED.check(found.states, loop.states)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_derivative_of_a_trajectory_in_parallel_is_that_of_the_loop(rng_key: Any) -> None:
     start = jnp.asarray([0.3, -0.2, 0.5])

@@ -83,6 +83,7 @@ def test_straight_against_the_gradient_a_direction_stays(delta):
     np.testing.assert_allclose(growth, -2 * delta, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_steep_density_turns_in_single_precision_as_in_double():
     """The slope is above 1.8e19, whose square float32 does not hold."""
     found = []

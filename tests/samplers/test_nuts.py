@@ -21,6 +21,7 @@ START = {"a": jnp.asarray(0.3), "b": jnp.asarray([-0.2, 0.8])}
 DENSE = np.array([[2.0, 0.3, 0.0], [0.3, 1.0, 0.2], [0.0, 0.2, 0.5]])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("mass", [None, np.diagonal(DENSE), DENSE], ids=["unit", "diagonal", "dense"])
 def test_a_chain_is_blackjax_s(mass, rng_key):
@@ -43,6 +44,7 @@ def test_a_chain_is_blackjax_s(mass, rng_key):
     assert info.num_integration_steps.max() > 1
 
 
+@pytest.mark.slow
 def test_at_the_front_door_it_is_right_and_the_verdict_names_the_loop():
     trace = ps.sample("log_gamma", sampler="nuts", progress=False)
     verdict = ps.read_verdict(trace)

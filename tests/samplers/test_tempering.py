@@ -152,6 +152,7 @@ class Walk(PositionSampler):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", [ULA, Gibbs, Walk])
 @pytest.mark.usefixtures("x64")
 def test_any_sampler_of_positions_can_move_the_replicas(inner):
@@ -251,6 +252,7 @@ def test_each_replica_has_the_law_of_its_temperature():
     check_moments(moments | {f"variance {k}": (draws[..., k] ** 2, 1 / beta) for k, beta in enumerate(ladder)})
 
 
+@pytest.mark.slow
 def test_it_crosses_a_barrier_that_its_moves_alone_do_not():
     target = TwoWells(weight=0.3, means=((-4.0,), (4.0,)), variances=((0.5,), (0.5,)))
     density = lambda x: target.logdensity({"x": x})  # noqa: E731
@@ -285,6 +287,7 @@ def spread_of_rates(ladder, step_size=0.3):
     return found, found.max() - found.min()
 
 
+@pytest.mark.slow
 def test_equal_swaps_makes_them_equal():
     ladder = geometric_ladder(5, 1e-3)
     found, before = spread_of_rates(ladder)

@@ -37,6 +37,7 @@ def test_the_linear_regressions_have_one() -> None:
     assert AROUND == ["autoregressive", "blr", "kidscore_interaction"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", AROUND)
 def test_it_is_the_same_log_density_with_its_derivatives(name: str, tmp_path: Path) -> None:

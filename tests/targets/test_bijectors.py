@@ -86,6 +86,7 @@ def test_a_distrax_distribution(bijector: Any) -> None:
     check((draws - 6.0) ** 2, 12.0)
 
 
+@pytest.mark.slow
 def test_a_distrax_distribution_over_all_numbers_needs_none() -> None:
     target = distrax.MultivariateNormalTri(jnp.asarray([1.0, -1.0]), jnp.asarray([[1.0, 0.0], [0.8, 0.6]]))
     trace = as_datatree(ps.sample(target, **SETTINGS))

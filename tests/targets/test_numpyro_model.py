@@ -87,6 +87,7 @@ def trace() -> Any:
     return as_datatree(ps.sample(known_noise, FEATURES, RESPONSES, groups=groups, compare=False, **SETTINGS))
 
 
+@pytest.mark.slow
 def test_a_model_and_its_arguments_at_the_front_door(trace: Any) -> None:
     precision = FEATURES.T @ FEATURES + np.eye(2) / 9
     mean, covariance = np.linalg.solve(precision, FEATURES.T @ RESPONSES), np.linalg.inv(precision)

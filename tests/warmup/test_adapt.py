@@ -96,8 +96,9 @@ def test_any_length_gives_exactly_that_many_steps(num_warmup: int) -> None:
 PARALLEL = Plan(methods.QuasiNewton(), 16, 1, 1, 1e-12, 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("sampler", [pytest.param(MALA, marks=pytest.mark.slow), GHMC])
+@pytest.mark.parametrize("sampler", [MALA, GHMC])
 def test_in_parallel_warm_up_is_the_same_as_in_the_loop(sampler: type[Sampler]) -> None:
     """GHMC keeps its momentum from step to step, so where a segment is cut into parts must not matter."""
     target = EightSchools() if sampler is MALA else MultivariateNormal()
@@ -123,6 +124,7 @@ def test_a_chain_that_is_stuck_gets_the_small_steps_by_which_it_leaves(sampler: 
     assert found.step_size > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_part_that_does_not_converge_is_finished_by_the_loop() -> None:
     """Jacobi needs as many iterations as steps, and 64 are allowed: of parts of 80 steps 16 are left."""

@@ -101,6 +101,7 @@ def run(target: Any, **options: Any) -> Any:
     return ps.sample(target, **{**given, "progress": False, **options})
 
 
+@pytest.mark.slow
 def test_a_run_above_its_noise_needs_a_few_iterations(tmp_path: Path) -> None:
     """A regression on columns that are nearly collinear, as a plain log density."""
     target = build("kidscore_interaction", tmp_path)
@@ -119,6 +120,7 @@ def test_a_run_above_its_noise_needs_a_few_iterations(tmp_path: Path) -> None:
     assert ps.read_verdict(run(target)).noise < verdict.noise / 3
 
 
+@pytest.mark.slow
 def test_a_store_remembers_the_tolerance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten_segments(monkeypatch)
     interrupted(tmp_path / "run.zarr")

@@ -70,6 +70,7 @@ class Wide(LogDensity):
         return 2 * super().initial_position(rng_key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["poisson", "gamma"])
 def test_the_mode_is_found_from_a_start_where_the_density_overflows(kind: str) -> None:
     density, mode = overflowing(kind)
@@ -95,6 +96,7 @@ def test_without_a_mode_the_sentence_says_so() -> None:
         begin_at(LogDensity(lambda x: jnp.sum(x), jnp.zeros(2)), keys(2), "laplace")
 
 
+@pytest.mark.slow
 def test_at_the_mode_no_warm_up_is_needed_and_the_surrogate_is_the_target() -> None:
     """The method that takes its matrices from the surrogate alone, out of the box: the chain of the loop, soon."""
     trace = ps.sample(

@@ -47,7 +47,8 @@ def test_what_cannot_be_tuned_is_refused(tune: str, sampler: Any, method: str, w
         check_tune(tune, Configured(sampler), method)
 
 
-@pytest.mark.parametrize("sampler", [pytest.param("mala", marks=pytest.mark.slow), "hmc"])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["mala", "hmc"])
 def test_pilot_runs_choose_the_most_effective_draws_a_round(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Tuned] = []
 

@@ -306,8 +306,8 @@ class Process(eqx.Module):
 def _check_known(known: Any, mask: Any) -> tuple[Array | None, Array | None]:
     if known is None and mask is None:
         return None, None
-    if known is None or mask is None or jnp.shape(known) != jnp.shape(mask):
-        found = [None if value is None else jnp.shape(value) for value in (known, mask)]
+    if known is None or mask is None or np.shape(known) != np.shape(mask):
+        found = [None if value is None else np.shape(value) for value in (known, mask)]
         raise ValueError(f"known and mask have the shapes {found}, expected the same: pixels and where they are known.")
     return jnp.asarray(known), jnp.asarray(mask, bool)
 

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from parsample.engine.options import is_number
@@ -20,7 +21,7 @@ class Guided(eqx.Module):
 
     def check_condition(self, condition: PyTree) -> None:
         """Raise ValueError unless there is a condition, and it is like `null`."""
-        expected, found = (jax.tree.map(jnp.shape, tree) for tree in (self.null, condition))
+        expected, found = (jax.tree.map(np.shape, tree) for tree in (self.null, condition))
         if condition is None:
             raise ValueError(
                 f"condition is None, but the model is guided towards one; give the process a condition like null, "

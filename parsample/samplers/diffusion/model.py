@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from parsample.samplers.diffusion.denoisers import Denoiser
@@ -42,7 +43,7 @@ def call_model(predict: Any, x: Array, time: Array, condition: PyTree) -> Array:
     """
     output = predict(x, time, *(() if condition is None else (condition,)))
     if not (hasattr(output, "shape") and hasattr(output, "dtype")):
-        inside = [f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in jax.tree.leaves(output)]
+        inside = [f"{jnp.result_type(leaf)}{list(np.shape(leaf))}" for leaf in jax.tree.leaves(output)]
         raise ValueError(
             f"predict returned a {type(output).__name__} of {', '.join(inside) or 'nothing'}, expected one array like "
             "the sample; return the prediction alone, such as the first entry of the tuple."

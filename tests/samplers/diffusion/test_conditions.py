@@ -23,6 +23,7 @@ def about_one_component(x: np.ndarray, alpha: float, sigma: float, which: int) -
     return sigma / (alpha**2 * DEVIATION**2 + sigma**2) * (x - alpha * MEANS[which])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
 def test_guidance(scale: float) -> None:

@@ -61,6 +61,7 @@ def test_parallel_digits_are_the_loops_and_are_what_was_asked_for() -> None:
     assert np.mean(right) >= 0.8
 
 
+@pytest.mark.slow
 def test_what_early_steps_leave_does_not_hold_up_the_late_ones() -> None:
     """With the same tolerance at every step this takes 29 rounds, most of which accept two steps each."""
     process = diffusion.DDIM(DigitsModel(), num_steps=100, sigma_data=0.5)
