@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from parsample.engine.reads import Unknown, reads, settling
 from parsample.targets.base import Position
+from parsample.targets.data_alone import CONSTANT, GIVEN, VARIES, computes_with_data_alone
 from parsample.targets.numpyro_sites import KEPT, check_sites, description, model_name
 
 # How many programs are remembered. Each holds a model, what was traced of it, and the arrays that its code looks into.
@@ -199,8 +200,8 @@ def find_program(model: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[
         ValueError: the model cannot be sampled.
         CannotRun: it raises an error with all arrays as constants.
 
-    Cost: traces the model, and compiles its log density twice where there are 64-bit data and the precision is 32 bits;
-        only what `reads` costs where the program is known.
+    Cost: traces the model, and compiles its log density twice where it computes with 64-bit data alone and the
+        precision is 32 bits; only what `reads` costs where the program is known.
     """
     leaves, tree = jax.tree.flatten((args, kwargs))
     family = _family(model, tree, leaves)
@@ -285,9 +286,15 @@ def _shape(leaf: Any) -> Hashable:
 
 
 def _agrees(program: Program, data: list[Any]) -> bool:
-    """Say whether the log density is the same with the data as constants, at a start that NumPyro would have."""
-    doubtful = [leaf for leaf in data if isinstance(leaf, np.ndarray) and _is_inexact(leaf)]
-    if all(jax.dtypes.canonicalize_dtype(leaf.dtype) == leaf.dtype for leaf in doubtful):
+    """Say whether the log density is the same with the data as constants.
+
+    It is where nothing is computed of the data alone; else it is asked at a start that NumPyro would have.
+    """
+    kinds = [GIVEN if _is_rounded(leaf) else CONSTANT for leaf in data]
+    if GIVEN not in kinds:
+        return True
+    varies = [VARIES] * len(jax.tree.leaves(program.template))
+    if not computes_with_data_alone(jax.make_jaxpr(program.potential)(data, program.template), [*kinds, *varies]):
         return True
     rng = np.random.default_rng(0)
     position = jax.tree.map(lambda leaf: rng.uniform(-1, 1, leaf.shape).astype(leaf.dtype), program.template)
@@ -295,3 +302,10 @@ def _agrees(program: Program, data: list[Any]) -> bool:
     expected = float(jax.jit(lambda position: program._potential(data, position))(position))
     # NaN and infinities agree with themselves.
     return bool(np.isclose(found, expected, rtol=AGREES, atol=AGREES, equal_nan=True))
+
+
+def _is_rounded(leaf: Any) -> bool:
+    """Say whether NumPy has more digits of an array than JAX."""
+    return (
+        isinstance(leaf, np.ndarray) and _is_inexact(leaf) and jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype
+    )
