@@ -143,15 +143,20 @@ def _verdict(trace: Trace, summary: pandas.DataFrame, verdict: Verdict | None, c
     advice = (verdict.advice(caller) if verdict else advise(judgement, caller)) or [NOTHING]
     shown = [
         f'<div class="card {"good" if fine else "bad"}"><h2>{question}</h2><p class="answer">{answer}</p>'
-        f"<p>{html.escape(_sentence(words))}</p></div>"
+        f"<p>{_prose(_sentence(words))}</p></div>"
         for question, answer, fine, words in cards
     ]
-    items = "".join(f"<li>{html.escape(_sentence(line))}</li>" for line in advice)
+    items = "".join(f"<li>{_prose(_sentence(line))}</li>" for line in advice)
     return "\n".join([*shown, f'<div class="card"><h2>What to do?</h2><ul>{items}</ul></div>'])
 
 
 def _sentence(words: str) -> str:
     return words[:1].upper() + words[1:].removesuffix(".") + "."
+
+
+def _prose(words: str) -> str:
+    """Return words that a line may not break within a flag, as browsers would after its hyphens."""
+    return re.sub(r"--[\w-]+", r'<span class="flag">\g<0></span>', html.escape(words))
 
 
 def _chains(number: int) -> str:
@@ -304,7 +309,7 @@ def _settings(trace: Trace) -> Iterator[tuple[str, str]]:
 
 
 def _pairs(rows: list[tuple[str, str]]) -> str:
-    entries = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in rows)
+    entries = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{_prose(text)}</dd></div>" for name, text in rows)
     return f"<dl>{entries}</dl>"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import parsample as ps
-from parsample.report.html import render
+from parsample.report.html import _prose, render
 from parsample.results.trace import build_trace
 from parsample.results.verdict import read_verdict
 from tests.report.plots.test_evaluation import evaluated_trace
@@ -70,6 +70,14 @@ def test_the_numbers_are_those_of_the_summary(trace: Any, page: str) -> None:
 def test_names_are_text_and_nothing_else(page: str) -> None:
     assert "<b>" not in page
     assert NAME in words(page)
+
+
+def test_a_line_breaks_within_no_flag_and_words_stay_text() -> None:
+    found = _prose("on this device --method sequential, not --max-iterations 7, gives <b> & -- sooner")
+    flags = ['<span class="flag">--method</span>', '<span class="flag">--max-iterations</span>']
+    assert re.findall(r"<span.*?</span>", found) == flags
+    assert html.unescape(re.sub(r"<[^>]*>", "", found)).count("--") == 3
+    assert "&lt;b&gt; &amp; -- sooner" in found
 
 
 def test_the_page_needs_nothing_else(page: str) -> None:
