@@ -180,7 +180,11 @@ def test_what_parareal_waits_for() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method", "active_set"),
-    [("dpm_solver_pp", "scaled_identity", False), ("ddim", "scaled_identity", True), ("ddpm", "anderson", False)],
+    [
+        ("dpm_solver_pp", "scaled_identity", False),
+        pytest.param("ddim", "scaled_identity", True, marks=pytest.mark.grid),
+        pytest.param("ddpm", "anderson", False, marks=pytest.mark.grid),
+    ],
 )
 def test_a_budget_sets_the_window(name: str, method: str, active_set: bool) -> None:
     """What the window that was chosen compiles to is within the budget, and not far below."""

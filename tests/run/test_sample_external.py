@@ -64,7 +64,13 @@ def test_the_chain_is_that_of_the_same_model_in_jax(sampler: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", WITHOUT_LOOPS)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        name if name in ("rwm", "barker", "hmc", "gibbs", "tempering") else pytest.param(name, marks=pytest.mark.grid)
+        for name in WITHOUT_LOOPS
+    ],
+)
 def test_every_sampler_warms_up(sampler: str) -> None:
     target = external(with_gradient, gradient=True)
     trace = ps.sample(target, sampler=sampler, num_warmup=200, num_samples=40, **SETTINGS)

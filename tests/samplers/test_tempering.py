@@ -283,7 +283,7 @@ def spread_of_rates(ladder, step_size=0.3):
     def rates(rng_key):
         return jax.lax.scan(step, tempering.init(start), tempering.draw_inputs(rng_key, 2000, start))[1][200:]
 
-    found = np.asarray(rates(jax.random.split(jax.random.key(0), 8))).mean((0, 1))
+    found = np.asarray(rates(jax.random.split(jax.random.key(0), 64))).mean((0, 1))
     return found, found.max() - found.min()
 
 
