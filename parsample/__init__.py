@@ -8,6 +8,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from parsample._version import __version__
+from parsample._xla import compile_small_loops_whole
+
+compile_small_loops_whole()
 
 # Public name -> (module, name in it); None for the module itself.
 _PUBLIC: dict[str, tuple[str, str | None]] = {

@@ -17,6 +17,7 @@ FRONT = ""
 ROOMS = {
     "_former": set[str](),
     "_version": set[str](),
+    "_xla": set[str](),
     "engine": {"_former"},
     "workers": {"engine"},
     "samplers": {"_former", "engine"},
