@@ -75,9 +75,9 @@ def main() -> None:
     write_rows(
         "small_loops",
         "Small loops compiled whole",
-        "`parsample.sample` with every default, 4 chains of 1,000 warm-up steps and 1,000 draws, with XLA's own limit for "
-        f"loops that it compiles as one function on a CPU, {LIMITS[0]:,} bytes, and with ours, {LIMITS[1]:,}, which "
-        f"`import parsample` puts into XLA_FLAGS. Seconds of a later call and of the first one, compiling included; "
+        "`parsample.sample` with every default, 4 chains of 1,000 warm-up steps and 1,000 draws, with XLA's own limit "
+        f"for loops that it compiles as one function on a CPU, {LIMITS[0]:,} bytes, and with ours, {LIMITS[1]:,}, "
+        "which `import parsample` puts into XLA_FLAGS. Seconds of a later call and of the first, compiling included; "
         f"medians over {RUNS} processes of each kind in turns, and of the ratio in each turn.",
         ("posterior", "later: XLA's", "ours", "ratio", "first: XLA's", "ours", "ratio"),
         rows(given.data),
