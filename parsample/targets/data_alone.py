@@ -5,6 +5,8 @@ from typing import Any
 
 from jax.extend import core
 
+from parsample.engine.host import programs_in
+
 # What moves numbers, and computes nothing.
 MOVES = frozenset(
     (
@@ -57,8 +59,8 @@ def _kinds(program: core.Jaxpr, kinds: Sequence[int]) -> list[int]:
         name = equation.primitive.name
         if name in CALLS:
             made = _kinds(equation.params[CALLS[name]].jaxpr, given)
-        elif GIVEN in given and any(hasattr(value, "jaxpr") for value in equation.params.values()):
-            raise Computes  # a loop, of which each turn may
+        elif GIVEN in given and any(True for _ in programs_in(equation)):
+            raise Computes  # a loop or a branch, which may
         elif GIVEN in given and VARIES not in given:
             if name not in MOVES and not _is_asked(equation):
                 raise Computes

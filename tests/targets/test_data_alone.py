@@ -23,6 +23,8 @@ FUNCTIONS: dict[str, tuple[Callable, bool]] = {
     "integers": (lambda x, k, z: jnp.sum(jax.lax.lgamma(k + 1.0)) + z.sum(), False),
     "looked up by integers": (lambda x, k, z: jnp.sum(z[k % 3]), False),
     "meets in a loop": (lambda x, k, z: jax.lax.scan(lambda c, row: (c + row @ z, None), 0.0, x)[0], True),
+    "meets in a branch": (lambda x, k, z: jax.lax.cond(z[0] > 0, lambda: jnp.sum(jnp.log(x) @ z), lambda: 0.0), True),
+    "meets where it is not kept": (lambda x, k, z: jax.checkpoint(lambda x, z: jnp.sum(jnp.log(x) @ z))(x, z), True),
     "a logarithm": (lambda x, k, z: jnp.sum(jnp.log(x) * z), True),
     "scaled": (lambda x, k, z: jnp.sum((x * 1e6) @ z), True),
     "centred": (lambda x, k, z: jnp.sum((x - x.mean(0)) @ z), True),
