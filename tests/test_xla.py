@@ -46,24 +46,27 @@ def printed(program: str, flags: str | None) -> str:
     ],
 )
 def test_flags_of_the_caller_are_kept(flags: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setattr(_xla, "_has_started", lambda: False)
-    _xla.compile_small_loops_whole()
-    assert os.environ["XLA_FLAGS"] == expected
+    for is_needed in (False, True, True):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        monkeypatch.setattr(_xla, "is_needed", lambda is_needed=is_needed: is_needed)
+        _xla.compile_small_loops_whole()
+        assert os.environ["XLA_FLAGS"] == (expected if is_needed else flags)
     _xla.compile_small_loops_whole()
     assert os.environ["XLA_FLAGS"] == expected
 
 
 @pytest.mark.parametrize(
-    ("first", "flags", "is_whole"),
+    ("first", "flags", "is_whole", "is_put_in"),
     [
-        ("import parsample", None, True),
-        ("import jax, parsample", None, True),
-        ("import jax; jax.devices(); import parsample", None, False),
-        ("import parsample", f"{_xla.OPTION}={_xla.NAME}=1024", False),
-        ("", None, False),
+        ("import parsample", None, True, _xla.is_needed()),
+        ("import jax, parsample", None, True, _xla.is_needed()),
+        ("import jax; jax.devices(); import parsample", None, not _xla.is_needed(), False),
+        ("import parsample", f"{_xla.OPTION}={_xla.NAME}=1024", False, False),
     ],
 )
-def test_small_loops_are_whole_where_jax_has_not_started(first: str, flags: str | None, is_whole: bool) -> None:
+def test_small_loops_are_whole_where_jax_has_not_started(
+    first: str, flags: str | None, is_whole: bool, is_put_in: bool
+) -> None:
     found = printed(f"{first}\n{LOOP}\nimport os; print(repr(os.environ.get('XLA_FLAGS', '')))", flags)
-    assert found.splitlines() == [str(is_whole), repr(LIMIT if is_whole else flags or "")]
+    assert found.splitlines() == [str(is_whole), repr(LIMIT if is_put_in else flags or "")]
