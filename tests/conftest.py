@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,6 +44,13 @@ from jaxtyping import install_import_hook
 # time, so `make test-typed` alone asks for it. It must be there before the first import.
 if os.environ.get("PARSAMPLE_TYPED"):
     install_import_hook("parsample", "beartype.beartype")
+
+# ArviZ keeps the day of its last announcement in a file, which processes that import it at once take from each other:
+# the one that starts them is first.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import arviz  # noqa: F401
 
 # A shell that runs the tests in the background has their process ignore interrupts, which some of the tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
