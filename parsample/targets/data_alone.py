@@ -62,9 +62,10 @@ def _kinds(program: core.Jaxpr, kinds: Sequence[int]) -> list[int]:
         elif GIVEN in given and any(True for _ in programs_in(equation)):
             raise Computes  # a loop or a branch, which may
         elif GIVEN in given and VARIES not in given:
-            if name not in MOVES and not _is_asked(equation):
+            is_asked = _is_asked(equation)
+            if name not in MOVES and not is_asked:
                 raise Computes
-            made = [CONSTANT if _is_asked(equation) else GIVEN] * len(equation.outvars)
+            made = [CONSTANT if is_asked else GIVEN] * len(equation.outvars)
         else:
             made = [max(given, default=CONSTANT)] * len(equation.outvars)
         known.update(zip(equation.outvars, made, strict=True))
