@@ -16,19 +16,20 @@ import numpyro
 
 from benchmarks.bench import report
 from benchmarks.bench.cases import NAMES, cases
-from benchmarks.bench.measure import Bench, Meter, Row
+from benchmarks.bench.measure import REPEATS, Bench, Meter, Row
 from benchmarks.bench.opponents import OPPONENTS, Size
 from benchmarks.device import RESULTS
 from parsample.results.verdict import SAME
 
 QUICK = Size(warmup=20, draws=20, chains=2)
-REPEATS = 5
 
 
 def wrong(row: Row) -> str:
     """Return what is wrong with a quick run, "" for nothing."""
     if "error" in row:
         return str(row["error"])
+    if row.get("parted"):
+        return f"{row['parted']:.1%} of its draws are not those of the loop's chain"
     if row.get("difference", 0.0) > SAME:
         return f"{row['difference']:.2g} standard deviations from the loop's chain"
     return ""

@@ -18,10 +18,12 @@ from parsample.results.summary import worst
 from parsample.results.trace import build_trace
 
 Row = dict[str, Any]
-# Seconds of warm runs that an opponent has on a target: it is repeated as often as fits, once at least.
-BUDGET = 10.0
+# Warm runs of an opponent on a target, and seconds that they may take: it is repeated as often as fits, once at least.
+REPEATS, BUDGET = 15, 10.0
 # Of a variable with more numbers than this so many are judged, evenly spaced: ArviZ takes 20 ms each.
 MOST = 200
+# A draw that is so many standard deviations from the loop's is one of another chain.
+PARTED = 0.05
 # Those that evaluate one chain: what they draw from a seed is to be the same.
 SAME_CHAIN = (AUTO, LOOP, "ours, quasi-Newton, window 16", "ours, Newton, window 64")
 
@@ -89,13 +91,20 @@ def standard_errors(one: Any, other: Any) -> float:
     return float(apart.max())
 
 
-def deviation(draws: Mapping[str, np.ndarray], loop: Mapping[str, np.ndarray]) -> float:
-    """Return the largest difference of a chain from the loop's, in its standard deviations."""
-    found = [0.0]
+def apart(draws: Mapping[str, np.ndarray], loop: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Compare a chain with the loop's.
+
+    Returns:
+        The largest difference in the loop's standard deviations, and the share of draws that it leaves out: those of
+        which it is beyond `PARTED`, since an accept decision that hangs on rounding makes another chain.
+    """
+    sds = {name: value.std(axis=(0, 1)) for name, value in loop.items()}
+    found = np.zeros(next(iter(loop.values())).shape[:2])
     for name, value in loop.items():
-        sd = value.std(axis=(0, 1))
-        found.append(float(np.max(np.abs(draws[name] - value) / np.where(sd > 0, sd, 1.0))))
-    return max(found)
+        away = np.abs(draws[name] - value) / np.where(sds[name] > 0, sds[name], 1.0)
+        found = np.maximum(found, away.reshape(*found.shape, -1).max(-1))
+    has_parted = ~(found < PARTED)
+    return float(found[~has_parted].max(initial=0.0)), float(has_parted.mean())
 
 
 class Bench:
@@ -136,7 +145,7 @@ class Bench:
                     self.rows[name]["runs"].append(found[1])
                     summaries[name] = found[1].pop("summary")
         for name in draws if LOOP in draws else ():
-            self.rows[name]["difference"] = deviation(draws[name], draws[LOOP])
+            self.rows[name] |= dict(zip(("difference", "parted"), apart(draws[name], draws[LOOP]), strict=True))
         for name in summaries if LOOP in summaries else ():
             self.rows[name]["z"] = standard_errors(summaries[name], summaries[LOOP])
         return [self._with_medians(row) for row in self.rows.values()]
@@ -178,5 +187,6 @@ class Bench:
             "seconds": statistics.median(seconds),
             "rate": statistics.median(rates),
             "rate_in_total": row["first"]["ess"] / row["first"]["seconds"],
+            "rate_per_gradient": statistics.median(run["ess"] / run["gradients"] for run in row["runs"]),
             "good": statistics.median(run["good"] for run in row["runs"]) > 0.5,
         }

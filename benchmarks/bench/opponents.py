@@ -1,5 +1,6 @@
 """Who samples: each called as its users call it: warm-up and draws from a seed, as many chains of as many draws."""
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -8,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]
 from jax.flatten_util import ravel_pytree
@@ -222,15 +224,22 @@ def nutpie(case: Case, size: Size) -> Run:
     from_pyfunc = importlib.import_module("nutpie.compiled_pyfunc").from_pyfunc
     template, unravel = ravel_pytree(case.target.position_template())
     shapes = jax.eval_shape(lambda: case.target.constrain(case.target.position_template()))
-    value_and_grad = jax.jit(jax.value_and_grad(lambda vector: case.target.logdensity(unravel(vector))))
-    constrain = jax.jit(lambda vector: case.target.constrain(unravel(vector)))
     # Its threads have JAX's settings from the process, not from a context that the caller has entered.
-    precision = functools.partial(jax.enable_x64, template.dtype == np.float64)
+    precision = functools.partial(jax.enable_x64, True) if template.dtype == np.float64 else contextlib.nullcontext
+
+    @jax.jit
+    def value_and_grad(vector: jax.Array) -> jax.Array:
+        """Return both as one array, and so with one transfer."""
+        value, gradient = jax.value_and_grad(lambda vector: case.target.logdensity(unravel(vector)))(vector)
+        return jnp.append(gradient, value)
+
+    constrain = jax.jit(lambda vector: case.target.constrain(unravel(vector)))
+    call = value_and_grad.lower(template).compile()
 
     def logp(vector: np.ndarray) -> tuple[float, np.ndarray]:
         with precision():
-            value, gradient = value_and_grad(vector.astype(template.dtype))
-        return float(value), np.asarray(gradient, dtype=np.float64)
+            found = np.asarray(call(vector.astype(template.dtype)), dtype=np.float64)
+        return float(found[-1]), found[:-1]
 
     def expand(vector: np.ndarray) -> dict[str, np.ndarray]:
         with precision():

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.bench.cases import NAMES
-from benchmarks.bench.measure import BUDGET, MOST, Row
+from benchmarks.bench.measure import BUDGET, MOST, REPEATS, Row
 from benchmarks.bench.opponents import AUTO, FAMILIES, LEAPFROG_STEPS, PUBLISHED_ITERATIONS, Size
 from benchmarks.device import table_lines
 from parsample.results.judgement import GOOD_ESS, GOOD_RHAT
@@ -25,7 +25,7 @@ VERSIONS = ("parsample", "jax", "jaxlib", "numpyro", "blackjax", "nutpie", "arvi
 NEVER_BELOW = 0.95
 # Means further from the loop's than so many standard errors are pointed out; of thousands some are beyond 4.
 FAR = 5.0
-RATES = {"rate": "warm", "rate_in_total": "compiling included"}
+RATES = {"rate": "warm", "rate_in_total": "compiling included", "rate_per_gradient": "a gradient of the draws"}
 
 
 def environment() -> Row:
@@ -141,6 +141,9 @@ def cells(row: Row) -> list[str]:
     remarks = [f"sampler {row['sampler']}"] if "sampler" in row else []
     remarks += [f"differs from the loop's chain by {row['difference']:.1g} sd"] if row.get("difference") else []
     remarks += (
+        [f"but for {row['parted']:.1%} of the draws, after rounding turned a decision"] if row.get("parted") else []
+    )
+    remarks += (
         [f"means {row['z']:.1f} standard errors from the loop's"] if row["good"] and row.get("z", 0.0) > FAR else []
     )
     numbers = [f"{row['ess']:,.0f}", f"{row['seconds']:.3g}", f"{row['rate']:,.0f}", f"{row['first']['seconds']:.3g}"]
@@ -160,7 +163,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         *(f"- {row}" for row in lost),
     ]
     lines += ["", "## How many times as fast auto is", "", NOTE, "", *where(found), ""]
-    header = ["against", "geometric mean, warm", "least", "posteriors", "geometric mean, compiling included", "least"]
+    header = ["against", "geometric mean, warm", "least", "posteriors"]
+    header += [cell for words in list(RATES.values())[1:] for cell in (f"geometric mean, {words}", "least")]
     lines += [*table_lines(header, [_means(found, entry) for entry in opponents(found)]), ""]
     entries = opponents(found)
     lines += ["Warm, one by one (* where not both have good draws):", ""]
@@ -206,19 +210,20 @@ def where(found: Mapping[str, Any]) -> list[str]:
 
 NOTE = (
     f"{Size().chains} chains, {Size().warmup:,} warm-up steps and {Size().draws:,} draws each, all in one process and "
-    f"in turns; medians of five calls, or as many as take {BUDGET:.0f} seconds. Counted are effective draws, the "
+    f"in turns; medians of {REPEATS} calls, or as many as take {BUDGET:.0f} seconds. Counted are effective draws, the "
     f"smaller of bulk and tail of the worst number (of a variable with more than {MOST} numbers, so many are looked "
     "at), by the same code for all, for each second of warm-up and sampling together. Warm is a later call without "
     "what it compiles; NumPyro compiles in every call, which is taken out. The first call is in a process that has "
     "everything imported and nothing compiled; who comes first pays for what the others of its kind share, of ours "
     f"that is auto. Means are over posteriors where both have good draws: R-hat below {GOOD_RHAT}, more than "
     f"{GOOD_ESS} effective ones. NumPyro has its users' model where the posterior is one, else the log density, as "
-    "BlackJAX does; nutpie calls that as a compiled function, which costs it some microseconds a gradient more than a "
-    f"model of PyMC or Stan. BlackJAX's HMC has {LEAPFROG_STEPS} leapfrog steps, its users' to choose. The published "
-    "parallel method is quasi-Newton with Hutchinson's diagonal over the whole chain of MALA as our warm-up leaves it; "
-    f"after {PUBLISHED_ITERATIONS} iterations the loop has the rest, so that its numbers are better than it would be "
-    "alone. Gradients are those of the draws; in sequence: those that wait for each other, chains in step waiting for "
-    "the longest trajectory."
+    "BlackJAX does; nutpie calls that as a compiled function from Python, tens of microseconds a gradient that a "
+    "model of PyMC or Stan does not take: compare the draws a gradient. All in this process have what `import "
+    f"parsample` asks of XLA (small_loops.md). BlackJAX's HMC has {LEAPFROG_STEPS} leapfrog steps, its users' to "
+    "choose. The published parallel method is quasi-Newton with Hutchinson's diagonal over the whole chain of MALA as "
+    f"our warm-up leaves it; after {PUBLISHED_ITERATIONS} iterations the loop has the rest, so that its numbers are "
+    "better than it would be alone. Gradients are those of the draws; in sequence: those that wait for each other, "
+    "chains in step waiting for the longest trajectory."
 )
 
 

@@ -1,14 +1,13 @@
 """A run that writes its draws to the disk as it goes, and can go on from there.
 
 Every `commit` puts rows, the chains' unknowns and the counts of the verdict on the disk, and then replaces one file;
-see `store_layout`. Whatever ends the process, the store is that of the last commit.
+see `parsample.store.layout`. Whatever ends the process, the store is that of the last commit.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,8 +27,7 @@ from parsample.run.result import Outcome
 from parsample.run.segments import Job
 from parsample.run.settings import Settings
 from parsample.samplers.chains import is_loop
-from parsample.store.layout import PRIVATE, Layout, is_store, read_run, reading, rows_of_chunk, write_durably
-from parsample.store.lock import take_lock
+from parsample.store.layout import PRIVATE, Layout, read_run, reading, rows_of_chunk, write_durably
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
 
@@ -79,7 +77,7 @@ class Store:
     wants_draws = True
 
     def __init__(self, path: str | os.PathLike[str], settings: Settings, is_new: bool):
-        """Begin a store, or go on with one. Use `open_store`, which also locks it."""
+        """Begin a store, or go on with one. Use `open_store.open_store`, which also locks it."""
         self.path, self.folder = os.fspath(path), Path(path).expanduser()
         self.settings, self.is_new = settings, is_new
         self.run: dict[str, Any] = {"settings": settings.to_json(), "complete": False} if is_new else read_run(path)
@@ -349,63 +347,3 @@ def _check_same(path: str, known: Mapping[str, Any], found: Mapping[str, Any]) -
                 f"there and {value} here; resume it with the model, data and versions it was begun with, or begin a "
                 "new store."
             )
-
-
-def refuse_existing(path: str | os.PathLike[str], settings: Settings) -> None:
-    """Raise ValueError if there is something at the path of a new store; say in what it differs if it is a store."""
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        if not folder.absolute().parent.is_dir():
-            raise ValueError(f"store is '{path}', but there is no folder '{folder.absolute().parent}'; make it first.")
-        return
-    if not is_store(folder):
-        if folder.is_dir() and (not any(folder.iterdir()) or [x.name for x in folder.iterdir()] == [PRIVATE]):
-            return
-        raise ValueError(f"store is '{path}', which is there and is no store of a run; give another name.")
-    differences = Settings.from_json(read_run(folder)["settings"]).differences(settings)
-    rows = [f"{name} is {there}, not {here}" for name, (there, here) in differences.items()]
-    found = f"of a run whose {', whose '.join(rows)}" if rows else "of a run with these settings"
-    raise ValueError(
-        f"store is '{path}', which is there, {found}; go on with it by parsample.resume (`parsample resume {path}`), "
-        "or give another name."
-    )
-
-
-@contextlib.contextmanager
-def open_store(path: str | os.PathLike[str], settings: Settings, is_new: bool) -> Iterator[Store]:
-    """Lock a store for one run. On the way out whatever is pending is committed, unless writing is what failed.
-
-    Raises:
-        ValueError: another run holds it, or it cannot be written.
-    """
-    folder = Path(path).expanduser()
-    was_there = folder.exists()
-    try:
-        (folder / PRIVATE).mkdir(parents=True, exist_ok=True)
-        lock = take_lock(folder / PRIVATE / "lock", path)
-    except OSError as error:
-        if not was_there:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise ValueError(
-            f"store is '{path}', which cannot be written ({error.strerror or error}); give a place where you may make "
-            "files."
-        ) from error
-    try:
-        if is_new:
-            # Once more: another run may have made it in the meantime.
-            refuse_existing(path, settings)
-        # Of files that a killed run was writing, Zarr's and ours.
-        for leftover in [*folder.rglob("*.partial"), *folder.rglob("*.tmp")]:
-            leftover.unlink(missing_ok=True)
-        store = Store(path, settings, is_new)
-        try:
-            yield store
-        except OSError:
-            raise
-        except BaseException:
-            store.commit()
-            raise
-    finally:
-        lock.release()
-        if is_new and not was_there and not is_store(folder):
-            shutil.rmtree(folder, ignore_errors=True)

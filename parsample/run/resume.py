@@ -12,7 +12,7 @@ from parsample.engine import methods, options
 from parsample.engine.names import unknown
 from parsample.results.trace import load_trace
 from parsample.run.arguments import serves_models
-from parsample.run.disk import open_store
+from parsample.run.open_store import open_store
 from parsample.run.plan import check_job
 from parsample.run.progress import Event
 from parsample.run.settings import Settings

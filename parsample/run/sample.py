@@ -14,8 +14,8 @@ from parsample.results.trace import load_trace
 from parsample.run.arguments import serves_models
 from parsample.run.background import Running
 from parsample.run.checks import check_memory, chosen_sampler
-from parsample.run.disk import open_store, refuse_existing
 from parsample.run.keywords import takes_groups
+from parsample.run.open_store import open_store, refuse_existing
 from parsample.run.plan import check_job
 from parsample.run.progress import Event
 from parsample.run.segments import Job

@@ -52,7 +52,8 @@ def broken(seed: int) -> Any:
 @pytest.mark.parametrize(
     ("auto", "fault"),
     [
-        (lambda seed: lambda: chain(seed, 0.1), "0.1 standard deviations from the loop's chain"),
+        (lambda seed: lambda: chain(seed, 0.02), "0.02 standard deviations from the loop's chain"),
+        (lambda seed: lambda: chain(seed, 0.1), "100.0% of its draws are not those of the loop's chain"),
         (broken, "RuntimeError: it broke"),
     ],
 )
@@ -91,6 +92,7 @@ def test_chains_in_step_wait_for_the_longest_trajectory() -> None:
 def row(opponent: str, rate: float, good: bool = True) -> dict[str, Any]:
     first = {"seconds": 2.0, "ess": rate}
     numbers = {"ess": 1000.0, "seconds": 1000 / rate, "rate": rate, "rate_in_total": rate / 2, "r_hat": 1.0}
+    numbers["rate_per_gradient"] = 1 / 32 if opponent == AUTO else 1 / 64
     counts = {"gradients": 32_000, "sequence": 8_000, "divergences": 0, "good": good}
     return {"opponent": opponent, "first": first, "runs": [first], **numbers, **counts}
 
@@ -115,10 +117,10 @@ def test_the_page_puts_losses_first_and_means_over_good_draws(tmp_path: Path) ->
         "",
     ]
     # The best of NumPyro's: 4 and 9 times; BlackJAX's draws of GARCH are not good.
-    assert "| best of NumPyro | 6.00 | 4.00 | 2 of 2 | 6.00 | 4.00 |" in page
+    assert "| best of NumPyro | 6.00 | 4.00 | 2 of 2 | 6.00 | 4.00 | 2.00 | 2.00 |" in page
     # First calls of ours share what they compile. A family of one is its member.
-    assert "| ours, loop | 0.89 | 0.80 | 2 of 2 |  |  |" in page
-    assert "| BlackJAX NUTS | 0.50 | 0.50 | 1 of 2 | 0.50 | 0.50 |" in page
+    assert "| ours, loop | 0.89 | 0.80 | 2 of 2 |  |  |  |  |" in page
+    assert "| BlackJAX NUTS | 0.50 | 0.50 | 1 of 2 | 0.50 | 0.50 | 2.00 | 2.00 |" in page
     assert not any("best of ours" in line or "best of BlackJAX" in line for line in page)
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     # A posterior that is measured again takes its own place.
@@ -127,6 +129,15 @@ def test_the_page_puts_losses_first_and_means_over_good_draws(tmp_path: Path) ->
     assert list(kept) == ["eight_schools", "garch", "blr"]
     assert len(kept["eight_schools"]["rows"]) == 2
     assert (tmp_path / "bench.md").read_text().splitlines()[start + 2] == "- none"
+
+
+def test_draws_of_another_chain_are_counted_and_the_others_compared() -> None:
+    loop = {"x": np.random.default_rng(0).normal(size=(4, 1000, 2)), "same": np.ones((4, 1000))}
+    draws = {"x": loop["x"] + 0.001 * loop["x"].std(axis=(0, 1)), "same": loop["same"]}
+    assert measure.apart(draws, loop) == (pytest.approx(0.001), 0.0)
+    draws["x"][2, 900:] = 7.0
+    draws["x"][3, 7, 1] = np.nan
+    assert measure.apart(draws, loop) == (pytest.approx(0.001), 101 / 4000)
 
 
 def test_of_many_numbers_some_are_judged_from_first_to_last() -> None:

@@ -23,6 +23,7 @@ from parsample.run import disk as store
 from parsample.run import plan as sampling
 from parsample.run.freeze import freeze, thaw
 from parsample.run.interrupts import Interrupted, holding_interrupts
+from parsample.run.open_store import open_store
 from parsample.store import layout as store_layout
 from parsample.targets import MultivariateNormal
 from tests.stores import SETTINGS, TARGET, check_same, interrupted, shorten_segments, stop_at
@@ -246,7 +247,7 @@ def test_a_store_is_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         patch.setattr(checks, "__version__", "9.9")
         with pytest.raises(ValueError, match=r"another run: version is .* and 9.9 here"):
             ps.resume(path, progress=False)
-    with store.open_store(path, ps.read_settings(path), is_new=False):
+    with open_store(path, ps.read_settings(path), is_new=False):
         with pytest.raises(ValueError, match=rf"which process {os.getpid()} on .* since 20.* is writing to; wait"):
             ps.resume(path, progress=False)
     after = {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.stem != "lock"}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import parsample as ps
-from parsample.run.disk import open_store
+from parsample.run.open_store import open_store
 from parsample.run.sink import Memory, Sink
 
 
