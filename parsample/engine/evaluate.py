@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from parsample._former import takes_former
 from parsample.engine import methods, options, planner
+from parsample.engine.arrays import to_jax
 from parsample.engine.block import SHORTEST, Rows
 from parsample.engine.derivative import differentiable
 from parsample.engine.driver import Trajectory, solve
@@ -20,7 +21,14 @@ from parsample.engine.loop import after_the_loop, run_loop
 from parsample.engine.options import Options
 from parsample.engine.rules import Conditioning, Stopping
 from parsample.engine.solution import Solution, Status, add_counts, raise_unless_converged
-from parsample.engine.transition import FlatTransition, as_transition, flatten, ravel_state, with_arrays
+from parsample.engine.transition import (
+    FlatTransition,
+    as_transition,
+    first_row,
+    flat_problem,
+    ravel_state,
+    with_arrays,
+)
 from parsample.engine.window import cut, put
 
 
@@ -104,35 +112,33 @@ def evaluate(
     transition = as_transition(transition)
     automatic = isinstance(method, str) and method == "auto"
     found = methods.QuasiNewton() if automatic else methods.find(method, or_auto=True)
-    first_state, first_inputs = _first(initial_state, inputs) if chains else (initial_state, inputs)
+    if chains:
+        _check_chains(initial_state, inputs)
+    state, rows = jax.eval_shape(first_row, (initial_state, inputs)) if chains else (initial_state, inputs)
     if found.needs_derivative:
-        options.check_floating(first_state, f"the method {type(found).__name__}")
-    flat, initial, steps = flatten(transition, first_state, first_inputs, details)
-    rtol = options.default_rtol(initial.dtype) if rtol is None else rtol
-    options.check_tolerances(atol, rtol, initial.dtype, steps, found)
+        options.check_floating(state, f"the method {type(found).__name__}")
+    flat, form, steps = flat_problem(transition, state, rows, details)
+    rtol = options.default_rtol(form.dtype) if rtol is None else rtol
+    options.check_tolerances(atol, rtol, form.dtype, steps, found)
     rules: dict[str, Any] = {"active_set": active_set, "stopping": stopping, "conditioning": conditioning}
     check = functools.partial(options.check, steps=steps, max_iterations=max_iterations, history=history, **rules)
     chosen = check(method=found, window=window)
     if guess is not None:
         guess = options.check_guess(guess, initial_state, steps, chains)
-    inputs = jax.tree.map(jnp.asarray, inputs)
+    initial_state, inputs = jax.tree.map(jnp.asarray, (initial_state, inputs))
     if automatic:
-        begun = guess if guess is None or not chains else guess[0]
+        first, begun = (initial_state, inputs), guess
+        if chains:
+            first, begun = first_row((first, begun))
         begun = None if begun is None else jax.vmap(flat.unravel)(begun)
         rules |= {"atol": atol, "rtol": rtol, "guess": begun}
-        choice = planner.choose(evaluate, transition, first_state, first_inputs, window=window, options=rules)
+        choice = planner.choose(evaluate, transition, *first, window=window, options=rules)
         found, chosen = choice.method, check(method=choice.method, window=choice.window)
     if history and max_iterations is None and not isinstance(found, methods.Sequential):
-        options.check_history(chosen, np.shape(jax.tree.leaves(inputs)[0])[0] if chains else 1, steps, initial)
+        options.check_history(chosen, np.shape(jax.tree.leaves(inputs)[0])[0] if chains else 1, steps, form)
     found = with_arrays(found, methods.Method)
-    tolerances = jnp.broadcast_to(jnp.asarray(atol, initial.dtype), (steps,)), jnp.asarray(rtol, initial.dtype)
-    if chains:
-        initial = jax.vmap(lambda state: ravel_state(state, initial.dtype))(initial_state)
-        solution = _evaluate(flat, initial, inputs, guess, found, tolerances, chosen)
-    else:
-        initial, inputs, guess = jax.tree.map(lambda leaf: leaf[None], (initial, inputs, guess))
-        solution = _evaluate(flat, initial, inputs, guess, found, tolerances, chosen)
-        solution = jax.tree.map(lambda leaf: leaf[0], solution)
+    tolerances = _number(atol, form.dtype), _number(rtol, form.dtype)
+    solution = _evaluate(flat, (initial_state, inputs, guess), found, tolerances, chosen, chains)
     return raise_unless_converged(solution) if throw else solution
 
 
@@ -146,23 +152,43 @@ def evaluate_sequential(
     return evaluate(transition, initial_state, inputs, method="sequential", **keywords)
 
 
-def _first(initial_state: PyTree, inputs: PyTree) -> tuple[PyTree, PyTree]:
-    """Return the initial state and the inputs of the first chain of a batch.
-
-    Raises:
-        ValueError: the leading axes are not those of one batch.
-    """
+def _check_chains(initial_state: PyTree, inputs: PyTree) -> None:
+    """Raise ValueError unless the leading axes are those of one batch."""
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves((initial_state, inputs))]
     if any(len(shape) == 0 for shape in shapes) or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
         raise ValueError(
             f"chains is True, but initial_state and inputs have leaves of the shapes {shapes}, expected the same "
             "leading axis of at least 1 for all, one row a chain."
         )
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], (initial_state, inputs))
+
+
+def _number(value: Any, dtype: jnp.dtype) -> Array:
+    return jnp.asarray(value, dtype) if isinstance(value, jax.Array) else to_jax(value, dtype)
 
 
 @eqx.filter_jit
 def _evaluate(
+    transition: FlatTransition,
+    problem: tuple[PyTree, PyTree, Float[Array, "*chain steps dim"] | None],
+    method: methods.Method,
+    tolerances: tuple[Float[Array, "*steps"], Float[Array, ""]],
+    chosen: Options,
+    chains: bool,
+) -> Solution:
+    """Evaluate a batch of chains, or one, of initial state, inputs and guess: here, where the axis costs no program."""
+    if not chains:
+        problem = jax.tree.map(lambda leaf: leaf[None], problem)
+    initial_state, inputs, guess = problem
+    atol, rtol = tolerances
+    initial = jax.vmap(lambda state: ravel_state(state, rtol.dtype))(initial_state)
+    steps = jax.tree.leaves(inputs)[0].shape[1]
+    found = _evaluate_batch(
+        transition, initial, inputs, guess, method, (jnp.broadcast_to(atol, (steps,)), rtol), chosen
+    )
+    return found if chains else first_row(found)
+
+
+def _evaluate_batch(
     transition: FlatTransition,
     initial: Float[Array, "chain dim"],
     inputs: PyTree,

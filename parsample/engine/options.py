@@ -94,8 +94,8 @@ def check(
     return Options(window, max_iterations, history, capacity, stopping, conditioning, float(mismatch))
 
 
-def check_history(chosen: Options, chains: int, steps: int, state: Float[Array, " dim"]) -> None:
-    """Check that there is room for a record of all iterations that there may be.
+def check_history(chosen: Options, chains: int, steps: int, state: jax.ShapeDtypeStruct) -> None:
+    """Check that there is room for a record of all iterations that there may be, of states of this form.
 
     Raises:
         ValueError: it takes more than `LARGEST_HISTORY` bytes.

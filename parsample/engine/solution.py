@@ -150,12 +150,15 @@ def raise_unless_converged(solution: Solution) -> Solution:
         ConvergenceError: some chain failed. While a compiled program runs, JAX makes a JaxRuntimeError of it, which has
             the same sentence.
     """
-    failed = ~(solution.converged | (solution.status == Status.APPROXIMATE))
-    if isinstance(failed, jax.core.Tracer):
+    is_traced = isinstance(solution.converged, jax.core.Tracer)
+    # NumPy's where there are numbers: JAX would compile a program for every operation.
+    converged, status = ((np, jnp)[is_traced].asarray(part) for part in (solution.converged, solution.status))
+    failed = ~(converged | (status == Status.APPROXIMATE))
+    if is_traced:
         verdict = dataclasses.replace(solution, states=None, history=None, details=None)
         # Reached where a chain has failed, and nowhere else: a program that ends well never waits for the host.
         jax.lax.cond(eqx.internal.unvmap_any(failed), lambda: jax.debug.callback(_raise, verdict), lambda: None)
-    elif bool(np.any(failed)):
+    elif failed.any():
         raise ConvergenceError(solution)
     return solution
 

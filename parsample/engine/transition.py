@@ -235,7 +235,15 @@ class Unravel:
 def flatten(
     transition: Transition, initial_state: PyTree, inputs: PyTree, detailed: bool = False
 ) -> tuple[FlatTransition, Array, int]:
-    """Check a problem and put it in flat form.
+    """Check a problem and put it in flat form: `flat_problem`, with the initial state as a vector."""
+    flat, form, steps = flat_problem(transition, initial_state, inputs, detailed)
+    return flat, ravel_state(initial_state, form.dtype), steps
+
+
+def flat_problem(
+    transition: Transition, initial_state: PyTree, inputs: PyTree, detailed: bool = False
+) -> tuple[FlatTransition, jax.ShapeDtypeStruct, int]:
+    """Check a problem, of which only the shapes may be given, and put it in flat form.
 
     What is compiled of the transition serves until something changes that it reads, a global number say
     (`reads.pinned`).
@@ -247,14 +255,15 @@ def flatten(
     cannot hold exactly (from 2^24 on in single precision, 2^53 in double) become NaN, which no method passes.
 
     Returns:
-        The transition between flat vectors, the initial state of shape (dim,), and the number of steps.
+        The transition between flat vectors, the form of such a vector, of shape (dim,), and the number of steps.
 
     Raises:
         ValueError: the state is not made of numbers, its floating-point arrays have several dtypes, the inputs have
             no common leading axis, or the transition does not return a state like the one it was given.
     """
     steps = _count_steps(inputs)
-    initial_state = jax.tree.map(jnp.asarray, initial_state)
+    of = lambda leaf: leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf)  # noqa: E731
+    initial_state = jax.tree.map(of, initial_state)
     leaves = jax.tree_util.tree_leaves_with_path(initial_state)
     dtypes = {_real_dtype(leaf.dtype) for _, leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)}
     if not leaves or sum(leaf.size for _, leaf in leaves) == 0:
@@ -269,21 +278,47 @@ def flatten(
     if len(dtypes) > 1:
         names = ", ".join(sorted(str(dtype) for dtype in dtypes))
         raise ValueError(f"initial_state mixes the dtypes {names}, expected one; convert its arrays to the same dtype.")
-    first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    first = jax.eval_shape(first_row, inputs)
     with settling(transition) as is_new:
         if is_new:
             jax.eval_shape(transition, initial_state, first)
     transition = pinned(transition)
     _check_output(transition, initial_state, first)
-    return *flat_form(transition, initial_state, detailed), steps
+    tree = jax.tree.structure(initial_state)
+    unravel, form = _form(tree, tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(initial_state)))
+    return FlatTransition(transition, unravel, detailed), form, steps
+
+
+def first_row(tree: PyTree) -> PyTree:
+    """Return the first row of every array."""
+    return jax.tree.map(lambda leaf: leaf[0], tree)
 
 
 def flat_form(transition: Transition, state: PyTree, detailed: bool = False) -> tuple[FlatTransition, Array]:
     """Return a transition of flat vectors, and a state as one, of a problem that needs no check."""
-    dtype = floating_dtype(state)
-    vector, unravel = ravel_pytree(_parts(state, dtype))
-    unravel = Unravel(unravel, tuple(jnp.result_type(leaf) for leaf in jax.tree.leaves(state)))
+    vector, unravel = _taken_apart(state)
     return FlatTransition(transition, unravel, detailed), vector
+
+
+def _taken_apart(state: PyTree) -> tuple[Array, "Unravel"]:
+    """Return a state as a flat vector, and the way back."""
+    vector, unravel = ravel_pytree(_parts(state, floating_dtype(state)))
+    return vector, Unravel(unravel, tuple(jnp.result_type(leaf) for leaf in jax.tree.leaves(state)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _form(tree: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...]) -> tuple["Unravel", jax.ShapeDtypeStruct]:
+    """Return the same for states of a form, without their numbers, for which nothing is compiled."""
+    found = []
+
+    def vector(state: PyTree) -> Array:
+        vector, unravel = _taken_apart(state)
+        found.append(unravel)
+        return vector
+
+    shapes = [jax.ShapeDtypeStruct(*leaf) for leaf in leaves]
+    form = jax.eval_shape(vector, jax.tree.unflatten(tree, shapes))
+    return found[0], form
 
 
 def floating_dtype(tree: PyTree) -> jnp.dtype:

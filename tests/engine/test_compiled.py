@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import parsample as ps
+from parsample.engine.arrays import to_jax
 from tests.engine.recursions import STEPS, scan
 from tests.tolerances import CONVERGED
 
@@ -66,6 +67,23 @@ def test_a_model_is_traced_at_the_first_call_alone(options: dict[str, Any], comp
     assert len(compiled) == programs
     assert not np.allclose(first.states, again.states)
     CONVERGED.check(again.states, scan(bend, *other))
+
+
+@pytest.mark.parametrize("chains", [False, True])
+@pytest.mark.parametrize("method", ["newton", "sequential"])
+def test_an_evaluation_compiles_one_program_and_none_for_what_is_around_it(
+    method: str, chains: bool, compiled: list[str]
+) -> None:
+    axes = (3,) if chains else ()
+    start = {"x": to_jax(np.zeros((*axes, 5)), np.float32), "y": to_jax(np.ones(axes), np.float32)}
+    noise = to_jax(np.random.default_rng(0).normal(size=(*axes, 37, 5)), np.float32)
+
+    def step(state: Any, input: Any) -> Any:
+        return {"x": jnp.tanh(0.5 * state["x"]) + input, "y": jnp.sin(state["y"]) + input.sum()}
+
+    solution = ps.evaluate(step, start, noise, method=method, window=8, atol=1e-5, rtol=1e-5, chains=chains)
+    assert len(compiled) == 1
+    assert solution.states["x"].shape == noise.shape
 
 
 class Moved(eqx.Module):
