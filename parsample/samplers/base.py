@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -84,15 +85,10 @@ class Chain(eqx.Module):
         """
         if num_steps < 1:
             raise ValueError(f"num_steps is {num_steps}, expected at least 1.")
-        vector, dtype = ravel_pytree(position)[0], floating_dtype(position)
+        size, dtype = sum(np.size(leaf) for leaf in jax.tree.leaves(position)), floating_dtype(position)
         num_blocks = -(-num_steps // BLOCK) + (0 if isinstance(start, int) and start % BLOCK == 0 else 1)
-        keys = jax.vmap(lambda block: jax.random.fold_in(rng_key, block))(start // BLOCK + jnp.arange(num_blocks))
-        drawn = jax.vmap(lambda key: self.draw_block(key, BLOCK, vector.size, dtype))(keys)
-
-        def cut(leaf: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(leaf.reshape(-1, *leaf.shape[2:]), start % BLOCK, num_steps)
-
-        return jax.tree.map(cut, drawn)
+        keys = _block_keys(rng_key, start, num_blocks)
+        return _rows(jax.vmap(lambda key: self.draw_block(key, BLOCK, size, dtype))(keys), start, num_steps)
 
     def for_loop(self) -> "Chain":
         """Return the same chain with values left open that only a derivative needs to know when it is compiled."""
@@ -102,6 +98,23 @@ class Chain(eqx.Module):
     def transition(self) -> "SamplerTransition":
         """What the engine solves: `transition(unknowns, input) -> unknowns`."""
         return SamplerTransition(with_arrays(self, Chain))
+
+
+# One program each, and not one for every operation and array.
+@functools.partial(jax.jit, static_argnums=2)
+def _block_keys(rng_key: Array, start: Array, count: int) -> Array:
+    """Return the keys of the blocks from that of a step on."""
+    return jax.vmap(lambda block: jax.random.fold_in(rng_key, block))(start // BLOCK + jnp.arange(count))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _rows(blocks: PyTree, start: Array, count: int) -> PyTree:
+    """Return the rows of some steps, of blocks with the leading axes (block, step)."""
+
+    def cut(leaf: Array) -> Array:
+        return jax.lax.dynamic_slice_in_dim(leaf.reshape(-1, *leaf.shape[2:]), start % BLOCK, count)
+
+    return jax.tree.map(cut, blocks)
 
 
 class Sampler(Chain):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parsample.engine.arrays import to_jax
 from parsample.engine.matrices import Block, Dense, Diagonal, Matrix, ScaledIdentity, Zero
 from parsample.engine.scan import SHORT, solve_lds
 from parsample.engine.subspace import Subspace
@@ -26,11 +27,14 @@ BATCHED = (SHORT + 1, 3)
 SUM = Tolerance(float32=(1e-4, 1e-5), float64=(1e-11, 1e-12))
 
 
+contracted = jax.jit(lambda matrices: matrices.project().scale(0.95))
+
+
 def system(structure: type[Matrix], steps: int, dim: int, dtype: Any, seed: int = 0) -> tuple[Matrix, Any, Any]:
     """A contracting system, its offsets and its initial state."""
     rng = np.random.default_rng(seed)
-    matrices = BUILDERS[structure](rng, (steps,), dim).project().scale(0.95)
-    cast = lambda leaf: jnp.asarray(leaf, dtype)  # noqa: E731
+    matrices = contracted(BUILDERS[structure](rng, (steps,), dim))
+    cast = lambda leaf: to_jax(leaf, dtype)  # noqa: E731
     # The indices of a permutation stay whole numbers.
     matrices = jax.tree.map(lambda leaf: cast(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, matrices)
     return matrices, cast(rng.normal(size=(steps, dim))), cast(rng.normal(size=dim))
@@ -118,13 +122,13 @@ def test_zero_matrices_return_the_offsets() -> None:
 @pytest.mark.parametrize("structure", BUILDERS, ids=name_of)
 def test_a_batch_of_systems_equals_a_loop_over_them(structure: type[Matrix]) -> None:
     systems = [system(structure, *BATCHED, np.float32, seed) for seed in range(3)]
-    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *systems)
+    batch = jax.tree.map(lambda *leaves: np.stack(leaves), *systems)
     for scan in SCANS:
 
         def one(*arguments, scan=scan):
             return solve(*arguments, scan=scan)
 
-        SAME_COMPUTATION.check(jax.vmap(one)(*batch), jnp.stack([one(*arguments) for arguments in systems]))
+        SAME_COMPUTATION.check(jax.vmap(one)(*batch), np.stack([one(*arguments) for arguments in systems]))
 
 
 @pytest.mark.parametrize(
