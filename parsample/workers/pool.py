@@ -1,11 +1,10 @@
 """A plain Python function at many positions, on as many workers as there are, and never twice at the same position."""
 
 import contextlib
+import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Future
-from threading import Condition, Thread
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from jaxtyping import Bool
 
 from parsample.workers import differences, errors
 from parsample.workers.arguments import check_arguments
-from parsample.workers.errors import Mistake, NoWorker
-from parsample.workers.lanes import Lanes, ProcessLanes, check_executor, count_lanes, is_here, make_lanes, pack
+from parsample.workers.dispatch import Dispatch
+from parsample.workers.errors import Mistake
+from parsample.workers.lanes import check_executor, count_lanes, is_here, pack
 from parsample.workers.memory import Found, Memory
 from parsample.workers.model import Answer, Model, Position
 from parsample.workers.rounds import Counts, Flight, Gradients, Round, Run, show
@@ -22,11 +22,6 @@ from parsample.workers.rounds import Counts, Flight, Gradients, Round, Run, show
 # A position that is run again may give a number as far off, relative to the larger of 1 and its size: what solvers on
 # several threads differ by.
 SAME = 1e-6
-# Runs that take no longer are handed over together, for as many seconds, and so many at most, since the next may take
-# longer than those of which the last `RECENT` or so told how long they take.
-QUICK, TOGETHER, RECENT = 2e-3, 64, 32
-# Seconds between two looks at whether a run has taken too long; Ctrl-C is noticed as soon.
-PAUSE = 1.0
 
 
 class Workers:
@@ -82,29 +77,22 @@ class Workers:
             steps = differences.check_steps({} if isinstance(gradient, str) else gradient, self.template)
         self._gradients = Gradients(self.template, steps)
         self.model = Model(simulate, gradient is True, vectorized)
-        self._executor = "threads" if vectorized and executor is None else executor
         check_executor(executor)
-        lanes, self.size = count_lanes(self._executor, workers, vectorized)
+        executor = "threads" if vectorized and executor is None else executor
+        lanes, self.size = count_lanes(executor, workers, vectorized)
         self.counts = Counts(lanes=lanes)
-        if not is_here(self._executor):
+        if not is_here(executor):
             pack(self.model)
-        self._timeout = None if timeout is None else float(timeout)
+        timeout = None if timeout is None else float(timeout)
         self._retries, self._rejects = retries, on_error == "reject"
         self._news, self._seen = 0, 0
-        # What a run took lately.
-        self._pace: float | None = None
         self._changed = Condition()
-        self._queue: deque[Run] = deque()
+        self._dispatch = Dispatch(self.model, executor, self.size, timeout, self.counts, self._changed, self._land)
         self._runs: dict[bytes, Run] = {}
         self._failed: dict[bytes, Run] = {}
-        self._flights: dict[Future[list[Answer]], Flight] = {}
-        self._lanes: Lanes | None = None
-        self._error: Exception | None = None
-        self._is_feeding, self._looked = False, 0.0
         self.watch: Callable[[], None] = lambda: None
         # The first run that returned, which is made once more, unless runs of an earlier day are there.
         self._first: tuple[Position, float] | None = None
-        self._clock: tuple[float, float] | None = None
         self._memory = Memory()
         self.remember(Memory() if memory is None else memory)
 
@@ -160,19 +148,19 @@ class Workers:
         ]
         with self._changed:
             self._raise_error()
-            gradients, queued = self._gradients if want_gradient else None, len(self._queue)
+            gradients, queued = self._gradients if want_gradient else None, len(self._dispatch.queue)
             round = Round(self, given, gradients)
             for row, position in enumerate(given):
                 for point in [position, *(gradients.points(position) if gradients is not None else [])]:
                     self._ask(round, row, point, certain is None or bool(certain[row]))
                 round.fill(row)
-            if len(self._queue) > queued:
+            if len(self._dispatch.queue) > queued:
                 self.counts.rounds += 1
                 if self._first is not None and not self._is_checked:
                     self._is_checked = True
-                    self._queue.append(Run(self._first[0], None))
-                self._start()
-            self._feed()
+                    self._dispatch.queue.append(Run(self._first[0], None))
+                self._dispatch.start()
+            self._dispatch.feed()
             self._raise_error()
         return round
 
@@ -188,12 +176,12 @@ class Workers:
         ends = None if timeout is None else time.monotonic() + timeout
         try:
             while not self._is_over(ends):
-                self._look_after()
+                self._dispatch.look_after()
                 self.watch()
             self.watch()
         except BaseException:
             with self._changed:
-                self._drop(list(self._queue))
+                self._drop(list(self._dispatch.queue))
             raise
 
     def _is_over(self, ends: float | None) -> bool:
@@ -201,12 +189,12 @@ class Workers:
         with self._changed:
             self._give_up_late()
             self._raise_error()
-            left = PAUSE if ends is None else min(PAUSE, ends - time.monotonic())
-            is_over = self._seen != self._news or not (self._flights or self._queue) or left <= 0
+            left = math.inf if ends is None else ends - time.monotonic()
+            is_over = self._seen != self._news or self._dispatch.is_idle or left <= 0
             if is_over:
                 self._seen = self._news
             else:
-                self._changed.wait(min(left, self._until_late()))
+                self._changed.wait(min(left, self._dispatch.until_a_look()))
             self._raise_error()
             return is_over
 
@@ -214,7 +202,7 @@ class Workers:
         """Call off what has not begun and nobody else waits for; return where nothing will come any more."""
         gone = np.zeros(len(round.done), bool)
         with self._changed:
-            waiting = set(map(id, self._queue))
+            waiting = set(map(id, self._dispatch.queue))
             for row in np.flatnonzero(which & ~round.done).tolist():
                 queued = [run for run in round.parts[row] if id(run) in waiting]
                 for run in queued:
@@ -229,7 +217,7 @@ class Workers:
         self.counts.rejected += self._rejects
         self.counts.example = run.position, errors.NO_DIFFERENCE
         if run.is_certain and not self._rejects:
-            self._error = errors.failed(show(run.position), errors.NO_DIFFERENCE, 1)
+            self._dispatch.error = errors.failed(show(run.position), errors.NO_DIFFERENCE, 1)
         return self._rejects
 
     def close(self, wait: bool = False) -> None:
@@ -240,17 +228,14 @@ class Workers:
                 runs on an executor are kept when they return.
         """
         with self._changed:
-            self._drop(list(self._queue))
-            lanes, self._lanes = self._lanes, None
-            if not wait:
-                for flight in self._flights.values():
-                    flight.is_given_up = True
-                    for run in flight.runs:
-                        self._runs.pop(run.key or b"", None)
+            self._drop(list(self._dispatch.queue))
+            lanes, flights = self._dispatch.let_go(wait)
+            for run in (run for flight in flights for run in flight.runs):
+                self._runs.pop(run.key or b"", None)
         if lanes is not None:
             lanes.close(wait)
         with self._changed:
-            self._clock, self._error = None, None
+            self._dispatch.end()
             self._failed.clear()
 
     def _ask(self, round: Round, row: int, position: Position, is_certain: bool) -> None:
@@ -260,7 +245,7 @@ class Workers:
         run = Run(position, key, found=found) if found is not None else self._runs.get(key) or self._failed.get(key)
         if run is None:
             run = self._runs[key] = Run(position, key)
-            self._queue.append(run)
+            self._dispatch.queue.append(run)
         else:
             self.counts.repeated += 1
         run.is_certain |= is_certain
@@ -269,85 +254,15 @@ class Workers:
         if run.failure is not None and is_certain:
             self._end_with(run)
 
-    def _start(self) -> None:
-        if self._lanes is None:
-            self._lanes = make_lanes(self.model, self._executor, self.counts.lanes, self._timeout)
-        if self._clock is None:
-            self._clock = time.monotonic(), self.counts.elapsed
-
-    def _feed(self) -> None:
-        """Give the lanes that are free what is queued, those in front first."""
-        if self._is_feeding or self._lanes is None:  # A run that returns at once does not begin the next itself.
-            return
-        self._is_feeding = True
-        try:
-            while self._queue and len(self._flights) < self._lanes.size and self._error is None:
-                flight = Flight(self._take(self._lanes.size - len(self._flights)))
-                future = self._lanes.submit([run.position for run in flight.runs], flight.begin)
-                self._flights[future] = flight
-                checks = sum(run.key is None for run in flight.runs)
-                self.counts.checks += checks
-                self.counts.runs += len(flight.runs) - checks
-                future.add_done_callback(self._hear)
-        except NoWorker as error:
-            self._error = error
-        finally:
-            self._is_feeding = False
-
-    def _take(self, free: int) -> list[Run]:
-        """Take from the queue what one lane is given."""
-        most, run = self._most(free), self._queue.popleft()
-        runs = [run]
-        while self._queue and len(runs) < most and not (run.is_alone or self._queue[0].is_alone):
-            runs.append(self._queue.popleft())
-        return runs
-
-    def _most(self, free: int) -> int:
-        """Return how many runs one lane is given: of quick ones so many that handing them over costs less than they."""
-        if self.model.vectorized:
-            return min(-(-self.size // self.counts.lanes), -(-len(self._queue) // free))
-        return 0 if self._pace is None else min(TOGETHER, int(QUICK / max(self._pace, QUICK / TOGETHER)))
-
-    def _hear(self, future: "Future[list[Answer]]") -> None:
-        """Take what a lane brings, or have it taken: an executor that breaks may hold its locks while it says so."""
-        if not future.cancelled() and isinstance(future.exception(), BrokenExecutor):
-            Thread(target=self._return, args=(future,), daemon=True).start()
+    def _land(self, flight: Flight, answers: list[Answer]) -> None:
+        """Take what came of the runs that a lane was at."""
+        is_whole = len(answers) > 1 and all(answer.failure and answer is answers[0] for answer in answers)
+        if is_whole and not flight.is_given_up:
+            self._fail_together(flight.runs)
         else:
-            self._return(future)
-
-    def _return(self, future: "Future[list[Answer]]") -> None:
-        """Take what a lane brings; whichever thread brings it."""
-        with self._changed:
-            flight = self._flights.pop(future)
-            if self._lanes is not None:
-                self._lanes.release(future)
-            answers = self._answers(future, flight)
-            took = sum(answer.seconds for answer in answers)
-            self.counts.busy += took
-            each, share = took / len(answers), len(answers) / (len(answers) + RECENT)
-            self._pace = each if self._pace is None else (1 - share) * self._pace + share * each
-            if self._clock is not None:
-                self.counts.elapsed = self._clock[1] + time.monotonic() - self._clock[0]
-            is_whole = len(answers) > 1 and all(answer.failure and answer is answers[0] for answer in answers)
-            if is_whole and not flight.is_given_up:
-                self._fail_together(flight.runs)
-            else:
-                for run, answer in zip(flight.runs, answers, strict=True):
-                    self._take_answer(run, answer, flight.is_given_up)
-            self.counts.returned += len(answers)
-            self._feed()
-            self._news += 1
-            self._changed.notify_all()
-
-    def _answers(self, future: "Future[list[Answer]]", flight: Flight) -> list[Answer]:
-        """Return what came of the runs of a flight, whatever became of it."""
-        error = RuntimeError("the executor cancelled it") if future.cancelled() else future.exception()
-        if error is None:
-            return future.result()
-        if isinstance(error, NoWorker) and not flight.is_given_up:
-            self._error = error
-        share = flight.seconds / len(flight.runs)
-        return [Answer(np.nan, None, share, f"{type(error).__name__}: {error}")] * len(flight.runs)
+            for run, answer in zip(flight.runs, answers, strict=True):
+                self._take_answer(run, answer, flight.is_given_up)
+        self._news += 1
 
     def _take_answer(self, run: Run, answer: Answer, is_given_up: bool) -> None:
         is_good = answer.failure is None and answer.mistake is None
@@ -355,7 +270,7 @@ class Workers:
             assert self._first is not None
             first = self._first[1]
             if is_good and not is_given_up and abs(answer.value - first) > SAME * max(1.0, abs(first)):
-                self._error = errors.is_random(show(run.position), first, answer.value)
+                self._dispatch.error = errors.is_random(show(run.position), first, answer.value)
         elif is_good:
             flat = None if answer.gradient is None else self._gradients.flatten(answer.gradient)
             self._finish(run, Found(answer.value, flat))
@@ -363,7 +278,7 @@ class Workers:
                 self._first = run.position, answer.value
         elif not is_given_up:
             if answer.mistake is not None:
-                self._error = Mistake(answer.mistake)
+                self._dispatch.error = Mistake(answer.mistake)
             else:
                 self._fail(run, str(answer.failure), answer.trace)
 
@@ -373,7 +288,7 @@ class Workers:
             return
         if run.attempts:  # It was given up, is to be tried again, and came after all.
             with contextlib.suppress(ValueError):
-                self._queue.remove(run)
+                self._dispatch.queue.remove(run)
         run.found = found
         self._runs.pop(run.key, None)
         if self._memory.get(run.key) is None:
@@ -393,7 +308,7 @@ class Workers:
         if run.key is None:
             return
         if run.attempts <= self._retries:
-            self._queue.appendleft(run)
+            self._dispatch.queue.appendleft(run)
         elif self._rejects:
             self.counts.rejected += 1
             self._finish(run, Found(-np.inf, None, is_rejected=True))
@@ -402,7 +317,7 @@ class Workers:
             self._runs.pop(run.key, None)
             self._failed[run.key] = run
             self._tell(run)
-            if run.is_certain and self._error is None:
+            if run.is_certain and self._dispatch.error is None:
                 self._end_with(run, trace)
 
     def _fail_together(self, runs: list[Run]) -> None:
@@ -410,62 +325,33 @@ class Workers:
         self.counts.failures += 1
         for run in runs:
             run.is_alone = True
-        self._queue.extendleft(reversed(runs))
+        self._dispatch.queue.extendleft(reversed(runs))
 
     def _end_with(self, run: Run, trace: str = "") -> None:
         """End everything for a run that failed."""
-        self._error = errors.failed(show(run.position), str(run.failure), run.attempts)
+        self._dispatch.error = errors.failed(show(run.position), str(run.failure), run.attempts)
         if trace:
-            self._error.add_note(trace)
+            self._dispatch.error.add_note(trace)
 
     def _raise_error(self) -> None:
-        if self._error is not None:
-            error, self._error = self._error, None
+        if self._dispatch.error is not None:
+            error, self._dispatch.error = self._dispatch.error, None
             self._failed.clear()
-            self._drop(list(self._queue))
+            self._drop(list(self._dispatch.queue))
             raise errors.with_whereabouts(error, self._memory.path)
 
-    def _until_late(self) -> float:
-        """Return the seconds until some run has taken too long."""
-        if self._timeout is None:
-            return PAUSE
-        waiting = [flight.seconds for flight in self._flights.values() if not flight.is_given_up]
-        return max(0.0, self._timeout - max(waiting, default=0.0)) or PAUSE
-
-    def _look_after(self) -> None:
-        """Look whether anybody is there to make runs.
-
-        Without the lock: a cluster is asked by the very thread that brings what returns, and waits for the lock.
-        """
-        now, lanes = time.monotonic(), self._lanes
-        if lanes is not None and now - self._looked >= PAUSE:
-            self._looked = now
-            try:
-                lanes.check()
-            except NoWorker as error:
-                self._error = error
-
     def _give_up_late(self) -> None:
-        """End what takes too long, where it can be ended; elsewhere the model gives it up itself."""
-        if self._timeout is None or not isinstance(self._lanes, ProcessLanes):
-            return
-        flights = self._flights.items()
-        late = [(future, flight) for future, flight in flights if flight.seconds >= self._timeout]
-        for future, flight in late:
-            if flight.is_given_up:
-                continue
-            flight.is_given_up = True
-            self._lanes.stop(future)
+        for flight in self._dispatch.give_up_late():
             if len(flight.runs) > 1:
                 self._fail_together(flight.runs)
             else:
-                self._fail(flight.runs[0], errors.too_long(self._timeout), "")
-            self._feed()
+                self._fail(flight.runs[0], errors.too_long(self._dispatch.timeout or 0.0), "")
+            self._dispatch.feed()
 
     def _drop(self, runs: list[Run]) -> None:
         """Take runs out of the queue."""
         for run in runs:
             with contextlib.suppress(ValueError):
-                self._queue.remove(run)
+                self._dispatch.queue.remove(run)
             self._runs.pop(run.key or b"", None)
             self.counts.cancelled += run.key is not None

@@ -218,7 +218,8 @@ def test_projection_has_norm_at_most_one_and_keeps_contractions(
     norms = np.linalg.norm(before, ord=2, axis=(-2, -1))
     assert np.all(np.linalg.norm(after, ord=2, axis=(-2, -1)) <= 1 + 1e-5)
     # By how much the bound of a norm may be above it: for 4 x 4 by the 64th root of (1 + sqrt(4)) / 2.
-    loose = {Dense: 1.0065, Parts: 1.0065, Subspace: 1.43}.get(structure, 1.0)
+    bounds: dict[type, float] = {Dense: 1.0065, Parts: 1.0065, Subspace: 1.43}
+    loose = bounds.get(structure, 1.0)
     contraction = norms * loose < 1 - 1e-5
     np.testing.assert_array_equal(after[contraction], before[contraction])
     if structure in (Dense, Parts, Subspace):

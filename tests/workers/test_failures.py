@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parsample.workers import lanes, model, pool
+from parsample.workers import dispatch, lanes, model
 from parsample.workers.errors import NoWorker, SimulationError
 from parsample.workers.memory import Memory
 from parsample.workers.pool import Workers
@@ -218,7 +218,7 @@ def test_a_cluster_without_workers_is_waited_for_and_then_left(monkeypatch: pyte
     with pytest.raises(ValueError, match=r"Deserted that has no worker; wait for them .* or give workers=8"):
         Workers(make_cubes(), TEMPLATE, executor=Deserted())
     monkeypatch.setattr(lanes, "ALONE", 0.1)
-    monkeypatch.setattr(pool, "PAUSE", 0.05)
+    monkeypatch.setattr(dispatch, "PAUSE", 0.05)
     with (
         workers_of(make_cubes(), executor=Deserted()) as workers,
         pytest.raises(NoWorker, match=r"no worker is left: the cluster .* none for 0.1 seconds.* Start workers"),

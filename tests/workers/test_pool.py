@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parsample.workers import pool
+from parsample.workers import dispatch
 from parsample.workers.errors import SimulationError
 from parsample.workers.memory import Memory
 from tests.workers.models import AtOnce, Cluster, make_cubes, position, run, workers_of
@@ -341,7 +341,7 @@ def test_a_cluster_is_asked_for_workers_while_it_brings_what_returns(monkeypatch
         time.sleep(0.02)
         return float(position["k"])
 
-    monkeypatch.setattr(pool, "PAUSE", 0.001)
+    monkeypatch.setattr(dispatch, "PAUSE", 0.001)
     cluster = Cluster()
     with workers_of(sleeps, executor=cluster, workers=1) as workers:
         found = run(workers, *(position(number) for number in range(20)))
@@ -381,5 +381,5 @@ def test_a_function_that_gets_slow_is_not_handed_many_positions_for_long() -> No
         by_thread.clear()
         run(workers, *(position(number) for number in range(3030, 3038)))
         assert workers.counts.seconds is not None
-        assert workers.counts.seconds < pool.QUICK
+        assert workers.counts.seconds < dispatch.QUICK
     assert max(by_thread.values()) < 4
