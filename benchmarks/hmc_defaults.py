@@ -28,6 +28,13 @@ class Setting(NamedTuple):
     jitter: float = HMC(lambda x: -x @ x).step_size_jitter
     acceptance: float = HMC.target_acceptance
     time: float = HMC.trajectory_time
+    lengths: tuple[int, ...] = HMC.lengths
+
+    @property
+    def words(self) -> str:
+        """The head of the column."""
+        powers = ", powers of two" if self.lengths != HMC.lengths else ""
+        return f"{self.jitter:g}, {self.acceptance:g}, {self.time:g}{powers}"
 
 
 DEFAULT = Setting()
@@ -38,15 +45,17 @@ SETTINGS = (
     *(Setting(acceptance=acceptance) for acceptance in (0.651, 0.9)),
     *(Setting(time=time) for time in (1.0, 1.5, 3.0, 4.0)),
     Setting(jitter=0.9, acceptance=0.651),
+    Setting(lengths=(2, 4, 8, 16, 32, 64)),
 )
 
 
 @functools.cache
-def with_time(time: float) -> type[HMC]:
-    """Return HMC whose trajectories take this long."""
+def with_trajectories(time: float, steps: tuple[int, ...]) -> type[HMC]:
+    """Return HMC whose trajectories take this long, of leapfrog steps from these numbers."""
 
     class Timed(HMC):
         trajectory_time: ClassVar[float] = time
+        lengths: ClassVar[tuple[int, ...]] = steps
 
     return Timed
 
@@ -59,7 +68,7 @@ def run(target: ps.targets.Target, setting: Setting, seed: int) -> tuple[float, 
     """
     trace = ps.sample(
         target,
-        with_time(setting.time),
+        with_trajectories(setting.time, setting.lengths),
         sampler_options={"step_size_jitter": setting.jitter},
         target_acceptance=setting.acceptance,
         num_samples=DRAWS,
@@ -93,10 +102,10 @@ if __name__ == "__main__":
         f"HMC's defaults: effective draws in 1,000 gradients, {CHAINS} chains of {DRAWS:,} draws",
         "At the head of a column are the jitter of the step size, the acceptance that warm-up tunes it to, and the "
         "time of a trajectory in coordinates in which the posterior has unit scale; the default comes first. Warm-up "
-        "chooses as many leapfrog steps as make a trajectory of that time, from 2, 4, 8, 16, 32 and 64: so "
+        "chooses as many leapfrog steps as make a trajectory of that time, from 2, 3, 4, 6, 8, 12, ..., 64: so "
         "neighbouring times may have the same. The effective sample size is the smaller one of bulk and tail, of the "
         f"worst variable; in brackets are divergent draws of {CHAINS * DRAWS:,}, where there are any. Medians of "
         f"{len(SEEDS)} seeds.",
-        ("target", *(f"{row.jitter:g}, {row.acceptance:g}, {row.time:g}" for row in SETTINGS)),
+        ("target", *(row.words for row in SETTINGS)),
         rows(),
     )

@@ -17,14 +17,12 @@ from parsample.samplers.langevin import LangevinState, state_at
 from parsample.samplers.leapfrog import integrate
 from parsample.samplers.mass import Mass
 
-# What warm-up chooses the leapfrog steps of a trajectory from: few, as each needs a program of its own. One step would
-# be MALA.
-LENGTHS = (2, 4, 8, 16, 32, 64)
+LENGTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 # A trajectory lasts at least this share of what it should: one that is too long by half costs half as much again, one
 # that is too short by half several times as much.
 SHORT = 0.8
 # What it chooses them from where the length of a trajectory is given, which may be short or long.
-ALL_LENGTHS = (1, *LENGTHS, 128, 256, 512, 1024)
+ALL_LENGTHS = (1, *LENGTHS, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 class HMCInput(NamedTuple):
@@ -79,7 +77,7 @@ class HMC(PositionSampler):
             `parsample.sample` then chooses them in warm-up: as many as make a trajectory of `trajectory_time`, and two
             to eight times as many where the draws of warm-up depend on each other all the same.
         trajectory_length: the time of a trajectory in place of its steps, NumPyro's: the number of leapfrog steps is
-            this by the step size, rounded, and in warm-up the power of two that is nearest. Jitter and
+            this by the step size, rounded, and in warm-up the nearest of 1, 2, 3, 4, 6, 8, 12, 16, ... Jitter and
             `min_integration_steps` shorten and lengthen a trajectory around it.
         step_size_jitter: in [0, 1): the step size of a trajectory is step_size (1 + step_size_jitter u), u uniform on
             (-1, 1), against trajectories that come back to where they began, and chains that are stuck at any one step
@@ -98,9 +96,10 @@ class HMC(PositionSampler):
     Ours: a trajectory in parallel solves the leapfrog steps with half kicks merged, one gradient each, in coordinates
     in which the mass matrix is the identity. The step size is tuned to an acceptance of 0.8, as in Stan, not to the
     0.651 that is best in the limit of many dimensions (Beskos et al. 2013): over the package's targets it yields a
-    third more effective draws a gradient, and a fifth of the divergent draws or fewer on most. Trajectories of a given
-    time are Stan's static HMC, 2 pi long there; ours are 2: 1 and 1.5 yield as much, 3 and 4 about half. A jitter of
-    0.2 does as well but on the funnel, 0.9 a quarter worse (benchmarks/results/hmc_defaults.md).
+    fifth more effective draws a gradient, and half the divergent draws or fewer on most. Trajectories of a given time
+    are Stan's static HMC, 2 pi long there; ours are 2: 1 and 1.5 yield a tenth to a fifth more, but less on the hardest
+    posterior or the funnel, 3 a fifth less, 4 half. Of powers of two alone, which makes many trajectories half as long
+    again, an eighth less. A jitter of 0.2 does as well, 0.9 a third worse (benchmarks/results/hmc_defaults.md).
     """
 
     target_acceptance: ClassVar[float] = 0.8
@@ -109,6 +108,9 @@ class HMC(PositionSampler):
     # How long a trajectory is whose leapfrog steps warm-up chooses: the time in which a momentum of 1 moves a position
     # by as many posterior standard deviations.
     trajectory_time: ClassVar[float] = 2.0
+    # What warm-up chooses the leapfrog steps from: not all numbers, as each may need a program of its own. One would be
+    # MALA.
+    lengths: ClassVar[tuple[int, ...]] = LENGTHS
 
     logdensity_fn: Callable
     step_size: Float[Array, ""] | float
@@ -162,8 +164,8 @@ class HMC(PositionSampler):
         kept = {name: value for name, value in options.items() if name != "trajectory_length"}
         wanted = options.get("trajectory_length")
         if wanted is None:
-            enough = (length for length in LENGTHS if length * step_size >= SHORT * cls.trajectory_time)
-            length = longer * next(enough, LENGTHS[-1])
+            enough = (length for length in cls.lengths if length * step_size >= SHORT * cls.trajectory_time)
+            length = longer * next(enough, cls.lengths[-1])
         else:
             length = min(ALL_LENGTHS, key=lambda length: abs(math.log(length * step_size / float(wanted))))
         return {**kept, "num_integration_steps": max(length, options.get("min_integration_steps") or 1)}
