@@ -285,7 +285,8 @@ def flat_problem(
     transition = pinned(transition)
     _check_output(transition, initial_state, first)
     tree = jax.tree.structure(initial_state)
-    unravel, form = _form(tree, tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(initial_state)))
+    leaves = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(initial_state))
+    unravel, form = _form(tree, leaves, floating_dtype(initial_state))
     return FlatTransition(transition, unravel, detailed), form, steps
 
 
@@ -307,8 +308,13 @@ def _taken_apart(state: PyTree) -> tuple[Array, "Unravel"]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _form(tree: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...]) -> tuple["Unravel", jax.ShapeDtypeStruct]:
-    """Return the same for states of a form, without their numbers, for which nothing is compiled."""
+def _form(
+    tree: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...], dtype: jnp.dtype
+) -> tuple["Unravel", jax.ShapeDtypeStruct]:
+    """Return the same for states of a form, without their numbers, for which nothing is compiled.
+
+    `dtype` is what integers become, which depends on JAX's settings.
+    """
     found = []
 
     def vector(state: PyTree) -> Array:

@@ -82,6 +82,16 @@ def test_integers_that_floating_point_numbers_cannot_hold_are_no_result(method: 
     np.testing.assert_array_equal(solution.states[:24], 2 ** np.arange(1, 25) - 1)
 
 
+def test_what_integers_become_follows_the_precision_of_the_moment() -> None:
+    start, drawn = np.asarray(0, np.int32), np.arange(STEPS, dtype=np.int32)
+    double = lambda state, input: 2 * state + 1  # noqa: E731
+    in_single = parsample.evaluate(double, start, drawn, method="jacobi", throw=False)
+    with jax.enable_x64(True):
+        in_double = parsample.evaluate(double, start, drawn, method="jacobi")
+    assert int(in_single.first_bad_step) == 24
+    np.testing.assert_array_equal(in_double.states, 2 ** np.arange(1, STEPS + 1) - 1)
+
+
 def test_a_program_is_found_again() -> None:
     traces = []
 
