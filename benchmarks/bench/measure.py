@@ -19,7 +19,7 @@ from parsample.results.trace import build_trace
 
 Row = dict[str, Any]
 # Warm runs of an opponent on a target, and seconds that they may take: it is repeated as often as fits, once at least.
-REPEATS, BUDGET = 15, 10.0
+REPEATS, BUDGET = 9, 8.0
 # Of a variable with more numbers than this so many are judged, evenly spaced: ArviZ takes 20 ms each.
 MOST = 200
 # A draw that is so many standard deviations from the loop's is one of another chain.
