@@ -285,8 +285,8 @@ def flat_problem(
     transition = pinned(transition)
     _check_output(transition, initial_state, first)
     tree = jax.tree.structure(initial_state)
-    leaves = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(initial_state))
-    unravel, form = _form(tree, leaves, floating_dtype(initial_state))
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(initial_state))
+    unravel, form = _form(tree, shapes, floating_dtype(initial_state))
     return FlatTransition(transition, unravel, detailed), form, steps
 
 

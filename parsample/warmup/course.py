@@ -64,7 +64,10 @@ class Course:
         report: Callable[[int], None],
     ):
         """Begin with a sampler."""
-        self.density, self.vectors = density, vectors
+        # Where the chains stand is on the host between segments: an array that is put on the device before it is needed
+        # takes several times as long.
+        self.density, self.one = density, to_jax(1.0, vectors.dtype)
+        self.vectors: Any = np.asarray(vectors)
         self.rng_keys, self.report = rng_keys, report
         self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
         self.plan, self.is_loop = plan, is_loop(plan)
@@ -102,7 +105,7 @@ class Course:
 
     def renew(self) -> None:
         """Go on in coordinates that are new, or with a sampler that is."""
-        sampler = self.make(self.density, to_jax(1.0, self.vectors.dtype))
+        sampler = self.make(self.density, self.one)
         self.sampler: Any = sampler.for_loop() if self.is_loop and not self.is_hosted else sampler
         self.programs: dict[int, Callable] = {}
         self.beginning = begin_chains.of(self.sampler)
@@ -185,7 +188,7 @@ class Course:
             self.kept.append((moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
             self.done += steps
         if first < end:
-            self.vectors = to_jax(draws[-1][:, -1], draws[-1].dtype)
+            self.vectors = draws[-1][:, -1].copy()
             self.divergent = divergent / ((end - first) * len(self.vectors))
             if self.has_step_size:
                 self.learn(accepted / (end - first), shared)
@@ -208,7 +211,7 @@ class Course:
         self.is_scaled = is_known
         if not is_known:
             found = self.descend()
-            self.vectors = found.vectors
+            self.vectors = np.asarray(found.vectors)
             self.estimate(np.asarray(found.path), np.asarray(found.gradients), "diagonal")
         for units in FINDING:
             self.find_step_size()
@@ -325,7 +328,8 @@ class Course:
         bound = np.median(means[sharing]) - LOST - draws.shape[-1]
         for chain in np.flatnonzero(~self.shares & ~(means >= bound)):
             other = sharing[chain % len(sharing)]
-            self.vectors = self.vectors.at[chain].set(draws[other, draws.shape[1] // 2])
+            self.vectors = np.array(self.vectors)
+            self.vectors[chain] = draws[other, draws.shape[1] // 2]
             self.log_steps[chain], self.shares[chain] = self.averaging.log_step, True
             self.moved += 1
 
