@@ -25,6 +25,8 @@ from parsample.workers.pool import Workers
 # What a run takes, and what it takes in warm-up, which is not looked at.
 SECONDS, BEFORE = 0.1, 0.003
 STEPS, LOOP, WARMUP = 1024, 64, 1000
+# Of a chain that so many workers are worth having for.
+MANY_WORKERS, MANY_STEPS = 512, 8192
 # Steps of the run by Dask, and how often it is made.
 FEW, REPEATS = 192, 5
 HEADER = ("case", "workers", "method", "steps", "runs", "rounds", "busy", "seconds", "loop's seconds", "times", "goal")
@@ -71,7 +73,9 @@ def sampled(target: Any, model: Any, steps: int, **options: Any) -> tuple[int, i
     return counts.runs - runs, counts.rounds - rounds, seconds, (counts.busy - busy) / (seconds * target.workers.size)
 
 
-def asleep(name: str, dim: int, has_gradient: bool, workers: int, method: str, goal: str, loop: dict) -> list[Any]:
+def asleep(
+    name: str, dim: int, has_gradient: bool, workers: int, method: str, goal: str, loop: dict, steps: int = STEPS
+) -> list[Any]:
     """Return the row of a sleeping model."""
     model = Logistic(dim, has_gradient=has_gradient)
 
@@ -81,9 +85,9 @@ def asleep(name: str, dim: int, has_gradient: bool, workers: int, method: str, g
 
     if name not in loop:
         loop[name] = sampled(target(1), model, LOOP, method="sequential")[2] / LOOP
-    runs, rounds, seconds, busy = sampled(target(workers), model, STEPS, method=method)
-    whole = loop[name] * STEPS
-    return [name, workers, method, STEPS, runs, rounds, f"{busy:.0%}", f"{seconds:.1f}", f"{whole:.1f}",
+    runs, rounds, seconds, busy = sampled(target(workers), model, steps, method=method)
+    whole = loop[name] * steps
+    return [name, workers, method, steps, runs, rounds, f"{busy:.0%}", f"{seconds:.1f}", f"{whole:.1f}",
             f"{whole / seconds:.1f}", goal]  # fmt: skip
 
 
@@ -196,9 +200,9 @@ def rows(only: str) -> Iterator[list[Any]]:
         for method in ("picard", "surrogate"):
             make = functools.partial(asleep, walk, 20, False, workers, method, goal, loop)
             cases.append((f"{walk} {workers} {method}", make))
-    for workers, goal in ((64, "15"), (512, "60")):
-        make = functools.partial(asleep, drift, 25, True, workers, "surrogate", goal, loop)
-        cases.append((f"{drift} {workers}", make))
+    for workers, steps, goal in ((64, STEPS, "15"), (MANY_WORKERS, STEPS, "60"), (MANY_WORKERS, MANY_STEPS, "60")):
+        make = functools.partial(asleep, drift, 25, True, workers, "surrogate", goal, loop, steps)
+        cases.append((f"{drift} {workers} {steps}", make))
     cases += [("solver", functools.partial(solver, "1.6")), ("overhead", functools.partial(overhead, "10 ms"))]
     cases += [("dask", functools.partial(dask, "0.87"))]
     for name, case in cases:

@@ -38,7 +38,7 @@ def line(x: Any, y: Any = None) -> None:
 
 def energy_of_numpyro(y: Any = Y) -> Any:
     known: Any = numpyro.infer.initialize_model(jax.random.key(0), line, model_args=(X, y))
-    return jax.vmap(known.potential_fn)
+    return jax.jit(jax.vmap(known.potential_fn))
 
 
 def made(kernel: Any = None, **given: Any) -> Any:

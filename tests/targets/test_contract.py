@@ -68,7 +68,7 @@ def test_template_names_shapes_and_dtypes(case, dtype, rng_key):
     assert set(template) == set(starts)
     for key, zeros in template.items():
         assert key.isidentifier()
-        assert not np.any(zeros)
+        assert not np.asarray(zeros).any()
         assert zeros.dtype == starts[key].dtype == dtype
         assert zeros.shape == starts[key].shape
 

@@ -127,7 +127,7 @@ def test_value_and_gradient_are_those_of_the_same_model_in_jax(servers: list[str
     assert target.has_gradient
     position = jax.tree.map(lambda leaf: leaf.astype(float), POSITION)
     found = jax.value_and_grad(target.logdensity)(position)
-    known = jax.value_and_grad(lambda position: in_jax(position, 2.0))(position)
+    known = jax.jit(jax.value_and_grad(lambda position: in_jax(position, 2.0)))(position)
     np.testing.assert_allclose(found[0], known[0], rtol=1e-10)
     for name in known[1]:
         np.testing.assert_allclose(found[1][name], known[1][name], rtol=1e-10 if gradient is None else 1e-6)

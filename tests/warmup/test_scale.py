@@ -38,7 +38,7 @@ def seen(density: Standardised, draws: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Draws of four chains, and the gradients there."""
     rows = draws[: len(draws) // 4 * 4].reshape(-1, 4, draws.shape[-1]).swapaxes(0, 1)
     slope = jax.grad(lambda vector: density.target.logdensity(density.unravel(vector)))
-    return rows, np.asarray(jax.vmap(jax.vmap(slope))(jnp.asarray(rows, jnp.float32)))
+    return rows, np.asarray(jax.jit(jax.vmap(jax.vmap(slope)))(rows.astype(np.float32)))
 
 
 def standardised(own: Standardised, draws: np.ndarray, mass: str = "auto") -> Standardised:

@@ -63,7 +63,7 @@ def slopes(process: Process, state: Any, inputs: Any, which: int) -> jax.Array:
         given = tuple(noise if k == which else other for k, other in enumerate(input.noise))
         return process.sample(process.step(state, input._replace(noise=given)))
 
-    return jax.vmap(jax.jacfwd(after))(inputs.noise[which], inputs)
+    return jax.jit(jax.vmap(jax.jacfwd(after)))(inputs.noise[which], inputs)
 
 
 def test_samples_with_noise_are_those_of_the_same_keys() -> None:
