@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from parsample.engine.arrays import to_jax
 from parsample.samplers.base import Sampler
 from parsample.samplers.chains import Plan, loop_plan
 from parsample.samplers.configured import Configured
@@ -164,8 +163,7 @@ def adapt(
     kept, stats = run.history() if keep_draws else (np.empty((len(vectors), 0, vectors.shape[1])), {})
     density, changes = trimmed(run.density), tuple(run.changes)
     options = run.learnt or chosen
-    last = to_jax(run.vectors, run.vectors.dtype)
-    found = Adaptation(density, step_size or tuned, last, kept, stats, changes, options, "none", run.moved)
+    found = Adaptation(density, step_size or tuned, run.on_device, kept, stats, changes, options, "none", run.moved)
     seconds = run.seconds if math.isfinite(run.seconds) else run.seconds_before
     seconds = seconds if adjusts and run.is_loop else math.inf
     return found._replace(target_acceptance=run.careful, seconds_per_step=seconds)

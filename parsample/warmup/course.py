@@ -67,7 +67,7 @@ class Course:
         # Where the chains stand is on the host between segments: an array that is put on the device before it is needed
         # takes several times as long.
         self.density, self.one = density, to_jax(1.0, vectors.dtype)
-        self.vectors: Any = np.asarray(vectors)
+        self.vectors = np.asarray(vectors)
         self.rng_keys, self.report = rng_keys, report
         self.num_warmup, self.unit, self.done = num_warmup, max(1, num_warmup // UNITS), 0
         self.plan, self.is_loop = plan, is_loop(plan)
@@ -88,6 +88,11 @@ class Course:
         self.seconds = math.inf
         self.begin(make)
 
+    @property
+    def on_device(self) -> Float[Array, "chain dim"]:
+        """Where the chains stand, for what is called now and then."""
+        return to_jax(self.vectors, self.vectors.dtype)
+
     def begin(self, make: Configured) -> None:
         """Go on with this sampler from where the chains stand, and draw its inputs of all steps."""
         # Of a step; where none is timed after this, what one took before is the nearest that is known.
@@ -96,12 +101,12 @@ class Course:
         self.renew()
         self.has_step_size = self.sampler.has_step_size
         # One compiled program serves all segments of the loop, two those in parallel. Longer parts are fewer calls.
-        room = (room_of_the_loop(self.sampler, self.vectors) or 0) if self.is_loop else STRETCH * self.unit
+        room = (room_of_the_loop(self.sampler, self.on_device) or 0) if self.is_loop else STRETCH * self.unit
         self.room = room if self.is_loop and room >= self.unit else None
         self.part = self.unit * next((units for units in (STRETCH, STRETCH // 2) if units * self.unit <= room), 1)
         # Whole blocks, so that one program serves warm-ups of several lengths.
         steps = -(-(self.num_warmup + self.unit) // BLOCK) * BLOCK
-        self.inputs = draw(self.sampler, self.rng_keys, self.vectors, 0, steps)
+        self.inputs = draw(self.sampler, self.rng_keys, self.on_device, 0, steps)
 
     def renew(self) -> None:
         """Go on in coordinates that are new, or with a sampler that is."""
@@ -116,7 +121,7 @@ class Course:
         Only positions go on from segment to segment; what else is unknown is drawn anew.
         """
         states = self.beginning(self.vectors, self.rng_keys, np.uint32(step))
-        return place(self.sampler, states, self.vectors) if self.is_hosted else states
+        return place(self.sampler, states, self.on_device) if self.is_hosted else states
 
     def program(self, steps: int) -> Callable:
         """Return what runs so many steps at once."""
@@ -225,8 +230,8 @@ class Course:
     def descend(self) -> Descent:
         """Return how chains come down from where they start."""
         if not isinstance(self.density.target, External):
-            return descend(self.density, self.vectors)
-        found, levels = descend_outside(self.density.target, self.vectors)
+            return descend(self.density, self.on_device)
+        found, levels = descend_outside(self.density.target, self.on_device)
         self.levels.append(levels)
         self.seen = np.asarray(found.path), np.asarray(found.values)
         return found
