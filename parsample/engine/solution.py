@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -152,8 +152,8 @@ def raise_unless_converged(solution: Solution) -> Solution:
     """
     is_traced = isinstance(solution.converged, jax.core.Tracer)
     # NumPy's where there are numbers: JAX would compile a program for every operation.
-    converged, status = ((np, jnp)[is_traced].asarray(part) for part in (solution.converged, solution.status))
-    failed = ~(converged | (status == Status.APPROXIMATE))
+    xp: Any = jnp if is_traced else np
+    failed = ~(xp.asarray(solution.converged) | (xp.asarray(solution.status) == Status.APPROXIMATE))
     if is_traced:
         verdict = dataclasses.replace(solution, states=None, history=None, details=None)
         # Reached where a chain has failed, and nowhere else: a program that ends well never waits for the host.

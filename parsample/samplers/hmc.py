@@ -97,9 +97,10 @@ class HMC(PositionSampler):
     in which the mass matrix is the identity. The step size is tuned to an acceptance of 0.8, as in Stan, not to the
     0.651 that is best in the limit of many dimensions (Beskos et al. 2013): over the package's targets it yields a
     fifth more effective draws a gradient, and half the divergent draws or fewer on most. Trajectories of a given time
-    are Stan's static HMC, 2 pi long there; ours are 2: 1 and 1.5 yield a tenth to a fifth more, but less on the hardest
-    posterior or the funnel, 3 a fifth less, 4 half. Of powers of two alone, which makes many trajectories half as long
-    again, an eighth less. A jitter of 0.2 does as well, 0.9 a third worse (benchmarks/results/hmc_defaults.md).
+    are Stan's static HMC, 2 pi long there; ours are 2: 1 and 1.5 yield a fifth and a tenth more, but less on breast
+    cancer (1) and the funnel (1.5), 3 a fifth less, 4 half. Of powers of two alone, which makes many trajectories half
+    as long again, an eighth less. A jitter of 0.2 does as well, 0.9 a third worse
+    (benchmarks/results/hmc_defaults.md).
     """
 
     target_acceptance: ClassVar[float] = 0.8
