@@ -1,5 +1,6 @@
 """What every test shares: JAX's settings, run-time type checks, seeds, and the data that is not in the repository."""
 
+import gc
 import importlib.metadata
 import os
 import signal
@@ -27,6 +28,9 @@ XLA_FLAGS = [
     "--xla_cpu_parallel_codegen_split_count=1",
     "--xla_cpu_multi_thread_eigen=false",
 ]
+# What JAX makes while it traces lives as long as the program: looking for cycles in it as often as Python does, unless
+# told otherwise, takes a seventh of the time.
+gc.set_threshold(50_000, 20, 50)
 # The matrices of the tests are small: threads that wait for each other take several times as long as one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Generating fusions through MLIR takes more than half of the time that a program takes to compile. The flag that leaves

@@ -85,7 +85,8 @@ def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "c
         else:
             is_start = descend(density, tried, looks=0).is_start
         vectors = tried if vectors is None else jnp.where(found[:, None], vectors, tried)
-        found |= np.asarray(is_start)
+        # A new array: on a CPU JAX may read this one where it lies, and later.
+        found = found | np.asarray(is_start)
         if found.all():
             return vectors
     chain = int(np.argmin(found))
