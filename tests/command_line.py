@@ -13,6 +13,17 @@ from parsample.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# A file with a model.
+MODEL = """
+import numpyro
+import numpyro.distributions as dist
+
+
+def line(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0, 10))
+    numpyro.sample("y", dist.Normal(slope * x, 1), obs=y)
+"""
+
 
 def invoke(*arguments: str, columns: int = 80) -> Any:
     return CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": str(columns), "TERM": "dumb", "NO_COLOR": "1"})

@@ -37,12 +37,12 @@ def handed_over(function: ast.AST) -> Iterator[tuple[int, str]]:
 def in_place(function: ast.AST) -> Iterator[tuple[int, str]]:
     """Yield the line and the name of what is changed in place, if it is an array: `a |= ...` and `a[...] = ...`."""
     for row in ast.walk(function):
-        targets = [row.target] if isinstance(row, ast.AugAssign) else row.targets if isinstance(row, ast.Assign) else []
-        for target in targets:
-            if isinstance(target, ast.Subscript):
-                yield row.lineno, ast.unparse(target.value)
-            elif isinstance(row, ast.AugAssign):
-                yield row.lineno, ast.unparse(target)
+        if isinstance(row, ast.Assign | ast.AugAssign):
+            for target in [row.target] if isinstance(row, ast.AugAssign) else row.targets:
+                if isinstance(target, ast.Subscript):
+                    yield row.lineno, ast.unparse(target.value)
+                elif isinstance(row, ast.AugAssign):
+                    yield row.lineno, ast.unparse(target)
 
 
 def test_it_is_found() -> None:

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
@@ -162,18 +162,25 @@ def motion(values: Shaped[np.ndarray, "chain draw ..."]) -> list[str]:
 
 
 def smallest_ess(draws: Mapping[str, np.ndarray]) -> float:
-    """Return the smallest bulk effective sample size of the variables that move, NaN where one is not known."""
-    found = list(bulk_ess(draws))
+    """Return the smaller of bulk and tail effective sample size, the smallest of the variables that move.
+
+    NaN where one is not known.
+    """
+    found = [*bulk_ess(draws), *_ess(draws, method="tail", prob=(LOW, HIGH))]
     return float(np.min(found)) if found else math.nan
 
 
 def bulk_ess(draws: Mapping[str, np.ndarray]) -> Iterator[float]:
     """Yield the bulk effective sample size of every scalar that moves, NaN where it is not known."""
+    return _ess(draws)
+
+
+def _ess(draws: Mapping[str, np.ndarray], **kind: Any) -> Iterator[float]:
     statistic = import_arviz().ess
     for values in draws.values():
         rows = np.moveaxis(values.reshape(*values.shape[:2], -1), -1, 0)
         # What never moves, such as the diagonal of a correlation matrix, has none.
-        yield from (float(statistic(row.astype(np.float64))) for row in rows if not np.max(row) <= np.min(row))
+        yield from (float(statistic(row.astype(np.float64), **kind)) for row in rows if not np.max(row) <= np.min(row))
 
 
 def worst(summary: pandas.DataFrame) -> Worst:

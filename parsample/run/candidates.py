@@ -50,7 +50,7 @@ class Candidate:
         iterations: for all draws, of the slowest chain, steps left to the loop counted as one each; for the loop its
             steps.
         gradients: that wait for each other, for all draws.
-        effective_draws: of all chains, the smallest bulk effective sample size of a coordinate.
+        effective_draws: of all chains, the smaller of bulk and tail effective sample size of the worst coordinate.
         predicted: seconds on the device, without compiling, by the latency model.
         measured: seconds here, without compiling; NaN where the device is another.
     """
@@ -201,8 +201,8 @@ def plan(  # noqa: D417  # the decorator puts the docs of the options in their p
     Raises:
         ValueError: an argument is not what it should be.
 
-    Cost: warm-up; nine pilot runs of 512 steps; and for each of about seven candidates a program or two to compile, and
-        two runs of at most 4,096 steps.
+    Cost: warm-up; six pilot runs of 512 steps; for each of about seven candidates a program or two to compile, and two
+        runs of at most 4,096 steps.
     """
     given = locals()
     target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)

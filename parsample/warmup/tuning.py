@@ -16,10 +16,9 @@ from parsample.warmup.adapt import Adaptation
 from parsample.warmup.coordinates import begin_chains, rounded_less
 from parsample.warmup.noise import with_tolerance
 
-# What is tried: these shares of the step size that warm-up found; for HMC with these shares of its leapfrog steps, and
-# with one, which is MALA.
-STEP_SIZES = (1.0, 0.5, 0.25)
-LENGTHS = (1.0, 0.5, 0.0)
+# What is tried: trajectories of so many times the leapfrog steps that warm-up chose, at least one, which is MALA; each
+# with these shares of the step size that it found.
+TRIED = {1.0: (1.0, 0.7, 0.5), 1.5: (0.7, 0.5), 0.0: (1.0,)}
 # Steps of a pilot run, each chain.
 PILOT = 512
 
@@ -37,7 +36,7 @@ class Pilot(NamedTuple):
         step_size: dimensionless, in standardised coordinates.
         num_integration_steps: of a trajectory; None for a sampler without.
         acceptance_rate: the mean.
-        ess_per_draw: smallest bulk effective sample size of the coordinates, over all draws.
+        ess_per_draw: smaller of bulk and tail effective sample size of the worst coordinate, over all draws.
         iterations: of the slowest chain, steps that were left to the loop counted as one each.
         steps: a chain.
         exponent: largest Lyapunov exponent of the first chain, natural logarithm per step.
@@ -132,14 +131,14 @@ def tune_for_rounds(make: Configured, adaptation: Adaptation, rng_keys: Array, p
         rng_keys: one a chain.
         plan: how the run is to be evaluated.
 
-    Cost: three pilot runs of 512 steps, for a sampler with `num_integration_steps` nine, which compiles three
-        programs.
+    Cost: three pilot runs of 512 steps, for a sampler with `num_integration_steps` six, which compiles three programs.
     """
     plan = plan._replace(steps=PILOT, window=min(plan.window, PILOT), max_iterations=PILOT)
-    tried = []
-    for maker in _lengths(make):
-        for share in STEP_SIZES:
-            tried.append((maker, pilot(maker, adaptation, share * adaptation.step_size, rng_keys, plan)))
+    tried = [
+        (maker, pilot(maker, adaptation, share * adaptation.step_size, rng_keys, plan))
+        for maker, shares in _tried(make)
+        for share in shares
+    ]
     # A setting whose chains did not move has no effective draws, NaN.
     order = lambda value: -1.0 if np.isnan(value) else value  # noqa: E731
     found, chosen = max(tried, key=lambda row: order(row[1].per_round))
@@ -148,14 +147,19 @@ def tune_for_rounds(make: Configured, adaptation: Adaptation, rng_keys: Array, p
     return Tuned(found, chosen.step_size, chosen, sequential, pilots)
 
 
-def _lengths(make: Configured) -> list[Configured]:
+def _tried(make: Configured) -> list[tuple[Configured, tuple[float, ...]]]:
+    """Return what is tried: a sampler, and shares of the step size; that of warm-up comes first."""
     length = getattr(make(lambda x: -x @ x), "num_integration_steps", None)
     if length is None:
-        return [make]
-    lengths = sorted({max(1, round(share * length)) for share in LENGTHS}, reverse=True)
+        return [(make, TRIED[1.0])]
     least = make.sampler_options.get("min_integration_steps") or 1
+    lengths: dict[int, tuple[float, ...]] = {}
+    for times, shares in TRIED.items():
+        lengths.setdefault(max(1, round(times * length)), shares)
     return [
-        make.chosen({**make.sampler_options, "num_integration_steps": count}) for count in lengths if count >= least
+        (make.chosen({**make.sampler_options, "num_integration_steps": count}), shares)
+        for count, shares in lengths.items()
+        if count >= least
     ]
 
 

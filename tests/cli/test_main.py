@@ -11,7 +11,7 @@ import pytest
 
 import parsample
 from parsample.results.trace import build_trace
-from tests.command_line import command, invoke, words
+from tests.command_line import MODEL, command, invoke, words
 from tests.targets.builders import small_data, write_credit_file, write_json
 
 

@@ -7,17 +7,8 @@ from pathlib import Path
 import pytest
 
 import parsample
-from tests.command_line import invoke
+from tests.command_line import MODEL, invoke
 
-MODEL = """
-import numpyro
-import numpyro.distributions as dist
-
-
-def line(x, y=None):
-    slope = numpyro.sample("slope", dist.Normal(0, 10))
-    numpyro.sample("y", dist.Normal(slope * x, 1), obs=y)
-"""
 FEW = ["--samples", "128", "--warmup", "100", "--chains", "2"]
 
 

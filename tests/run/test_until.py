@@ -7,7 +7,7 @@ import pytest
 
 import parsample as ps
 from parsample.results.judgement import judge_arrays
-from parsample.results.summary import smallest_ess
+from parsample.results.summary import bulk_ess, smallest_ess
 from parsample.results.trace import as_datatree, build_trace
 from parsample.run.until import check_until
 
@@ -25,7 +25,9 @@ def walk(rng: np.random.Generator, memory: float, shape: tuple[int, ...]) -> np.
 def test_the_statistics_are_those_of_the_summary(rng: np.random.Generator) -> None:
     draws = {"x": walk(rng, 0.9, (4, 500, 2)), "y": walk(rng, 0.2, (4, 500)), "still": np.ones((4, 500))}
     summary = ps.summarize(build_trace({"posterior": draws})).drop("still")
-    np.testing.assert_allclose(smallest_ess(draws), summary["ess_bulk"].min(), rtol=1e-6)
+    smallest = summary[["ess_bulk", "ess_tail"]].min()
+    np.testing.assert_allclose(list(bulk_ess(draws)), summary["ess_bulk"], rtol=1e-6)
+    np.testing.assert_allclose(smallest_ess(draws), smallest.min(), rtol=1e-6)
     found = judge_arrays(draws).worst
     assert found.r_hat == summary["r_hat"].max()
     assert (found.ess_bulk, found.ess_tail) == (summary["ess_bulk"].min(), summary["ess_tail"].min())

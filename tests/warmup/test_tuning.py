@@ -11,7 +11,7 @@ from parsample.run import stages
 from parsample.samplers import HMC, MALA, ULA
 from parsample.samplers.configured import Configured
 from parsample.warmup import tuning
-from parsample.warmup.tuning import STEP_SIZES, Pilot, Tuned, check_tune, tune_for_rounds
+from parsample.warmup.tuning import TRIED, Pilot, Tuned, check_tune, tune_for_rounds
 
 
 def pilot(**changes: Any) -> Pilot:
@@ -62,21 +62,22 @@ def test_pilot_runs_choose_the_most_effective_draws_a_round(sampler: str, monkey
     trace = ps.sample("multivariate_normal", sampler, tune="rounds", compare=False, progress=False, **settings)
     (tuned,) = found
     first = tuned.pilots[0]
-    # Of a trajectory as long as warm-up chose, of half of it, and of one step.
+    # Of a trajectory as long as warm-up chose, of one half as long again, and of one step.
     longest = first.num_integration_steps or 0
-    lengths: list[int | None] = [*sorted({longest, round(longest / 2), 1}, reverse=True)] if longest else [None]
     assert (longest > 0) == (sampler == "hmc")
     # Chosen at the step size of a little before.
     assert not longest or 1.4 < longest * first.step_size < 2.8
-    assert [row.num_integration_steps for row in tuned.pilots] == [k for k in lengths for _ in STEP_SIZES]
+    rows = [(times, share) for times, shares in TRIED.items() for share in shares if longest or times == 1]
+    lengths = [max(1, round(times * longest)) if longest else None for times, _ in rows]
+    assert [row.num_integration_steps for row in tuned.pilots] == lengths
     assert [row.steps for row in tuned.pilots] == [256] * len(tuned.pilots)
     shares = [row.step_size / first.step_size for row in tuned.pilots]
-    np.testing.assert_allclose(shares, STEP_SIZES * len(lengths))
+    np.testing.assert_allclose(shares, [share for _, share in rows])
     gradients = lambda row: row.num_integration_steps or 1  # noqa: E731
     best = max(tuned.pilots, key=lambda row: row.ess_per_draw / (row.iterations * (gradients(row) + 1)))
     assert tuned.chosen == best
     assert tuned.sequential == max(tuned.pilots, key=lambda row: row.ess_per_draw / gradients(row))
-    rates = [row.acceptance_rate for row in tuned.pilots[: len(STEP_SIZES)]]
+    rates = [row.acceptance_rate for row in tuned.pilots[: len(TRIED[1.0])]]
     assert rates == sorted(rates), "shorter steps are accepted more often"
     verdict = ps.read_verdict(trace)
     assert dict(verdict.rows())["tuned"] == tuned.text
