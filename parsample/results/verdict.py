@@ -59,6 +59,8 @@ class Verdict:
         noise: the rounding noise of a step that the tolerance was chosen by, in posterior standard deviations; 0 where
             the tolerance was given, or none was needed.
         choice: by method "auto", what was chosen and why; "" where the method was given.
+        moved_chains: how many times warm-up moved a chain, from where the posterior has next to nothing to where others
+            were.
         model_lanes: of a model outside of JAX, the runs that could be under way at the same time; 0 for one in JAX.
         model_runs: its runs, warm-up included.
         model_remembered: positions that were asked for again, and not run again.
@@ -94,6 +96,7 @@ class Verdict:
     sampler: str = ""
     noise: float = 0.0
     choice: str = ""
+    moved_chains: int = 0
     model_lanes: int = 0
     model_runs: int = 0
     model_remembered: int = 0
@@ -166,6 +169,9 @@ class Verdict:
     def evaluation_rows(self, caller: Caller = PYTHON) -> list[tuple[str, str]]:
         """Return what there is to say about the evaluation, as pairs of a heading and a text."""
         rows = [("sampler", self.sampler)] if self.sampler else []
+        if self.moved_chains:
+            moved = "one chain" if self.moved_chains == 1 else f"{self.moved_chains} chains"
+            rows.append(("warm-up", f"moved {moved} from where the posterior has next to nothing to where others were"))
         if self.method == "sequential":
             rows += [("method", self.method), ("converged", "exact: the sequential loop itself")]
         else:
@@ -289,7 +295,7 @@ def read_verdict(trace: Any, summary: pandas.DataFrame | None = None) -> Verdict
         ValueError: the trace holds none.
     """
     known = {name: f"evaluation_{name}" for name in EVALUATION_FIELDS}
-    earlier = {"tuning": "none", "sampler": "", "noise": 0.0, "choice": "", **WITHOUT_MODEL}
+    earlier = {"tuning": "none", "sampler": "", "noise": 0.0, "choice": "", "moved_chains": 0, **WITHOUT_MODEL}
     attributes = {known[name]: value for name, value in earlier.items()} | dict(as_datatree(trace).attrs)
     try:
         values = {name: attributes[attribute] for name, attribute in known.items()}

@@ -60,6 +60,7 @@ class Outcome(NamedTuple):
             tuning=self.adaptation.tuning,
             sampler=self.sampler_words(),
             choice=tally.choice,
+            moved_chains=self.adaptation.moved,
             **({} if tally.outside is None else {f"model_{k}": value for k, value in tally.outside._asdict().items()}),
         )
 
@@ -88,7 +89,6 @@ class Outcome(NamedTuple):
             "num_warmup": settings.num_warmup,
             "warmup_seconds": self.warmup_seconds,
             **self.steered_to(),
-            **({"warmup_moved_chains": self.adaptation.moved} if self.adaptation.moved else {}),
             **self.warmup_attributes(),
             **ended,
             **thinned,

@@ -81,8 +81,9 @@ def adapt(
     coordinates is estimated anew after one, two, four, eight and sixteen units. Three longer ones have fixed
     parameters and one step size for all chains but those that need a far smaller one; after each the covariance is
     estimated from its draws and gradients (`scale.standardise`), with a structure that the draws themselves bear out,
-    and the step size tuned again. A chain that by then is still in a place both narrower and far lower than the others
-    is moved to where one of them has been, and counted (`Adaptation.moved`). An estimate rests on one segment, so that
+    and the step size tuned again. A chain that by then is still in a place with next to nothing of the posterior, both
+    narrower and far lower than the others' or so much lower than another's that its width does not make up for it, is
+    moved to where one of them has been, and counted (`Adaptation.moved`). An estimate rests on one segment, so that
     the next undoes a bad one. The rest tunes the step size, for a sampler that chooses options by it
     (`Sampler.options_at`) also with these; they are told if the draws of the longest segment depend on each other so
     much that steps should go further. Inside a segment the kernel is fixed, so it can be evaluated in parallel

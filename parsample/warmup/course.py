@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from parsample.engine.arrays import to_jax
 from parsample.samplers.base import BLOCK
@@ -35,7 +35,8 @@ CHOOSING = 4
 # A chain whose step size is this many halvings below that of most has its own.
 FAR = 2.5
 # Such a chain is lost if its log density, too, is lower than that of most by so much, and by 1 for each dimension: its
-# place is both narrower and lower, and the posterior has next to nothing of it.
+# place is both narrower and lower, and the posterior has next to nothing of it. Any chain is, if so much is not made up
+# for by how much wider its place is than another's.
 LOST = 10.0
 # How far the logarithm of a chain's own step size moves, from unit to unit, for a difference of 1 in its acceptance.
 GAIN = 2.0
@@ -329,20 +330,49 @@ class Course:
         if self.seen is None:
             return
         draws, lp = self.seen
-        means, sharing = lp.mean(1), np.flatnonzero(self.shares)
-        bound = np.median(means[sharing]) - LOST - draws.shape[-1]
-        for chain in np.flatnonzero(~self.shares & ~(means >= bound)):
-            other = sharing[chain % len(sharing)]
+        means = lp.mean(1)
+        far = LOST + draws.shape[-1]
+        lost = ~self.shares & ~(means >= np.median(means[self.shares]) - far)
+        lost |= outweighed(draws, means, far)
+        there = np.flatnonzero(self.shares & ~lost)
+        there = there if there.size else np.flatnonzero(~lost)
+        for chain in np.flatnonzero(lost):
+            other = there[chain % len(there)]
             self.vectors = np.array(self.vectors)
             self.vectors[chain] = draws[other, draws.shape[1] // 2]
-            self.log_steps[chain], self.shares[chain] = self.averaging.log_step, True
+            self.log_steps[chain], self.shares[chain] = self.log_steps[other], self.shares[other]
             self.moved += 1
+        if lost.any():
+            self.averaging.log_step = float(np.mean(self.log_steps[self.shares if self.shares.any() else ~lost]))
+            self.averaging.restart()
 
     def history(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return positions and statistics of all steps, on the host; of the statistics those that every part has."""
         draws = np.concatenate([part for part, _ in self.kept], 1)
         names = [name for name in self.kept[0][1] if all(name in stats for _, stats in self.kept)]
         return draws, {name: np.concatenate([stats[name] for _, stats in self.kept], 1) for name in names}
+
+
+def outweighed(
+    draws: Float[np.ndarray, "chain steps dim"], means: Float[np.ndarray, " chain"], far: float
+) -> Bool[np.ndarray, " chain"]:
+    """Say which chains are in a place that is next to nothing of the posterior, beside that of another chain.
+
+    Its log density is lower by `far`, and so is the logarithm of what it would hold as a normal distribution: a place
+    that is lower can be as much wider. Nothing is said where there are too few steps for a covariance.
+
+    Args:
+        draws: of one segment.
+        means: of the log density, of each chain.
+        far: natural logarithm.
+    """
+    steps, dim = draws.shape[1:]
+    if steps < 3 * dim:
+        return np.zeros(len(draws), bool)
+    with np.errstate(invalid="ignore"):
+        covariances = np.stack([np.atleast_2d(np.cov(rows, rowvar=False)) for rows in draws.astype(float)])
+        weights = means + 0.5 * np.linalg.slogdet(covariances)[1]
+        return ((means[:, None] < means - far) & (weights[:, None] < weights - far)).any(1)
 
 
 def _over_chains(acceptance: Float[np.ndarray, " chain"]) -> float:

@@ -290,12 +290,14 @@ def test_an_estimate_rests_on_one_segment(monkeypatch: pytest.MonkeyPatch) -> No
 PLACES = {
     "narrow and next to nothing": (0.03, 1e-30, 1),
     "narrow, with half of all": (0.03, 0.5, 0),
-    "wide and low": (1.0, 1e-30, 0),
+    "as wide, and next to nothing": (1.0, 1e-30, 1),
+    "as wide, with one in ten thousand": (1.0, 1e-4, 0),
+    "wider, and next to nothing": (3.0, 1e-30, 1),
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_chain_in_a_place_narrower_and_far_lower_is_moved_to_the_others(place: str) -> None:
+def test_a_chain_in_a_place_with_next_to_nothing_is_moved_to_the_others(place: str) -> None:
     """And no other: a mode that has a share of the posterior is not to be hidden."""
     width, share, moved = PLACES[place]
 
@@ -310,6 +312,46 @@ def test_a_chain_in_a_place_narrower_and_far_lower_is_moved_to_the_others(place:
     assert bool(jnp.all(jnp.abs(found.last[1:]) < 5))
     is_there = bool(jnp.all(jnp.abs(found.last[0] - 20) < 5 * width))
     assert is_there == (moved == 0)
+
+
+def test_the_verdict_tells_of_chains_that_were_moved() -> None:
+    def logdensity(x: jax.Array) -> jax.Array:
+        return jnp.logaddexp(-0.5 * jnp.sum((x - 20) ** 2), -0.5 * jnp.sum(x**2) - 60)
+
+    options: dict[str, Any] = {"num_warmup": 400, "num_samples": 64, "progress": False}
+    told = []
+    for first in (0.0, 20.0):
+        start = np.array([[first, first], [20.0, 20.5], [20.5, 20.0], [20.5, 20.5]], np.float32)
+        trace = ps.sample(logdensity, initial_position=jnp.zeros(2), start=start, **options)
+        assert float(np.asarray(as_datatree(trace)["posterior"]["x"]).min()) > 12
+        told.append(dict(ps.read_verdict(trace).rows()).get("warm-up"))
+    assert told == ["moved one chain from where the posterior has next to nothing to where others were", None]
+
+
+def places(rng: np.random.Generator, widths: list[float], shares: list[float]) -> tuple[Any, Any]:
+    """Draws of a chain in each of some places in six dimensions, and the means of the log density there."""
+    draws = np.array(widths)[:, None, None] * rng.normal(size=(len(widths), 60, 6))
+    return draws, np.log(shares) - 6 * np.log(widths) - 3.0
+
+
+# How wide places are and what they hold, and which of them are outweighed: beyond e^10 and the number of dimensions.
+WEIGHTS = {
+    "as much in each": ([1.0, 20.0], [0.5, 0.5], [False, False]),
+    "next to nothing in the wide one": ([1.0, 20.0], [1.0, 1e-9], [False, True]),
+    "next to nothing in the narrow one": ([1.0, 20.0], [1e-9, 1.0], [False, False]),
+    "next to nothing in one of three": ([1.0, 1.0, 2.0], [0.5, 0.5, 1e-9], [False, False, True]),
+    "little in one": ([1.0, 1.0], [1.0, 1e-5], [False, False]),
+    "a chain that stands still and low": ([1.0, 1e-30], [1.0, 1e-200], [False, True]),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_a_place_is_outweighed_by_what_another_holds(case: str, rng: np.random.Generator) -> None:
+    widths, shares, expected = WEIGHTS[case]
+    draws, means = places(rng, widths, shares)
+    assert course.outweighed(draws, means, course.LOST + 6).tolist() == expected
+    assert not course.outweighed(draws[:, :17], means, course.LOST + 6).any(), "too few steps for a covariance"
+    assert not course.outweighed(draws, np.full_like(means, np.nan), course.LOST + 6).any()
 
 
 def steered(name: str, target_acceptance: float | None) -> tuple[float | None, Any]:
