@@ -38,6 +38,8 @@ FAR = 2.5
 # place is both narrower and lower, and the posterior has next to nothing of it. Any chain is, if so much is not made up
 # for by how much wider its place is than another's.
 LOST = 10.0
+# How wide a chain's place is, is not known from this many steps and three for each dimension.
+FEW = 20
 # How far the logarithm of a chain's own step size moves, from unit to unit, for a difference of 1 in its acceptance.
 GAIN = 2.0
 # Where more than this share of the longest segment's steps is divergent, which is what the verdict lets pass, the step
@@ -367,7 +369,7 @@ def outweighed(
         far: natural logarithm.
     """
     steps, dim = draws.shape[1:]
-    if steps < 3 * dim:
+    if steps < 3 * dim + FEW:
         return np.zeros(len(draws), bool)
     with np.errstate(invalid="ignore"):
         covariances = np.stack([np.atleast_2d(np.cov(rows, rowvar=False)) for rows in draws.astype(float)])
