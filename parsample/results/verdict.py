@@ -170,7 +170,7 @@ class Verdict:
         """Return what there is to say about the evaluation, as pairs of a heading and a text."""
         rows = [("sampler", self.sampler)] if self.sampler else []
         if self.moved_chains:
-            moved = "one chain" if self.moved_chains == 1 else f"{self.moved_chains} chains"
+            moved = "one chain" if self.moved_chains == 1 else f"chains {self.moved_chains} times"
             rows.append(("warm-up", f"moved {moved} from where the posterior has next to nothing to where others were"))
         if self.method == "sequential":
             rows += [("method", self.method), ("converged", "exact: the sequential loop itself")]

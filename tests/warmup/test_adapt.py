@@ -1,5 +1,6 @@
 """Warm-up finds the step size and the scale of the posterior, whatever its length."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -324,8 +325,11 @@ def test_the_verdict_tells_of_chains_that_were_moved() -> None:
         start = np.array([[first, first], [20.0, 20.5], [20.5, 20.0], [20.5, 20.5]], np.float32)
         trace = ps.sample(logdensity, initial_position=jnp.zeros(2), start=start, **options)
         assert float(np.asarray(as_datatree(trace)["posterior"]["x"]).min()) > 12
-        told.append(dict(ps.read_verdict(trace).rows()).get("warm-up"))
-    assert told == ["moved one chain from where the posterior has next to nothing to where others were", None]
+        verdict = ps.read_verdict(trace)
+        told += [dict(row.rows()).get("warm-up") for row in (verdict, dataclasses.replace(verdict, moved_chains=3))]
+    there = "from where the posterior has next to nothing to where others were"
+    once, often = f"moved one chain {there}", f"moved chains 3 times {there}"
+    assert told == [once, often, None, often]
 
 
 def places(rng: np.random.Generator, widths: list[float], shares: list[float]) -> tuple[Any, Any]:
