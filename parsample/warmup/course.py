@@ -336,8 +336,10 @@ class Course:
         far = LOST + draws.shape[-1]
         lost = ~self.shares & ~(means >= np.median(means[self.shares]) - far)
         lost |= outweighed(draws, means, far)
+        if not (self.shares & ~lost).any():
+            # The one step size was that of a place with next to nothing: those elsewhere share theirs.
+            self.shares = ~lost
         there = np.flatnonzero(self.shares & ~lost)
-        there = there if there.size else np.flatnonzero(~lost)
         for chain in np.flatnonzero(lost):
             other = there[chain % len(there)]
             self.vectors = np.array(self.vectors)
@@ -345,7 +347,7 @@ class Course:
             self.log_steps[chain], self.shares[chain] = self.log_steps[other], self.shares[other]
             self.moved += 1
         if lost.any():
-            self.averaging.log_step = float(np.mean(self.log_steps[self.shares if self.shares.any() else ~lost]))
+            self.averaging.log_step = float(np.mean(self.log_steps[self.shares]))
             self.averaging.restart()
 
     def history(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -315,6 +315,19 @@ def test_a_chain_in_a_place_with_next_to_nothing_is_moved_to_the_others(place: s
     assert is_there == (moved == 0)
 
 
+def test_most_are_moved_to_the_one_in_a_far_narrower_place_that_holds_all() -> None:
+    """Whose step size they then share."""
+
+    def logdensity(x: jax.Array) -> jax.Array:
+        return jnp.logaddexp(-0.5 * jnp.sum(x**2) - 60, -0.5 * jnp.sum((x - 20) ** 2) / 0.03**2)
+
+    vectors, target = jnp.zeros((4, 2)).at[0].set(20.0), LogDensity(logdensity, jnp.zeros(2))
+    found = adapt(target, HMC, vectors, keys(0, 4), 400, density=scale.unscaled(plain(target), "auto"))
+    assert found.moved == 3
+    assert bool(jnp.all(jnp.abs(found.last - 20) < 0.2))
+    np.testing.assert_allclose(np.diag(matrix_of(found.density.root)), 0.03, rtol=0.3)
+
+
 def test_the_verdict_tells_of_chains_that_were_moved() -> None:
     def logdensity(x: jax.Array) -> jax.Array:
         return jnp.logaddexp(-0.5 * jnp.sum((x - 20) ** 2), -0.5 * jnp.sum(x**2) - 60)
