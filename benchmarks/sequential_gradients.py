@@ -28,6 +28,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     'tune="rounds", Newton, whole chain': {
         "method": "newton", "window": "all", "tune": "rounds", "num_samples": LONG, "num_chains": 1
     },
+    'tune="rounds", lifted Newton, window 1,024': {"method": "lifted_newton", "window": 1024, "tune": "rounds"},
+    'tune="rounds", lifted Newton, whole chain': {
+        "method": "lifted_newton", "window": "all", "tune": "rounds", "num_samples": LONG, "num_chains": 1
+    },
 }  # fmt: skip
 HEADER = (
     "target", "setting", "draws a chain", "sampler", "iterations", "left to the loop", "tolerance",
@@ -38,9 +42,11 @@ HEADER = (
 def gradients_in_sequence(verdict: Verdict, leapfrog_steps: int) -> float:
     """Return how many gradients of a run wait for each other.
 
-    An iteration needs the gradient where each of its steps begins, which the loop carries along.
+    An iteration needs the gradient where each of its steps begins, which the loop carries along; with lifted Newton all
+    gradients of an iteration at once.
     """
-    rounds = verdict.iterations * (leapfrog_steps + (verdict.method != "sequential"))
+    a_turn = 1 if verdict.method == "lifted_newton" else leapfrog_steps + (verdict.method != "sequential")
+    rounds = verdict.iterations * a_turn
     return rounds + verdict.finished_sequentially / verdict.chains * leapfrog_steps
 
 
@@ -82,8 +88,8 @@ if __name__ == "__main__":
         "Effective draws for 1,000 gradients that wait for each other",
         f"HMC as warm-up leaves it, or tuned for rounds; {CHAINS} chains of {DRAWS:,} draws, whole chains one of "
         f"{LONG:,}. Effective draws are the smaller of bulk and tail of the worst variable. Gradients in sequence: a "
-        "step of the loop has one for each leapfrog step, an iteration one more; steps that the loop finished count "
-        "as in the loop.",
+        "step of the loop has one for each leapfrog step, an iteration one more, with lifted Newton one in all; steps "
+        "that the loop finished count as in the loop.",
         HEADER,
         rows(parsed.data, parsed.only, list(SETTINGS)[: parsed.settings]),
         save=not parsed.only,

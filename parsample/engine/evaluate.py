@@ -77,7 +77,8 @@ def evaluate(
         atol: tolerance, in the units of the state; one number, or one for each step.
         rtol: tolerance relative to the state, dimensionless. None for 1e-3, or for states of half precision four of
             their roundings, which is more. The sequential loop needs no tolerance.
-        max_iterations: None for as many as the chain has steps, within which every method ends.
+        max_iterations: None for as many as the chain has steps, or gradients with lifted Newton's method, within which
+            every method ends.
         guess: a trajectory to start from, like the states; None to start every step from the initial state.
         throw: raise if the evaluation does not converge; otherwise return what was reached with its status.
         history: record what every iteration saw. Memory: three numbers for each of `max_iterations`. "steps" to record
@@ -122,7 +123,7 @@ def evaluate(
     options.check_tolerances(atol, rtol, form.dtype, steps, found)
     rules: dict[str, Any] = {"active_set": active_set, "stopping": stopping, "conditioning": conditioning}
     check = functools.partial(options.check, steps=steps, max_iterations=max_iterations, history=history, **rules)
-    chosen = check(method=found, window=window)
+    chosen = check(method=found, window=window, turns=found.turns(flat, form, rows))
     if guess is not None:
         guess = options.check_guess(guess, initial_state, steps, chains)
     initial_state, inputs = jax.tree.map(jnp.asarray, (initial_state, inputs))

@@ -111,8 +111,8 @@ class Update(NamedTuple):
         evaluations: calls of the transition.
         memory: for the next iteration.
         details: of the steps, from the very evaluation that gave `values`.
-        waiting: rows whose value is not the transition's there, because their evaluation was put off: they are not
-            accepted. None where there are none; never the first row.
+        waiting: rows whose value is not the transition's there, because their evaluation was put off or is not exact
+            yet: they are not accepted. None where there are none; not the first open row for ever.
     """
 
     states: Float[Array, "window dim"]

@@ -61,16 +61,17 @@ def check(
     active_set: bool | int = False,
     stopping: Any = Stopping(),
     conditioning: Any = Conditioning(),
+    turns: int = 1,
 ) -> Options:
-    """Return the options with their defaults filled in.
+    """Return the options with their defaults filled in; a step of the method ends within so many `turns`.
 
     Raises:
         ValueError: one of them is out of its range, or contradicts the method.
     """
     window = steps if window is None else min(whole("window", window, "None solves all steps at once"), steps)
     if max_iterations is None:
-        max_iterations = steps
-    max_iterations = whole("max_iterations", max_iterations, "None allows as many as the chain has steps")
+        max_iterations = steps * turns
+    max_iterations = whole("max_iterations", max_iterations, "None allows as many as the method may need")
     name, inner = type(method).__name__, innermost(method)
     for group, given, kind in (("stopping", stopping, Stopping), ("conditioning", conditioning, Conditioning)):
         if not isinstance(given, kind):

@@ -13,6 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from parsample.engine.lifted import Lifted
 from parsample.engine.reads import pinned, settling
 
 GATES = ("frozen", "straight_through")
@@ -45,6 +46,10 @@ class Transition(eqx.Module):
     @abc.abstractmethod
     def surrogate(self) -> "Transition | None":
         """Return a cheaper transition of the same states and inputs that behaves nearly like it, or None."""
+
+    def lifted(self) -> Lifted | None:
+        """Return where steps read a log density, or None."""
+        return None
 
     @abc.abstractmethod
     def start(self, state: PyTree) -> PyTree:

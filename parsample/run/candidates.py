@@ -27,7 +27,7 @@ from parsample.samplers.base import Sampler
 from parsample.samplers.chains import Plan, draw, evaluate_chains
 from parsample.targets.given import as_target
 from parsample.warmup.adapt import Adaptation
-from parsample.warmup.tuning import setting_words, tune_for_rounds
+from parsample.warmup.tuning import gradients_in_sequence, setting_words, tune_for_rounds
 
 # Windows that are tried beside the whole chain, the longest that is shorter than it.
 WINDOWS = (256, 1024)
@@ -307,7 +307,7 @@ def _candidates(
         turns, left = (factor * np.asarray(row, float) for row in (segment.iterations, segment.finished))
         predicted = _seconds(_program(run, plan, name), segments, turns, name, device)
         predicted += left.max() * loop.predicted / draws
-        gradients = turns.max() * (leapfrog_steps + 1) + left.max() * leapfrog_steps
+        gradients = turns.max() * gradients_in_sequence(plan.method, run.sampler) + left.max() * leapfrog_steps
         measured *= factor * plan.steps / pilot.steps
         candidates.append(
             Candidate(

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
+from parsample.engine.lifted import Lifted
 from parsample.engine.transition import Transition, floating_dtype, with_arrays
 
 # Steps share a random key in blocks of this many, counted from step 0 of the chain: the inputs of a step depend on the
@@ -186,7 +187,21 @@ class Sampler(Chain):
     def surrogate(self) -> "Sampler | None":
         """Return the same sampler on the log density's `surrogate`, if it has one."""
         density = getattr(self.logdensity_fn, "surrogate", None)
-        return None if density is None else eqx.tree_at(lambda sampler: sampler.logdensity_fn, self, density)
+        return None if density is None else self.on(density)
+
+    def on(self, logdensity_fn: Callable) -> Self:
+        """Return the same sampler on another log density."""
+        return eqx.tree_at(lambda sampler: sampler.logdensity_fn, self, logdensity_fn)
+
+    @property
+    def points(self) -> Callable[[Any, Any], Float[Array, "points dim"]] | None:
+        """Where a step reads the log density beside where it starts, in turn, as a function of the state and the input.
+
+        Flat positions. At each the step reads its value and gradient, at the one of number n by
+        `engine.lifted.numbered(logdensity_fn, n)`, counted from 1. None where they are not known, or where something
+        else than the position is unknown.
+        """
+        return None
 
 
 class PositionSampler(Sampler):
@@ -233,6 +248,23 @@ class SamplerTransition(Transition):
         """Return the transition of the chain's surrogate, if it has one."""
         found = self.sampler.surrogate()
         return None if found is None else dataclasses.replace(self, sampler=found)
+
+    def lifted(self) -> Lifted | None:
+        """Return where steps read the log density, if the sampler says so."""
+        sampler = self.sampler
+        if not isinstance(sampler, Sampler) or sampler.points is None:
+            return None
+
+        def points(density: Callable, unknowns: PyTree, input: PyTree) -> Float[Array, "points dim"]:
+            other = sampler.on(density)
+            assert other.points is not None
+            return other.points(other.resume(unknowns), input)
+
+        def on(density: Callable) -> SamplerTransition:
+            return dataclasses.replace(self, sampler=sampler.on(density))
+
+        surrogate = sampler.surrogate()
+        return Lifted(sampler.logdensity_fn, None if surrogate is None else surrogate.logdensity_fn, on, points)
 
     def start(self, state: PyTree) -> Any:
         """Return the chain's state, which caches what the next step needs."""

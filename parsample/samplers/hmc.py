@@ -14,7 +14,7 @@ from parsample.engine import methods, options
 from parsample.samplers import metropolis
 from parsample.samplers.base import PositionSampler, check_step_size
 from parsample.samplers.langevin import LangevinState, state_at
-from parsample.samplers.leapfrog import integrate
+from parsample.samplers.leapfrog import integrate, points
 from parsample.samplers.mass import Mass
 
 LENGTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -196,17 +196,8 @@ class HMC(PositionSampler):
 
     def step(self, state: LangevinState, input: HMCInput, gate: str = "frozen") -> tuple[LangevinState, HMCInfo]:
         """Follow a trajectory, then accept or reject its end."""
-        jitter, length = input.jitter, input.num_integration_steps
-        trajectory = integrate(
-            self.logdensity_fn,
-            self.mass,
-            state,
-            input.noise,
-            self.step_size if jitter is None else self.step_size * (1 + self.step_size_jitter * jitter),
-            self.num_integration_steps,
-            length=length,
-            method=self.leapfrog,
-        )
+        length = input.num_integration_steps
+        trajectory = integrate(*self._trajectory(state, input), length=length, method=self.leapfrog)
         before = jnp.vdot(input.noise, input.noise) / 2 - state.logdensity
         state, info = metropolis.decide(gate, input.log_uniform, trajectory.log_ratio, trajectory.state, state)
         return state, HMCInfo(
@@ -216,6 +207,19 @@ class HMC(PositionSampler):
             energy=jnp.where(info.is_accepted, before - trajectory.log_ratio, before),
             num_integration_steps=jnp.asarray(self.num_integration_steps, jnp.int32) if length is None else length,
         )
+
+    def _trajectory(self, state: LangevinState, input: HMCInput) -> tuple[Any, ...]:
+        """Return the first arguments of `integrate`, and those of `points`."""
+        jitter = input.jitter
+        step_size = self.step_size if jitter is None else self.step_size * (1 + self.step_size_jitter * jitter)
+        return self.logdensity_fn, self.mass, state, input.noise, step_size, self.num_integration_steps
+
+    @property
+    def points(self) -> Callable[[LangevinState, HMCInput], Float[Array, "points dim"]] | None:
+        """The positions after the leapfrog steps; None where their number is open, or `leapfrog` solves for them."""
+        if self.leapfrog is not None or not isinstance(self.num_integration_steps, int):
+            return None
+        return lambda state, input: points(*self._trajectory(state, input))
 
     def with_diagonal(self, unknowns: PyTree, input: HMCInput) -> None:
         """Return None: the diagonal of the Jacobian of a trajectory is left to the method's estimator."""

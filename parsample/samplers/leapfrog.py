@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from parsample.engine.evaluate import evaluate
+from parsample.engine.lifted import numbered
 from parsample.engine.methods import Method
 from parsample.engine.rules import Conditioning
 from parsample.samplers.base import value_and_gradient
@@ -42,18 +43,27 @@ class Leapfrog(eqx.Module):
     unravel: Callable = eqx.field(static=True)
     step_size: Float[Array, ""]
 
+    def vector(self, displacement: Float[Array, " dim"]) -> Float[Array, " dim"]:
+        """Return the flat position at a displacement."""
+        return self.origin + self.mass.root_times(displacement)
+
     def position(self, displacement: Float[Array, " dim"]) -> PyTree:
         """Return the position at a displacement."""
-        return self.unravel(self.origin + self.mass.root_times(displacement))
+        return self.unravel(self.vector(displacement))
 
     def kick(self, momentum: Float[Array, " dim"], gradient: Float[Array, " dim"], share: float) -> Array:
         """Return the momentum after a share of the step in a given gradient."""
         return momentum + share * self.step_size * self.mass.root_transpose_times(gradient)
 
-    def move(self, displacement: Array, momentum: Array) -> tuple[Array, Array, tuple[Array, Array]]:
-        """Return the next displacement and momentum, and the log density and its gradient there."""
+    def move(
+        self, displacement: Array, momentum: Array, number: int | Array = 1
+    ) -> tuple[Array, Array, tuple[Array, Array]]:
+        """Return the next displacement and momentum, and the log density and its gradient there.
+
+        `number` is that of the step in its trajectory, counted from 1.
+        """
         displacement = displacement + self.step_size * momentum
-        found = value_and_gradient(self.logdensity_fn, self.position(displacement))
+        found = value_and_gradient(numbered(self.logdensity_fn, number), self.position(displacement))
         return displacement, self.kick(momentum, found[1], 1.0), found
 
     def __call__(self, phase: tuple[Array, Array], input: PyTree) -> tuple[Array, Array]:
@@ -105,10 +115,7 @@ def integrate(
 
     Cost: by the loop `num_steps` gradients. In parallel, the iterations of the method times `num_steps`, and one.
     """
-    vector, unravel = ravel_pytree(state.position)
-    step_size = jnp.asarray(step_size, vector.dtype)
-    leapfrog = Leapfrog(logdensity_fn, mass.like(vector), vector, unravel, step_size)
-    phase = jnp.zeros_like(vector), leapfrog.kick(momentum, state.gradient, 0.5)
+    leapfrog, phase = _start(logdensity_fn, mass, state, momentum, step_size)
     if method is None:
         end, ahead = _loop(leapfrog, phase, state, num_steps, length)
     else:
@@ -118,6 +125,34 @@ def integrate(
     log_ratio = end.logdensity - state.logdensity + jnp.vdot(momentum - final, momentum + final) / 2
     is_divergent = ~(jnp.isfinite(end.logdensity) & (log_ratio > -DIVERGENCE))
     return Trajectory(end, final, log_ratio, is_divergent)
+
+
+def points(
+    logdensity_fn: Callable,
+    mass: Mass,
+    state: LangevinState,
+    momentum: Float[Array, " dim"],
+    step_size: Array | float,
+    num_steps: int,
+) -> Float[Array, "num_steps dim"]:
+    """Return the flat positions after each leapfrog step, with the arguments of `integrate`."""
+    leapfrog, phase = _start(logdensity_fn, mass, state, momentum, step_size)
+
+    def step(phase: tuple[Array, Array], number: Array) -> tuple[tuple[Array, Array], Array]:
+        displacement, momentum, _ = leapfrog.move(*phase, number)
+        return (displacement, momentum), leapfrog.vector(displacement)
+
+    return jax.lax.scan(step, phase, 1 + jnp.arange(num_steps))[1]
+
+
+def _start(
+    logdensity_fn: Callable, mass: Mass, state: LangevinState, momentum: Array, step_size: Array | float
+) -> tuple[Leapfrog, tuple[Array, Array]]:
+    """Return the integrator, and the displacement and the momentum, half a kick ahead, with which it begins."""
+    vector, unravel = ravel_pytree(state.position)
+    step_size = jnp.asarray(step_size, vector.dtype)
+    leapfrog = Leapfrog(logdensity_fn, mass.like(vector), vector, unravel, step_size)
+    return leapfrog, (jnp.zeros_like(vector), leapfrog.kick(momentum, state.gradient, 0.5))
 
 
 def _loop(
@@ -130,7 +165,7 @@ def _loop(
     """Return the state at the end, and the momentum half a kick ahead of it."""
 
     def step(number: Array, carry: tuple) -> tuple:
-        displacement, momentum, found = leapfrog.move(*carry[:2])
+        displacement, momentum, found = leapfrog.move(carry[0], carry[1], number + 1)
         following = displacement, momentum, found
         if length is not None:
             following = jax.tree.map(lambda new, old: jnp.where(number < length, new, old), following, carry)

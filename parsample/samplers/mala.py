@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
+from parsample.engine.lifted import numbered
 from parsample.samplers import metropolis
 from parsample.samplers.base import PositionSampler, check_step_size
 from parsample.samplers.langevin import LangevinState, drift_diagonal, propose, state_at
@@ -58,9 +59,15 @@ class MALA(PositionSampler):
         self, state: LangevinState, input: MetropolisInput, gate: str = "frozen"
     ) -> tuple[LangevinState, MetropolisInfo]:
         """Propose, then accept or reject."""
-        proposal = self.init(propose(state, input.noise, self.step_size, self.mass))
+        position = propose(state, input.noise, self.step_size, self.mass)
+        proposal = state_at(numbered(self.logdensity_fn, 1), position)
         log_ratio = self._log_ratio(state, proposal, input.noise)
         return metropolis.decide(gate, input.log_uniform, log_ratio, proposal, state)
+
+    @property
+    def points(self) -> Callable[[LangevinState, MetropolisInput], Float[Array, "points dim"]]:
+        """The proposal."""
+        return lambda state, input: ravel_pytree(propose(state, input.noise, self.step_size, self.mass))[0][None]
 
     def _log_ratio(self, state: LangevinState, proposal: LangevinState, noise: Array) -> Float[Array, ""]:
         # 1. The noise n' of the reverse move solves x = x' + h M^-1 g' + sqrt(2 h) L n', with L L^T = M^-1.

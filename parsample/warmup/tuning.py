@@ -10,6 +10,7 @@ from jaxtyping import Array
 from parsample.engine import methods
 from parsample.engine.predictability import lyapunov_exponent
 from parsample.results.summary import smallest_ess
+from parsample.samplers.base import Sampler
 from parsample.samplers.chains import Plan, draw, evaluated
 from parsample.samplers.configured import Configured
 from parsample.warmup.adapt import Adaptation
@@ -19,6 +20,8 @@ from parsample.warmup.noise import with_tolerance
 # What is tried: trajectories of so many times the leapfrog steps that warm-up chose, at least one, which is MALA; each
 # with these shares of the step size that it found.
 TRIED = {1.0: (1.0, 0.7, 0.5), 1.5: (0.7, 0.5), 0.0: (1.0,)}
+# The same where an iteration waits for one gradient, however long a trajectory is.
+TRIED_LIFTED = {1.0: (1.0, 0.7, 0.5), 1.5: (0.7, 0.5), 2.0: (0.5, 0.35)}
 # Steps of a pilot run, each chain.
 PILOT = 512
 
@@ -40,6 +43,7 @@ class Pilot(NamedTuple):
         iterations: of the slowest chain, steps that were left to the loop counted as one each.
         steps: a chain.
         exponent: largest Lyapunov exponent of the first chain, natural logarithm per step.
+        in_sequence: gradients of an iteration that wait for each other.
     """
 
     step_size: float
@@ -49,14 +53,12 @@ class Pilot(NamedTuple):
     iterations: int
     steps: int
     exponent: float
+    in_sequence: int
 
     @property
     def per_round(self) -> float:
-        """Effective draws of one chain for each gradient that has to wait for another, evaluated in parallel.
-
-        In an iteration these are as many as in a step, and the one where the step begins.
-        """
-        return self.ess_per_draw * self.steps / (self.iterations * ((self.num_integration_steps or 1) + 1))
+        """Effective draws of one chain for each gradient that has to wait for another, evaluated in parallel."""
+        return self.ess_per_draw * self.steps / (self.iterations * self.in_sequence)
 
     @property
     def per_gradient(self) -> float:
@@ -101,6 +103,16 @@ class Tuned(NamedTuple):
         )
 
 
+def gradients_in_sequence(method: methods.Method, sampler: Sampler) -> int:
+    """Return how many gradients of an iteration wait for each other.
+
+    As many as in a step of the loop, and the one where the step begins; or one, where a method is lifted.
+    """
+    if method.is_lifted and sampler.points is not None:
+        return 1
+    return (getattr(sampler, "num_integration_steps", None) or 1) + 1
+
+
 def check_tune(tune: Any, make: Configured, method: str | methods.Method) -> None:
     """Raise ValueError unless `tune` is None, or "rounds" with a sampler and a method that there is a choice for."""
     if tune is None:
@@ -131,12 +143,13 @@ def tune_for_rounds(make: Configured, adaptation: Adaptation, rng_keys: Array, p
         rng_keys: one a chain.
         plan: how the run is to be evaluated.
 
-    Cost: three pilot runs of 512 steps, for a sampler with `num_integration_steps` six, which compiles three programs.
+    Cost: three pilot runs of 512 steps; for a sampler with `num_integration_steps` six, which compiles three programs,
+        or with a lifted method seven.
     """
     plan = plan._replace(steps=PILOT, window=min(plan.window, PILOT), max_iterations=PILOT)
     tried = [
         (maker, pilot(maker, adaptation, share * adaptation.step_size, rng_keys, plan))
-        for maker, shares in _tried(make)
+        for maker, shares in _tried(make, plan.method)
         for share in shares
     ]
     # A setting whose chains did not move has no effective draws, NaN.
@@ -147,14 +160,16 @@ def tune_for_rounds(make: Configured, adaptation: Adaptation, rng_keys: Array, p
     return Tuned(found, chosen.step_size, chosen, sequential, pilots)
 
 
-def _tried(make: Configured) -> list[tuple[Configured, tuple[float, ...]]]:
+def _tried(make: Configured, method: methods.Method) -> list[tuple[Configured, tuple[float, ...]]]:
     """Return what is tried: a sampler, and shares of the step size; that of warm-up comes first."""
-    length = getattr(make(lambda x: -x @ x), "num_integration_steps", None)
+    sampler = make(lambda x: -x @ x)
+    length = getattr(sampler, "num_integration_steps", None)
     if length is None:
         return [(make, TRIED[1.0])]
     least = make.sampler_options.get("min_integration_steps") or 1
     lengths: dict[int, tuple[float, ...]] = {}
-    for times, shares in TRIED.items():
+    tried = TRIED_LIFTED if gradients_in_sequence(method, sampler) == 1 else TRIED
+    for times, shares in tried.items():
         lengths.setdefault(max(1, round(times * length)), shares)
     return [
         (make.chosen({**make.sampler_options, "num_integration_steps": count}), shares)
@@ -181,4 +196,5 @@ def pilot(make: Configured, adaptation: Adaptation, step_size: float, rng_keys: 
         iterations=int((found.iterations + found.finished).max()),
         steps=plan.steps,
         exponent=float(lyapunov_exponent(sampler.transition, *first).exponent),
+        in_sequence=gradients_in_sequence(plan.method, sampler),
     )

@@ -15,12 +15,15 @@ from parsample.warmup.tuning import TRIED, Pilot, Tuned, check_tune, tune_for_ro
 
 
 def pilot(**changes: Any) -> Pilot:
-    return Pilot(0.3, 8, 0.8, 0.81, 300, 512, -0.14)._replace(**changes)
+    return Pilot(0.3, 8, 0.8, 0.81, 300, 512, -0.14, 9)._replace(**changes)
 
 
 def test_the_choice_is_the_architectures_example() -> None:
     """Eight schools by HMC: 8 leapfrog steps mix best a gradient, 4 give more effective draws a round."""
-    long, short = pilot(), pilot(num_integration_steps=4, ess_per_draw=0.29, iterations=44, exponent=-0.46)
+    long, short = (
+        pilot(),
+        pilot(num_integration_steps=4, ess_per_draw=0.29, iterations=44, exponent=-0.46, in_sequence=5),
+    )
     assert long.per_gradient > short.per_gradient
     assert short.per_round == pytest.approx(0.29 * 512 / (44 * 5))
     assert short.per_round > 4 * long.per_round

@@ -6,6 +6,7 @@ from parsample.engine.methods.block_quasi_newton import BlockQuasiNewton
 from parsample.engine.methods.elk import ELK, QuasiELK
 from parsample.engine.methods.jacobi import Jacobi
 from parsample.engine.methods.lagged import Lagged
+from parsample.engine.methods.lifted_newton import LiftedNewton
 from parsample.engine.methods.merit_descent import MeritDescent
 from parsample.engine.methods.newton import Newton
 from parsample.engine.methods.parareal import Parareal
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
     "quasi_newton": QuasiNewton,
     "block_quasi_newton": BlockQuasiNewton,
     "newton": Newton,
+    "lifted_newton": LiftedNewton,
     "subspace_newton": SubspaceNewton,
     "permutation": Permutation,
     "elk": ELK,
@@ -50,6 +52,7 @@ __all__ = [
     "BlockQuasiNewton",
     "Jacobi",
     "Lagged",
+    "LiftedNewton",
     "LinearMethod",
     "MeritDescent",
     "Method",

@@ -36,6 +36,9 @@ class Method(eqx.Module):
     # damping, projection and clipping to work on.
     projects: ClassVar[bool] = True
     has_matrices: ClassVar[bool] = True
+    # Whether the points inside of a step at which it reads the log density are unknown as well, so that an iteration
+    # waits for one gradient.
+    is_lifted: ClassVar[bool] = False
     # Whether the method can evaluate only the active steps.
     has_active_set: ClassVar[bool] = False
 
@@ -47,6 +50,10 @@ class Method(eqx.Module):
     def tangents(self, dim: int) -> int:
         """Return the derivatives along one direction that an iteration takes of a step, for states of `dim` numbers."""
         return int(self.needs_derivative)
+
+    def turns(self, transition: FlatTransition, state: jax.ShapeDtypeStruct, inputs: PyTree) -> int:
+        """Return within how many iterations a step ends whose previous state is known, given the form of the states."""
+        return 1
 
     def prepare(self, transition: FlatTransition, initial_state: Float[Array, " dim"], inputs: PyTree) -> Prepared:
         """Work out what the iterations need, over the whole chain: for most methods nothing."""
@@ -78,6 +85,10 @@ class AbstractWrapper(Method):
     def tangents(self, dim: int) -> int:
         """Return those of the method inside."""
         return self.method.tangents(dim)
+
+    def turns(self, transition: FlatTransition, state: jax.ShapeDtypeStruct, inputs: PyTree) -> int:
+        """Return those of the method inside."""
+        return self.method.turns(transition, state, inputs)
 
 
 def innermost(method: Method) -> Method:
