@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parsample.engine.evaluate import evaluate
+from parsample.engine.iteration import Around
 from parsample.engine.lifted import Expansion, Quadratic, Quadratics, expand
 from parsample.engine.methods import LiftedNewton
+from parsample.engine.rules import Conditioning
 from parsample.engine.solution import Solution
+from parsample.engine.transition import flatten
 from parsample.samplers import HMC, MALA, SAMPLERS, Sampler
 from parsample.targets import TARGETS
 from parsample.warmup.coordinates import Standardised, StandardNormal, plain
@@ -189,6 +192,44 @@ def test_trajectories_that_leave_the_numbers_or_the_support(density, step_size, 
     assert 0.2 < is_accepted.mean() < 0.99
     solution = evaluate(sampler.transition, start, inputs, method="lifted_newton", details=True, **TIGHT)
     check_chain(solution, states, is_accepted)
+
+
+@pytest.mark.usefixtures("x64")
+def test_points_that_are_no_numbers_are_what_they_should_be():
+    """Every trajectory leaves the numbers, at once: there is nothing to wait for."""
+    sampler = HMC(quartic, 60.0, num_integration_steps=6)
+    start = jnp.asarray([0.8, 0.3])
+    inputs = sampler.draw_inputs(jax.random.key(0), STEPS, start)
+    states, is_accepted = problems.run_loop(sampler, start, inputs)
+    assert not is_accepted.any()
+    solution = evaluate(sampler.transition, start, inputs, method="lifted_newton", details=True, **TIGHT)
+    check_chain(solution, states, is_accepted)
+    assert solution.iterations <= 7
+
+
+def test_a_step_waits_no_longer_than_its_points_take():
+    """Where rounding keeps the tolerance out of reach: after an iteration for each gradient the points are exact."""
+    steps, points = 6, 3
+    sampler = HMC(quartic, 0.2, num_integration_steps=points)
+    start = jnp.asarray([0.8, 0.3])
+    inputs = sampler.draw_inputs(jax.random.key(0), steps, start)
+    flat, initial, _ = flatten(sampler.transition, start, inputs)
+    guesses, key = jnp.broadcast_to(initial, (steps, 2)), jax.random.key(0)
+    is_open = jnp.arange(steps) >= 2  # the state before step 2 is known, and none after it
+    fixed = inputs, None, jnp.zeros_like(guesses), key, Conditioning(), None
+    around = Around(initial, guesses, is_open, initial, *fixed)
+    method = LiftedNewton()
+    waited = []
+    memory = method.start(flat, around)
+    for _ in range(points + 2):
+        turns, at = memory.rows
+        # As if rounding came between every two iterations.
+        update = method.iterate(flat, around, memory._replace(rows=(turns, at + 1e-3)))
+        waited.append(np.asarray(update.waiting))
+        memory = update.memory
+    assert not np.any([row[:2] for row in waited]), "they are final"
+    np.testing.assert_array_equal([row[2] for row in waited], [True] * points + [False] * 2)
+    assert np.all([row[3:] for row in waited])
 
 
 @pytest.mark.slow
