@@ -32,12 +32,15 @@ class Lifted(NamedTuple):
 
 
 class Expansion(NamedTuple):
-    """A log density about a point: where, its value, gradient and Hessian there; or several, with a leading axis."""
+    """A log density about a point: where, its value, gradient and Hessian there; or several, with a leading axis.
+
+    The Hessian has shape (dim, dim), or (dim,) for its diagonal.
+    """
 
     point: Float[Array, "*points dim"]
     value: Float[Array, "*points"]
     gradient: Float[Array, "*points dim"]
-    hessian: Float[Array, "*points dim dim"]
+    hessian: Float[Array, "*points dim dim"] | Float[Array, "*points dim"]
 
 
 class Quadratic(eqx.Module):
@@ -49,21 +52,21 @@ class Quadratic(eqx.Module):
 
     Attributes:
         about: the expansion.
-        base: curvature of the whole density, shape (dim, dim). Lengths are r^2 = |d.base d| / dim.
+        base: curvature of the whole density, of the shape of a Hessian. Lengths are r^2 = |d.base d| / dim.
         radius: dimensionless; 1 is about a standard deviation.
     """
 
     about: Expansion
-    base: Float[Array, "dim dim"]
+    base: Float[Array, "dim dim"] | Float[Array, " dim"]
     radius: float = eqx.field(static=True)
 
     def __call__(self, position: PyTree) -> Float[Array, ""]:
         """Return the value of the model."""
         away = ravel_pytree(position)[0] - self.about.point
         fixed = jax.lax.stop_gradient(away)
-        length = jnp.sqrt(jnp.abs(fixed @ self.base @ fixed) / away.size)
+        length = jnp.sqrt(jnp.abs(fixed @ _times(self.base, fixed)) / away.size)
         share = jnp.where(length > self.radius, self.radius / length, 1)
-        bent = self.base @ away + share * ((self.about.hessian - self.base) @ away)
+        bent = _times(self.base, away) + share * _times(self.about.hessian - self.base, away)
         return self.about.value + self.about.gradient @ away + away @ bent / 2
 
 
@@ -76,7 +79,7 @@ class Quadratics(eqx.Module):
     """
 
     about: Expansion
-    base: Float[Array, "dim dim"]
+    base: Float[Array, "dim dim"] | Float[Array, " dim"]
     radius: float = eqx.field(static=True)
 
     def __call__(self, position: PyTree) -> Float[Array, ""]:
@@ -93,8 +96,21 @@ def numbered(logdensity_fn: Callable, number: int | Int[Array, ""]) -> Callable:
     return logdensity_fn.numbered(number) if isinstance(logdensity_fn, Quadratics) else logdensity_fn
 
 
-def expand(logdensity_fn: Callable, vector: Float[Array, " dim"]) -> Expansion:
-    """Return the expansion of a log density of flat vectors about a point."""
+def expand(
+    logdensity_fn: Callable, vector: Float[Array, " dim"], probes: Float[Array, "probes dim"] | None = None
+) -> Expansion:
+    """Return the expansion of a log density of flat vectors about a point.
+
+    With `probes`, random signs, it has an estimate of the Hessian's diagonal.
+    """
     (value, gradient), along = jax.linearize(jax.value_and_grad(logdensity_fn), vector)
-    hessian = jax.vmap(along)(jnp.eye(vector.size, dtype=vector.dtype))[1]
+    if probes is None:
+        hessian = jax.vmap(along)(jnp.eye(vector.size, dtype=vector.dtype))[1]
+    else:
+        hessian = jnp.mean(probes * jax.vmap(along)(probes)[1], 0)
     return Expansion(vector, value, gradient, hessian)
+
+
+def _times(hessian: Array, vector: Float[Array, " dim"]) -> Float[Array, " dim"]:
+    """Return the product of a Hessian, or of one of which only the diagonal is known."""
+    return hessian * vector if hessian.ndim == 1 else hessian @ vector

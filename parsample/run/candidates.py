@@ -35,7 +35,9 @@ WINDOWS = (256, 1024)
 PILOT = 4096
 # What takes fewer seconds is timed twice.
 SHORT = 1.0
-# Newton's matrices are tried up to this many dimensions.
+# The methods that are tried; Newton's matrices up to this many dimensions. Lifted ones make no less work, of which
+# there is enough for a CPU.
+NAMES = "quasi_newton", "newton"
 LARGEST_NEWTON = 64
 
 
@@ -201,8 +203,8 @@ def plan(  # noqa: D417  # the decorator puts the docs of the options in their p
     Raises:
         ValueError: an argument is not what it should be.
 
-    Cost: warm-up; six pilot runs of 512 steps; for each of about seven candidates a program or two to compile, and two
-        runs of at most 4,096 steps.
+    Cost: warm-up; six pilot runs of 512 steps, for an accelerator, where lifted methods are tried too, thirteen; for
+        each of about seven candidates, or eleven, a program or two to compile, and two runs of at most 4,096 steps.
     """
     given = locals()
     target, args, kwargs = as_target(target, args, kwargs, initial_position, bijectors)
@@ -246,31 +248,42 @@ def _planned(job: Job, name: str, target: str) -> Planned:
     size = job.piece * -(-settings.num_samples // job.piece)
     short = max((window for window in WINDOWS if window < size), default=size)
     windows = sorted({short, size})
-    names = ["quasi_newton", "newton"] if found.last.shape[-1] <= LARGEST_NEWTON else ["quasi_newton"]
+    names = NAMES if found.last.shape[-1] <= LARGEST_NEWTON else NAMES[:1]
     ways = [(method, window) for method in names for window in windows]
-    warm, *tuned = _settings(job, found, job.keys.chain, size)
+    warm = _as_warmed_up(job, found)
+    tuned = _tuned(job, found, names[-1], size)
     # Where there are steps made for it, the parallel evaluation of others is there for comparison.
     tries = [(warm, ways[:1] if tuned else ways), *((setting, ways) for setting in tuned)]
+    if name != CPU and getattr(warm.run.sampler, "points", None) is not None:
+        lifted = [(f"lifted_{method}", window) for method, window in ways]
+        tries += [(setting, lifted) for setting in _tuned(job, found, lifted[0][0], size)]
     device = latency.find(name)
     rows = [row for setting, some in tries for row in _candidates(setting, some, job, size, name, device)]
     steps = min(size, PILOT)
     return Planned(target, name, device.source, settings.num_samples, settings.num_chains, steps, tuple(rows))
 
 
-def _settings(job: Job, found: Adaptation, chain_keys: jax.Array, size: int) -> list[_Setting]:
-    """Return the setting of warm-up, and that with most effective draws a round if it is another."""
+def _as_warmed_up(job: Job, found: Adaptation) -> _Setting:
+    """Return the setting of warm-up."""
+    run = Run(job.make.chosen(found.sampler_options), found, job.keys.chain)
+    return _Setting(f"{_words(run)}, as warmed up", run)
+
+
+def _tuned(job: Job, found: Adaptation, method: str, size: int) -> list[_Setting]:
+    """Return the setting with most effective draws a round by a method, if it is another than warm-up's."""
     make = job.make.chosen(found.sampler_options)
-    length = lambda run: getattr(run.sampler, "num_integration_steps", None)  # noqa: E731
-    warm = Run(make, found, chain_keys)
-    settings = [_Setting(f"{setting_words(warm.step_size, length(warm))}, as warmed up", warm)]
     if make.target_acceptance is None:
-        return settings
-    method = "newton" if found.last.shape[-1] <= LARGEST_NEWTON else "quasi_newton"
-    tuned = tune_for_rounds(make, found, chain_keys, _plan(job, method, size, size))
-    if tuned.chosen != tuned.pilots[0]:
-        run = Run(tuned.make, found._replace(step_size=tuned.step_size), chain_keys)
-        settings.append(_Setting(f"{setting_words(tuned.step_size, length(run))}, tuned for rounds", run))
-    return settings
+        return []
+    tuned = tune_for_rounds(make, found, job.keys.chain, _plan(job, method, size, size))
+    if tuned.chosen == tuned.pilots[0]:
+        return []
+    run = Run(tuned.make, found._replace(step_size=tuned.step_size), job.keys.chain)
+    return [_Setting(f"{_words(run)}, tuned for rounds of {method}", run)]
+
+
+def _words(run: Run) -> str:
+    """Return the setting of a run in words."""
+    return setting_words(run.step_size, getattr(run.sampler, "num_integration_steps", None))
 
 
 def _plan(job: Job, method: str, window: int, size: int) -> Plan:

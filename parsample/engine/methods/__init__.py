@@ -6,7 +6,7 @@ from parsample.engine.methods.block_quasi_newton import BlockQuasiNewton
 from parsample.engine.methods.elk import ELK, QuasiELK
 from parsample.engine.methods.jacobi import Jacobi
 from parsample.engine.methods.lagged import Lagged
-from parsample.engine.methods.lifted_newton import LiftedNewton
+from parsample.engine.methods.lifted_newton import LiftedNewton, LiftedQuasiNewton
 from parsample.engine.methods.merit_descent import MeritDescent
 from parsample.engine.methods.newton import Newton
 from parsample.engine.methods.parareal import Parareal
@@ -31,6 +31,7 @@ METHODS: dict[str, type[Method]] = {
     "block_quasi_newton": BlockQuasiNewton,
     "newton": Newton,
     "lifted_newton": LiftedNewton,
+    "lifted_quasi_newton": LiftedQuasiNewton,
     "subspace_newton": SubspaceNewton,
     "permutation": Permutation,
     "elk": ELK,
@@ -53,6 +54,7 @@ __all__ = [
     "Jacobi",
     "Lagged",
     "LiftedNewton",
+    "LiftedQuasiNewton",
     "LinearMethod",
     "MeritDescent",
     "Method",
