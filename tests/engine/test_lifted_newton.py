@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from parsample.engine.evaluate import evaluate
 from parsample.engine.iteration import Around
 from parsample.engine.lifted import Expansion, Quadratic, Quadratics, expand
-from parsample.engine.methods import LiftedNewton
+from parsample.engine.methods import LiftedNewton, LiftedQuasiNewton
 from parsample.engine.rules import Conditioning
 from parsample.engine.solution import Solution
 from parsample.engine.transition import flatten
@@ -23,7 +23,7 @@ from parsample.warmup.coordinates import Standardised, StandardNormal, plain
 from tests.contract import problems
 from tests.engine import recursions
 from tests.samplers import textbook
-from tests.tolerances import CONVERGED, SAME_COMPUTATION
+from tests.tolerances import CONVERGED, SAME_COMPUTATION, check_mean
 
 STEPS, LEAPFROG_STEPS = 200, 5
 TOLERANCE: dict[str, Any] = {"atol": 1e-9, "rtol": 1e-9}
@@ -61,6 +61,20 @@ def test_an_expansion_is_taylors(rng):
 
 
 @pytest.mark.usefixtures("x64")
+def test_probes_estimate_the_diagonal(rng):
+    """Exactly, where the Hessian has no more; in the mean, where it has."""
+    position = jnp.asarray(rng.standard_normal(textbook.DIM))
+    probes = jnp.asarray(rng.choice([-1.0, 1.0], (4000, textbook.DIM)))
+    separable = lambda x: -jnp.sum(x**4) / 12  # noqa: E731
+    SAME_COMPUTATION.check(expand(separable, position, probes[:1]).hessian, -(position**2))
+    whole = np.asarray(expand(textbook.Quartic(), position).hessian)
+    beside = whole - np.diag(np.diag(whole))
+    assert np.abs(beside).max() > 0.1
+    found = expand(textbook.Quartic(), position, probes).hessian
+    check_mean(found, np.diag(whole), np.sqrt(np.sum(beside**2, 1) / len(probes)))
+
+
+@pytest.mark.usefixtures("x64")
 def test_a_model_bends_to_the_base_beyond_its_radius(rng):
     quadratics = models(rng, 2, radius=0.5)
     model = quadratics.numbered(1)
@@ -74,6 +88,12 @@ def test_a_model_bends_to_the_base_beyond_its_radius(rng):
         value, slope = jax.value_and_grad(model)(jnp.asarray(point + away))
         SAME_COMPUTATION.check(slope, gradient + curvature @ away)
         SAME_COMPUTATION.check(value - model(jnp.asarray(point)), gradient @ away + away @ curvature @ away / 2)
+        # With diagonals alone the same holds of them.
+        diagonal = dataclasses.replace(
+            model, about=model.about._replace(hessian=jnp.diag(model.about.hessian)), base=-jnp.ones(textbook.DIM)
+        )
+        curvature = -1 + share * (np.diag(hessian) + 1)
+        SAME_COMPUTATION.check(jax.grad(diagonal)(jnp.asarray(point + away)), gradient + curvature * away)
         # What the model differs from the base's by grows no further.
         assert (
             np.linalg.norm(slope - gradient + away)
@@ -141,8 +161,17 @@ def check_chain(solution: Solution, states: np.ndarray, is_accepted: np.ndarray)
     CONVERGED.check(solution.details.position, states)
 
 
-@pytest.mark.parametrize("window", [None, 17, 1])
-@pytest.mark.parametrize("surrogate", [True, False])
+@pytest.mark.parametrize(
+    ("method", "surrogate", "window"),
+    [
+        ("lifted_newton", True, None),
+        ("lifted_newton", False, 17),
+        pytest.param("lifted_newton", True, 1, marks=pytest.mark.slow),
+        pytest.param("lifted_newton", False, None, marks=pytest.mark.slow),
+        ("lifted_quasi_newton", True, 17),
+        pytest.param("lifted_quasi_newton", False, None, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("name", "step_size", "options"),
     [
@@ -153,17 +182,32 @@ def check_chain(solution: Solution, states: np.ndarray, is_accepted: np.ndarray)
     ],
 )
 @pytest.mark.usefixtures("x64")
-def test_a_chain_is_that_of_the_loop(name, step_size, options, surrogate, window):
+def test_a_chain_is_that_of_the_loop(name, step_size, options, method, surrogate, window):
     sampler, start, inputs, states, is_accepted = chain(name, HMC(standardised(name, surrogate), step_size, **options))
     assert 0 < is_accepted.mean() < 1
-    chosen = {"method": "lifted_newton", "window": window, **TOLERANCE}
+    chosen = {"method": method, "window": window, **TIGHT}
     solution = evaluate(sampler.transition, start, inputs, details=True, **chosen)
     check_chain(solution, states, is_accepted)
     assert solution.evaluations == solution.iterations * (window or STEPS)
     lp = jax.vmap(sampler.logdensity_fn)(states)
     CONVERGED.check(solution.details.lp, lp)
-    if window is None:
+    if window is None and method == "lifted_newton":
         assert solution.iterations < STEPS // 2
+
+
+@pytest.mark.parametrize("method", [LiftedNewton(), LiftedQuasiNewton()])
+@pytest.mark.usefixtures("x64")
+def test_the_guess_is_the_surrogates_chain(method):
+    density = standardised("log_gamma", True)
+    sampler, other = (HMC(density, 0.3, num_integration_steps=4) for density in (density, StandardNormal()))
+    start = jax.random.normal(jax.random.key(3), density.center.shape)
+    inputs = sampler.draw_inputs(jax.random.key(4), STEPS, start)
+    flat, initial, _ = flatten(sampler.transition, start, inputs)
+    states, is_accepted = problems.run_loop(other, start, inputs)
+    assert 0.5 < is_accepted.mean() < 1
+    CONVERGED.check(method.prepare(flat, initial, inputs).guess, states)
+    plain_density = HMC(standardised("log_gamma", False), 0.3)
+    assert method.prepare(flatten(plain_density.transition, start, inputs)[0], initial, inputs).guess is None
 
 
 def beyond_a_wall(position: jax.Array) -> jax.Array:
@@ -253,9 +297,10 @@ def test_a_step_takes_no_more_iterations_than_it_has_gradients(seed, step_size, 
 
 def test_a_transition_that_says_nothing_of_a_log_density_is_solved_by_newton():
     problem = recursions.tanh_problem()
-    found, newton = (evaluate(*problem, method=method) for method in ("lifted_newton", "newton"))
-    assert found.iterations == newton.iterations
-    np.testing.assert_array_equal(found.states, newton.states)
+    for name in ("newton", "quasi_newton"):
+        found, other = (evaluate(*problem, method=method) for method in (f"lifted_{name}", name))
+        assert found.iterations == other.iterations
+        np.testing.assert_array_equal(found.states, other.states)
     quadratic = lambda x: -jnp.sum(x**2) / 2  # noqa: E731
     in_parallel = HMC(quadratic, num_integration_steps=2, leapfrog="block_quasi_newton")
     for sampler in (SAMPLERS["ula"](quadratic), SAMPLERS["rwm"](quadratic), in_parallel, HMC(quadratic).for_loop()):
@@ -283,8 +328,14 @@ def test_one_iteration_reads_at_every_point_once():
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"radius": 0.0}, "radius is 0.0"), ({"gate": "ajar"}, "gate is 'ajar'")]
+    ("method", "options", "words"),
+    [
+        (LiftedNewton, {"radius": 0.0}, "radius is 0.0"),
+        (LiftedNewton, {"gate": "ajar"}, "gate is 'ajar'"),
+        (LiftedQuasiNewton, {"radius": np.nan}, "radius is nan"),
+        (LiftedQuasiNewton, {"num_probes": 0}, "num_probes is 0"),
+    ],
 )
-def test_bad_options_are_refused(options, words):
+def test_bad_options_are_refused(method, options, words):
     with pytest.raises(ValueError, match=words):
-        LiftedNewton(**options)
+        method(**options)
