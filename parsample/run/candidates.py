@@ -256,7 +256,10 @@ def _planned(job: Job, name: str, target: str) -> Planned:
     tries = [(warm, ways[:1] if tuned else ways), *((setting, ways) for setting in tuned)]
     if name != CPU and getattr(warm.run.sampler, "points", None) is not None:
         lifted = [(f"lifted_{method}", window) for method, window in ways]
-        tries += [(setting, lifted) for setting in _tuned(job, found, lifted[0][0], size)]
+        others = _tuned(job, found, lifted[0][0], size)
+        tries += [(setting, lifted) for setting in others]
+        if not others:
+            tries[0] = warm, tries[0][1] + lifted
     device = latency.find(name)
     rows = [row for setting, some in tries for row in _candidates(setting, some, job, size, name, device)]
     steps = min(size, PILOT)

@@ -44,6 +44,17 @@ def test_for_a_device_that_is_not_there_nothing_is_called_measured() -> None:
     assert "predicted" in there.text()
 
 
+@pytest.mark.slow
+def test_for_an_accelerator_lifted_methods_are_laid_out_with_one_gradient_an_iteration() -> None:
+    found = ps.plan("log_gamma", "hmc", **FEW, device="h100")
+    names = {row.method for row in found.candidates}
+    assert names == {"loop", "quasi_newton", "newton", "lifted_quasi_newton", "lifted_newton"}
+    for row in found.candidates:
+        if row.method.startswith("lifted"):
+            assert row.gradients == row.iterations < 64
+            assert row.predicted > 0
+
+
 def test_the_best_has_most_effective_draws_a_second_and_a_loss_is_said() -> None:
     loop = Candidate("step size 1", "loop", 1, 100.0, 400.0, effective_draws=50.0, predicted=0.1)
     fast = Candidate("step size 0.5", "newton", 256, 8.0, 40.0, effective_draws=20.0, predicted=0.01)
