@@ -252,7 +252,7 @@ class SamplerTransition(Transition):
     def lifted(self) -> Lifted | None:
         """Return where steps read the log density, if the sampler says so."""
         sampler = self.sampler
-        if not isinstance(sampler, Sampler) or sampler.points is None:
+        if not isinstance(sampler, Sampler) or sampler.points is None or not _says_itself(type(sampler)):
             return None
 
         def points(density: Callable, unknowns: PyTree, input: PyTree) -> Float[Array, "points dim"]:
@@ -293,6 +293,12 @@ class Details(NamedTuple):
     lp: Float[Array, ""]
     info: dict[str, Array]
     gradient: Float[Array, " dim"] | None = None
+
+
+def _says_itself(sampler_class: type[Sampler]) -> bool:
+    """Say whether `points` are those of the sampler's own steps, and not of a class whose steps it has overridden."""
+    definer = lambda name: next(row for row in sampler_class.__mro__ if name in vars(row))  # noqa: E731
+    return all(issubclass(definer("points"), definer(name)) for name in ("step", "init", "resume"))
 
 
 def check_step_size(step_size: Any) -> None:

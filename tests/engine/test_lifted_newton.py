@@ -17,7 +17,7 @@ from parsample.engine.methods import LiftedNewton, LiftedQuasiNewton
 from parsample.engine.rules import Conditioning
 from parsample.engine.solution import Solution
 from parsample.engine.transition import flatten
-from parsample.samplers import HMC, MALA, SAMPLERS, Sampler
+from parsample.samplers import HMC, MALA, SAMPLERS, Sampler, metropolis
 from parsample.targets import TARGETS
 from parsample.warmup.coordinates import Standardised, StandardNormal, plain
 from tests.contract import problems
@@ -325,6 +325,27 @@ def test_one_iteration_reads_at_every_point_once():
     solution = evaluate(sampler.transition, start, inputs, method="lifted_newton", atol=1e-4, rtol=1e-4)
     assert solution.iterations > 2
     assert calls == [32 * (1 + LEAPFROG_STEPS)] * int(solution.iterations)
+
+
+class Otherwise(MALA):
+    """A user's sampler, whose steps read where MALA's do not."""
+
+    def step(self, state, input, gate="frozen"):
+        """Propose without the gradient."""
+        proposal = self.init(state.position + 0.5 * input.noise)
+        return metropolis.decide(gate, input.log_uniform, proposal.logdensity - state.logdensity, proposal, state)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_sampler_that_overrides_a_step_has_to_say_anew_where_it_reads():
+    own: Any = Otherwise
+    sampler = own(lambda x: -jnp.sum(x**4), 0.1)
+    assert sampler.transition.lifted() is None
+    assert MALA(sampler.logdensity_fn, 0.1).transition.lifted() is not None
+    start = jnp.asarray([0.4, -0.2])
+    inputs = sampler.draw_inputs(jax.random.key(0), STEPS, start)
+    states, is_accepted = problems.run_loop(sampler, start, inputs)
+    check_chain(evaluate(sampler.transition, start, inputs, method="lifted_newton", details=True), states, is_accepted)
 
 
 @pytest.mark.parametrize(
