@@ -1,15 +1,17 @@
 """Chains evaluated in parallel and by the loop: what both benchmarks of iterations count, and how."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
 import parsample as ps
 from parsample.engine.methods import QuasiNewton
-from parsample.warmup.coordinates import Standardised, plain
+from parsample.warmup.coordinates import Standardised, StandardNormal, plain
 
 SEEDS = (0, 1, 2, 3, 23)
 HEADER = (
@@ -33,6 +35,15 @@ def eigenbasis_at_mode(target: ps.targets.Target) -> tuple[Standardised, jax.Arr
         mode = mode - jnp.linalg.solve(jax.hessian(density)(mode), jax.grad(density)(mode))
     basis = jnp.linalg.eigh(-jax.hessian(density)(mode))[1]
     return Standardised(target, density.center, basis, density.unravel), basis.T @ mode
+
+
+def standardised_at_mode(target: ps.targets.Target) -> Standardised:
+    """Return the target in coordinates in which its mode is 0 and its Hessian there the identity."""
+    density = plain(target)
+    start = jax.flatten_util.ravel_pytree(target.initial_position(jax.random.key(0)))[0]
+    gaussian = ps.laplace(density, start)
+    root = jnp.linalg.cholesky(jnp.linalg.inv(gaussian.precision))
+    return dataclasses.replace(density, center=gaussian.mean, root=root, surrogate=StandardNormal())
 
 
 def measure(

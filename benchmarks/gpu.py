@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import parsample as ps
-from benchmarks.chains import PUBLISHED, eigenbasis_at_mode
+from benchmarks.chains import PUBLISHED, eigenbasis_at_mode, standardised_at_mode
 from benchmarks.device import write_rows
 from benchmarks.latency import PUBLISHED_NEWTON, evaluation
 from benchmarks.rounds.embeddings import rotated
+from benchmarks.suite import targets
 from parsample.engine import latency
 from parsample.samplers import diffusion
 from parsample.warmup.coordinates import plain
@@ -90,6 +91,15 @@ def german_credit(steps: int, path: Path) -> Iterator[Program]:
         yield Program("German credit, MALA", steps, 4, name, run, (sampler, starts, inputs), published)
 
 
+def hares_and_lynxes(steps: int, data: Path) -> Iterator[Program]:
+    """HMC on a differential equation: a gradient is many kernels one after the other."""
+    density = standardised_at_mode(dict(targets(data))["lotka_volterra"])
+    sampler, start = ps.samplers.HMC(density, 0.35, num_integration_steps=5), jnp.zeros_like(density.center)
+    for name in ("sequential", "quasi_newton", "newton", "lifted_quasi_newton", "lifted_newton"):
+        program = evaluation(sampler, start, steps, method=name)
+        yield Program("hares and lynxes, HMC", steps, 1, "loop" if name == "sequential" else name, *program)
+
+
 def embeddings(steps: int) -> Iterator[Program]:
     """MALA on a logistic regression of 1,024 rows and 768 columns."""
     density, mode, curvatures = rotated()
@@ -152,6 +162,7 @@ def programs(data: Path | None, quick: bool) -> Iterator[Callable[[], Iterator[P
     yield lambda: banana(few(100_000, 200))
     if data is not None:
         yield lambda: german_credit(few(16_384, 64), data / "german.data-numeric")
+        yield lambda: hares_and_lynxes(few(256, 8), data)
     yield lambda: digits(few(1000, 20), few(16, 2))
     yield lambda: embeddings(few(1024, 8))
     yield lambda: recurrent_unit(few(16_384, 64), few(64, 4))
