@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ from parsample.samplers import HMC, MALA, SAMPLERS, Sampler, metropolis
 from parsample.targets import TARGETS
 from parsample.warmup.coordinates import Standardised, StandardNormal, plain
 from tests.contract import problems
+from tests.covering import each_once
 from tests.engine import recursions
 from tests.samplers import textbook
 from tests.tolerances import CONVERGED, SAME_COMPUTATION, check_mean
@@ -161,28 +163,26 @@ def check_chain(solution: Solution, states: np.ndarray, is_accepted: np.ndarray)
     CONVERGED.check(solution.details.position, states)
 
 
-@pytest.mark.parametrize(
-    ("method", "surrogate", "window"),
-    [
-        ("lifted_newton", True, None),
-        ("lifted_newton", False, 17),
-        pytest.param("lifted_newton", True, 1, marks=pytest.mark.slow),
-        pytest.param("lifted_newton", False, None, marks=pytest.mark.slow),
-        ("lifted_quasi_newton", True, 17),
-        pytest.param("lifted_quasi_newton", False, None, marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.parametrize(
-    ("name", "step_size", "options"),
-    [
-        ("log_gamma", 0.25, {"num_integration_steps": 4}),
-        ("log_gamma", 0.2, {"num_integration_steps": 6, "min_integration_steps": 2, "step_size_jitter": 0}),
-        ("banana", 0.4, {"num_integration_steps": 3}),
-        ("eight_schools", 0.3, {"num_integration_steps": 3, "inverse_mass_matrix": np.linspace(0.5, 1.5, 10)}),
-    ],
-)
+WAYS = [
+    ("lifted_newton", True, None),
+    ("lifted_newton", False, 17),
+    ("lifted_newton", True, 1),
+    ("lifted_newton", False, None),
+    ("lifted_quasi_newton", True, 17),
+    ("lifted_quasi_newton", False, None),
+]
+CHAINS: list[tuple[str, float, dict[str, Any]]] = [
+    ("log_gamma", 0.25, {"num_integration_steps": 4}),
+    ("log_gamma", 0.2, {"num_integration_steps": 6, "min_integration_steps": 2, "step_size_jitter": 0}),
+    ("banana", 0.4, {"num_integration_steps": 3}),
+    ("eight_schools", 0.3, {"num_integration_steps": 3, "inverse_mass_matrix": np.linspace(0.5, 1.5, 10)}),
+]
+
+
+@pytest.mark.parametrize(("way", "of"), each_once(WAYS, CHAINS))
 @pytest.mark.usefixtures("x64")
-def test_a_chain_is_that_of_the_loop(name, step_size, options, method, surrogate, window):
+def test_a_chain_is_that_of_the_loop(way, of):
+    (method, surrogate, window), (name, step_size, options) = way, of
     sampler, start, inputs, states, is_accepted = chain(name, HMC(standardised(name, surrogate), step_size, **options))
     assert 0 < is_accepted.mean() < 1
     chosen = {"method": method, "window": window, **TIGHT}
@@ -262,13 +262,13 @@ def test_a_step_waits_no_longer_than_its_points_take():
     is_open = jnp.arange(steps) >= 2  # the state before step 2 is known, and none after it
     fixed = inputs, None, jnp.zeros_like(guesses), key, Conditioning(), None
     around = Around(initial, guesses, is_open, initial, *fixed)
-    method = LiftedNewton()
+    method, iterate = LiftedNewton(), eqx.filter_jit(LiftedNewton.iterate)
     waited = []
     memory = method.start(flat, around)
     for _ in range(points + 2):
         turns, at = memory.rows
         # As if rounding came between every two iterations.
-        update = method.iterate(flat, around, memory._replace(rows=(turns, at + 1e-3)))
+        update = iterate(method, flat, around, memory._replace(rows=(turns, at + 1e-3)))
         waited.append(np.asarray(update.waiting))
         memory = update.memory
     assert not np.any([row[:2] for row in waited]), "they are final"
