@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -189,7 +189,7 @@ class Sampler(Chain):
         density = getattr(self.logdensity_fn, "surrogate", None)
         return None if density is None else self.on(density)
 
-    def on(self, logdensity_fn: Callable) -> Self:
+    def on(self, logdensity_fn: Callable) -> "Sampler":
         """Return the same sampler on another log density."""
         return eqx.tree_at(lambda sampler: sampler.logdensity_fn, self, logdensity_fn)
 

@@ -132,7 +132,8 @@ class _Lifted(Method):
         # What leaves the finite numbers there and here is the same; a comparison with NaN is False.
         near = jnp.abs(reached - at) <= around.tolerance[:, None]
         waiting = ~(near | ~(jnp.isfinite(reached) | jnp.isfinite(at))).all((1, 2))
-        turns = jnp.where(shift(jnp.ones(1, bool), ~around.open[:, None])[:, 0], jnp.maximum(turns, 0) + 1, 0)
+        after_final = jnp.concatenate([jnp.ones(1, bool), ~around.open[:-1]])
+        turns = jnp.where(after_final, jnp.maximum(turns, 0) + 1, 0)
         waiting = waiting & around.open & (turns <= last.shape[1])
         # Points that the models made of a wild guess are none.
         kept = jnp.where(jnp.isfinite(following).all((1, 2), keepdims=True), following, reached)
