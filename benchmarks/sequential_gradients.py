@@ -7,6 +7,7 @@ other. All are counts, which do not depend on the machine's speed.
 """
 
 import argparse
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def gradients_in_sequence(verdict: Verdict, leapfrog_steps: int) -> float:
     An iteration needs the gradient where each of its steps begins, which the loop carries along; with lifted Newton all
     gradients of an iteration at once.
     """
-    a_turn = 1 if verdict.method == "lifted_newton" else leapfrog_steps + (verdict.method != "sequential")
+    method = ps.methods.find(verdict.method)
+    a_turn = 1 if method.is_lifted else leapfrog_steps + (verdict.method != "sequential")
     rounds = verdict.iterations * a_turn
     return rounds + verdict.finished_sequentially / verdict.chains * leapfrog_steps
 
@@ -79,6 +81,21 @@ def rows(data: Path | None, only: str, settings: Sequence[str]) -> Iterator[list
             jax.clear_caches()  # so many programs have no room beside each other
 
 
+def note(found: Sequence[Sequence[Any]]) -> str:
+    """Return what the table is of, with the geometric mean over the targets for every setting."""
+    means = []
+    for setting in dict.fromkeys(row[1] for row in found if row[1] != "loop"):
+        times = [float(row[-1]) for row in found if row[1] == setting]
+        means.append(f"{statistics.geometric_mean(times):.0f} ({setting})")
+    return (
+        f"HMC as warm-up leaves it, or tuned for rounds; {CHAINS} chains of {DRAWS:,} draws, whole chains one of "
+        f"{LONG:,}. Effective draws are the smaller of bulk and tail of the worst variable. Gradients in sequence: a "
+        "step of the loop has one for each leapfrog step, an iteration one more, with lifted Newton one in all; steps "
+        "that the loop finished count as in the loop. Times the loop's effective draws for them, geometric mean: "
+        f"{'; '.join(means)}."
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="FOLDER", type=Path, help="the data that do not ship; else without them")
@@ -88,10 +105,7 @@ if __name__ == "__main__":
     write_rows(
         "sequential_gradients",
         "Effective draws for 1,000 gradients that wait for each other",
-        f"HMC as warm-up leaves it, or tuned for rounds; {CHAINS} chains of {DRAWS:,} draws, whole chains one of "
-        f"{LONG:,}. Effective draws are the smaller of bulk and tail of the worst variable. Gradients in sequence: a "
-        "step of the loop has one for each leapfrog step, an iteration one more, with lifted Newton one in all; steps "
-        "that the loop finished count as in the loop.",
+        note,
         HEADER,
         rows(parsed.data, parsed.only, list(SETTINGS)[: parsed.settings]),
         save=not parsed.only,

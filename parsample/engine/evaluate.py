@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from parsample._former import takes_former
 from parsample.engine import methods, options, planner
-from parsample.engine.arrays import to_jax
+from parsample.engine.arrays import to_jax, with_arrays
 from parsample.engine.block import SHORTEST, Rows
 from parsample.engine.derivative import differentiable
 from parsample.engine.driver import Trajectory, solve
@@ -27,7 +27,6 @@ from parsample.engine.transition import (
     first_row,
     flat_problem,
     ravel_state,
-    with_arrays,
 )
 from parsample.engine.window import cut, put
 

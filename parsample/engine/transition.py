@@ -122,17 +122,6 @@ def as_transition(transition: Callable) -> Transition:
     return FunctionTransition(transition)
 
 
-def with_arrays(module: Any, kind: type) -> Any:
-    """Return a module whose floats are arrays, so that one program serves for all their values.
-
-    Args:
-        module: whose fields are static where it branches on them.
-        kind: of module, into which this goes; what else it holds, such as a user's function, stays as it is.
-    """
-    of = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf  # noqa: E731
-    return jax.tree.map(of, module, is_leaf=lambda node: not isinstance(node, kind))
-
-
 class FlatTransition(eqx.Module):
     """A transition between flat vectors of shape (dim,), for methods, which know nothing of pytrees.
 

@@ -14,8 +14,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
+from parsample.engine.arrays import with_arrays
 from parsample.engine.lifted import Lifted
-from parsample.engine.transition import Transition, floating_dtype, with_arrays
+from parsample.engine.transition import Transition, floating_dtype
 
 # Steps share a random key in blocks of this many, counted from step 0 of the chain: the inputs of a step depend on the
 # key and on its number alone, not on where a window or a segment begins.

@@ -14,7 +14,7 @@ from parsample.engine import methods, options
 from parsample.samplers import metropolis
 from parsample.samplers.base import PositionSampler, check_step_size
 from parsample.samplers.langevin import LangevinState, state_at
-from parsample.samplers.leapfrog import integrate, points
+from parsample.samplers.leapfrog import integrate, positions
 from parsample.samplers.mass import Mass
 
 LENGTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -209,7 +209,7 @@ class HMC(PositionSampler):
         )
 
     def _trajectory(self, state: LangevinState, input: HMCInput) -> tuple[Any, ...]:
-        """Return the first arguments of `integrate`, and those of `points`."""
+        """Return the first arguments of `integrate`, and those of `positions`."""
         jitter = input.jitter
         step_size = self.step_size if jitter is None else self.step_size * (1 + self.step_size_jitter * jitter)
         return self.logdensity_fn, self.mass, state, input.noise, step_size, self.num_integration_steps
@@ -219,7 +219,7 @@ class HMC(PositionSampler):
         """The positions after the leapfrog steps; None where their number is open, or `leapfrog` solves for them."""
         if self.leapfrog is not None or not isinstance(self.num_integration_steps, int):
             return None
-        return lambda state, input: points(*self._trajectory(state, input))
+        return lambda state, input: positions(*self._trajectory(state, input))
 
     def with_diagonal(self, unknowns: PyTree, input: HMCInput) -> None:
         """Return None: the diagonal of the Jacobian of a trajectory is left to the method's estimator."""

@@ -127,7 +127,7 @@ def integrate(
     return Trajectory(end, final, log_ratio, is_divergent)
 
 
-def points(
+def positions(
     logdensity_fn: Callable,
     mass: Mass,
     state: LangevinState,

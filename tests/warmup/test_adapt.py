@@ -24,7 +24,6 @@ from parsample.warmup.adapt import Adaptation, adapt
 from parsample.warmup.coordinates import LARGEST_DENSE, plain
 from parsample.warmup.low_rank import LowRank
 from parsample.warmup.starts import starts
-from parsample.warmup.step_size import DualAveraging
 from tests.tolerances import CONVERGED
 from tests.warmup.test_coordinates import matrix_of
 
@@ -214,25 +213,6 @@ def test_without_a_gradient_mala_finds_the_scale_and_the_sampler_its_own_step_si
 def test_where_every_proposal_is_accepted_the_step_size_stays_a_number(num_warmup: int) -> None:
     found = run(MultivariateNormal(covariance=np.eye(2)), num_warmup, PCN)
     assert np.float32(1e-3) < np.float32(found.step_size) < np.float32(np.inf)
-
-
-def test_dual_averaging_finds_the_step_size_of_the_target() -> None:
-    averaging = DualAveraging(5.0, 0.574)
-    for _ in range(300):
-        averaging.update(math.exp(-math.exp(averaging.log_step)))
-    assert math.exp(-math.exp(averaging.log_average)) == pytest.approx(0.574, abs=0.01)
-
-
-@pytest.mark.parametrize(("acceptance", "direction"), [(0.9, 1), (0.1, -1)])
-def test_dual_averaging_moves_the_right_way_and_can_start_anew(acceptance: float, direction: int) -> None:
-    averaging = DualAveraging(1.0, 0.574)
-    averaging.update(acceptance)
-    first = averaging.log_step
-    averaging.update(acceptance)
-    assert (averaging.log_step - first) * direction > 0
-    assert first * direction > 0, "relative to the step size that it started from"
-    averaging.restart()
-    assert (averaging.center, averaging.error, averaging.count) == (averaging.log_step, 0.0, 0)
 
 
 def test_the_segments_of_warm_up_fit_into_it() -> None:
