@@ -47,8 +47,10 @@ def gradients_in_sequence(verdict: Verdict, leapfrog_steps: int) -> float:
     An iteration needs the gradient where each of its steps begins, which the loop carries along; with lifted Newton all
     gradients of an iteration at once.
     """
-    method = ps.methods.find(verdict.method)
-    a_turn = 1 if method.is_lifted else leapfrog_steps + (verdict.method != "sequential")
+    name = verdict.method.partition("(")[0]  # a method with options is told by its class and those
+    lifted = [(known, kind.__name__) for known, kind in ps.methods.METHODS.items() if kind.is_lifted]
+    is_lifted = any(name in names for names in lifted)
+    a_turn = 1 if is_lifted else leapfrog_steps + (name != "sequential")
     rounds = verdict.iterations * a_turn
     return rounds + verdict.finished_sequentially / verdict.chains * leapfrog_steps
 
