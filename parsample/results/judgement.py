@@ -86,7 +86,8 @@ class Judgement:
             variable that has the same value in all chains while others move is a constant, such as the diagonal of a
             correlation matrix, and fine: a chain that is stuck there too cannot be told from it.
         divergences: divergent draws, before thinning; None for samplers without any.
-        transitions: among which they were counted, over all chains.
+        transitions: among which they were counted, over all chains: draws, or the trajectories of which they are made.
+        trajectories: of which a draw is made.
         e_bfmi: the energy Bayesian fraction of missing information of the worst chain, NaN where it cannot be worked
             out; None for samplers without energy, or that keep momentum from draw to draw, and of thinned draws.
         approximate_steps: that are not within tolerance, where an approximation was asked for.
@@ -102,6 +103,7 @@ class Judgement:
     stuck: tuple[str, ...] = ()
     divergences: int | None = None
     transitions: int = 0
+    trajectories: int = 1
     e_bfmi: float | None = None
     approximate_steps: int = 0
     target_acceptance: float | None = None
@@ -148,10 +150,14 @@ class Judgement:
                 yield Fault(f"ess_{kind}", f"{kind} ESS {value:,.0f} ({variable}), not above {least.ess:,.0f}")
 
     def divergence_words(self) -> str:
-        """Return how many draws are divergent."""
+        """Return how many draws are divergent, or how many of the trajectories of which they are made."""
         count, total = self.divergences or 0, self.transitions
         share = 100 * count / max(total, 1)
-        return f"{count:,} of {total:,} draws {'is' if count == 1 else 'are'} divergent ({share:.2g}%)"
+        return f"{count:,} of {total:,} {self._moves} {'is' if count == 1 else 'are'} divergent ({share:.2g}%)"
+
+    @property
+    def _moves(self) -> str:
+        return "draws" if self.trajectories == 1 else "trajectories"
 
     def rows(self, caller: Caller = PYTHON) -> list[tuple[str, str]]:
         """Return the judgement as pairs of a heading and a text, what it comes to first; without what to do."""
@@ -166,7 +172,7 @@ class Judgement:
             ("tail ESS", f"at least {found.ess_tail:,.0f}{_of(found.ess_tail_variable)}"),
         ]
         if self.divergences is not None:
-            none = f"none in {self.transitions:,} draws"
+            none = f"none in {self.transitions:,} {self._moves}"
             rows.append(("divergences", self.divergence_words() if self.divergences else none))
         if self.e_bfmi is not None:
             rows.append(("E-BFMI", f"{self.e_bfmi:.2f} in the worst chain"))
@@ -187,7 +193,7 @@ def judge(trace: Trace, summary: pandas.DataFrame | None = None) -> Judgement:
     - every value is finite, and every variable moves that should (see `Judgement.stuck`),
     - R-hat is below 1.01 for every variable, of two chains at least,
     - bulk and tail ESS are above 400 for every variable,
-    - at most one draw in a thousand is divergent,
+    - at most one draw in a thousand is divergent, or one trajectory where a draw is made of several,
     - E-BFMI is at least 0.3 in every chain, where the sampler has energies,
     - and no approximation was asked for.
 
@@ -214,6 +220,7 @@ def judge(trace: Trace, summary: pandas.DataFrame | None = None) -> Judgement:
     )
     counted = None if diverging is None else (int(diverging.sum()), diverging.size)
     attributes = tree.attrs
+    trajectories = int(attributes.get("num_trajectories", 1))
     if counted is not None and "divergences" in attributes:
         # Counted before thinning, as the verdict is.
         counted = int(attributes["divergences"]), int(attributes["evaluation_steps"] * attributes["evaluation_chains"])
@@ -223,8 +230,9 @@ def judge(trace: Trace, summary: pandas.DataFrame | None = None) -> Judgement:
         table,
         states,
         (posterior.sizes["chain"], posterior.sizes["draw"]),
-        counted,
+        None if counted is None else (counted[0], counted[1] * trajectories),
         energy,
+        trajectories=trajectories,
         approximate_steps=int(attributes.get("evaluation_approximate_steps", 0)),
         target_acceptance=attributes.get("target_acceptance"),
     )

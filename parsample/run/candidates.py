@@ -27,7 +27,7 @@ from parsample.samplers.base import Sampler
 from parsample.samplers.chains import Plan, draw, evaluate_chains
 from parsample.targets.given import as_target
 from parsample.warmup.adapt import Adaptation
-from parsample.warmup.tuning import gradients_in_sequence, setting_words, tune_for_rounds
+from parsample.warmup.tuning import Moves, gradients_in_sequence, tune_for_rounds
 
 # Windows that are tried beside the whole chain, the longest that is shorter than it.
 WINDOWS = (256, 1024)
@@ -286,7 +286,7 @@ def _tuned(job: Job, found: Adaptation, method: str, size: int) -> list[_Setting
 
 def _words(run: Run) -> str:
     """Return the setting of a run in words."""
-    return setting_words(run.step_size, getattr(run.sampler, "num_integration_steps", None))
+    return Moves.of(run.sampler).words(run.step_size)
 
 
 def _plan(job: Job, method: str, window: int, size: int) -> Plan:
@@ -300,7 +300,7 @@ def _candidates(
 ) -> list[Candidate]:
     """Try the loop, and ways to evaluate the same chains in parallel, for one setting of the sampler."""
     run, draws, chains = setting.run, job.settings.num_samples, job.settings.num_chains
-    leapfrog_steps = getattr(run.sampler, "num_integration_steps", None) or 1
+    leapfrog_steps = Moves.of(run.sampler).gradients
     is_here = name == latency.at_hand()
     plan = run.within_reach(_plan(job, "sequential", size, size))
     pilot = plan._replace(steps=min(plan.steps, PILOT), window=min(plan.window, PILOT))

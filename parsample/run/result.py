@@ -18,7 +18,7 @@ from parsample.run.draws import map_draws
 from parsample.run.segments import STATISTICS, Job
 from parsample.samplers.chains import Plan
 from parsample.warmup.adapt import Adaptation
-from parsample.warmup.tuning import setting_words
+from parsample.warmup.tuning import Moves
 
 
 class Outcome(NamedTuple):
@@ -71,7 +71,7 @@ class Outcome(NamedTuple):
         name = self.job.settings.sampler_name
         if not sampler.has_step_size:
             return name
-        words = f"{name}, {setting_words(step_size, getattr(sampler, 'num_integration_steps', None))}"
+        words = f"{name}, {Moves.of(sampler).words(step_size)}"
         careful = self.adaptation.target_acceptance
         return words if careful is None else f"{words}, for an acceptance of {careful:g} as warm-up had divergent steps"
 
@@ -85,6 +85,7 @@ class Outcome(NamedTuple):
             "target": self.job.target.name,
             "sampler": settings.sampler_name,
             "sampler_options": self.job.make.sampler_options,
+            **({"num_trajectories": self.job.trajectories} if self.job.trajectories > 1 else {}),
             "seed": settings.seed,
             "num_warmup": settings.num_warmup,
             "warmup_seconds": self.warmup_seconds,

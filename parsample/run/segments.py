@@ -64,6 +64,11 @@ class Job(NamedTuple):
     keys: Keys
     starts: Float[Array, "chain dim"] | None = None
 
+    @property
+    def trajectories(self) -> int:
+        """Of which a draw is made, once warm-up has chosen the sampler's options."""
+        return int(self.make.sampler_options.get("num_trajectories", 1))
+
 
 @runtime_checkable
 class Rows(Protocol):
@@ -343,7 +348,8 @@ def _is_good(job: Job, tally: Tally, kept: Rows) -> bool:
         return False
     stats = kept.draws("sample_stats")
     names = list(stats[0])
-    divergences = (tally.divergences, tally.done * len(tally.iterations)) if "diverging" in names else None
+    transitions = tally.done * len(tally.iterations) * job.trajectories
+    divergences = (tally.divergences, transitions) if "diverging" in names else None
     has_energy = "energy" in names and tells_energy(job.settings.sampler_name, job.settings.thin)
     energy = np.concatenate([part["energy"] for part in stats], 1) if has_energy else None
     return job.good.is_met(kept.draws(), tally.seconds, divergences, energy)

@@ -159,13 +159,16 @@ class Sampler(Chain):
         return cls
 
     @classmethod
-    def options_at(cls, options: Mapping[str, Any], step_size: float, longer: int = 1) -> dict[str, Any] | None:
+    def options_at(
+        cls, options: Mapping[str, Any], step_size: float, longer: int = 1, more: int = 1
+    ) -> dict[str, Any] | None:
         """Return the options to go on with: those given, and what follows from a step size that warm-up found.
 
         Args:
             options: of the constructor, as they were given.
             step_size: in standardised coordinates, dimensionless.
             longer: how many times as far as usual a step should go, since the draws of warm-up depended on each other.
+            more: of how many moves a step should be made, for draws that going further would not set apart.
 
         Returns:
             None where nothing follows.

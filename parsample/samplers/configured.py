@@ -57,9 +57,9 @@ class Configured(eqx.Module):
         """Return the sampler on a log density."""
         return self.sampler_class(logdensity_fn, step_size, **self.sampler_options)
 
-    def options_at(self, step_size: float, longer: int = 1) -> dict[str, Any] | None:
+    def options_at(self, step_size: float, longer: int = 1, more: int = 1) -> dict[str, Any] | None:
         """Return the options to go on with at a step size that warm-up found; None for those it has."""
-        return self.sampler_class.options_at(self.sampler_options, step_size, longer)
+        return self.sampler_class.options_at(self.sampler_options, step_size, longer, more)
 
     def chosen(self, sampler_options: Mapping[str, Any] | None) -> "Configured":
         """Return the same sampler with options that were chosen since; with its own where that is None."""

@@ -50,6 +50,8 @@ class HMCInfo(NamedTuple):
         is_divergent: whether the energy rose by more than 1000 along the trajectory, or is not a number at its end.
         energy: of the point of phase space in which the step ends.
         num_integration_steps: leapfrog steps of the trajectory.
+
+    Of a step of several trajectories: the mean, whether all were, whether any is, of the last, and of all together.
     """
 
     acceptance_rate: Float[Array, ""]
@@ -76,6 +78,9 @@ class HMC(PositionSampler):
         num_integration_steps: leapfrog steps of a trajectory, 8 where neither these nor `trajectory_length` are given.
             `parsample.sample` then chooses them in warm-up: as many as make a trajectory of `trajectory_time`, and two
             to eight times as many where the draws of warm-up depend on each other all the same.
+        num_trajectories: of which a step is made, one after the other, each with a momentum of its own and accepted or
+            rejected by itself. `parsample.sample` chooses up to four, with the leapfrog steps, where longer
+            trajectories would not help: where it is the energy that changes little from one to the next.
         trajectory_length: the time of a trajectory in place of its steps, NumPyro's: the number of leapfrog steps is
             this by the step size, rounded, and in warm-up the nearest of 1, 2, 3, 4, 6, 8, 12, 16, ... Jitter and
             `min_integration_steps` shorten and lengthen a trajectory around it.
@@ -90,7 +95,7 @@ class HMC(PositionSampler):
     Raises:
         ValueError: an argument is out of its range, or the matrix not positive definite.
 
-    Cost: num_integration_steps gradients a sequential step, one more where only the position is known.
+    Cost: num_trajectories num_integration_steps gradients a sequential step, one more where only the position is known.
 
     Source: Neal 2011, section 3.2, whose figure 2 is the step; Zoltowski et al. 2025, section 4, for the two axes.
     Ours: a trajectory in parallel solves the leapfrog steps with half kicks merged, one gradient each, in coordinates
@@ -119,6 +124,7 @@ class HMC(PositionSampler):
     num_integration_steps: int | Int[Array, ""]
     step_size_jitter: float = eqx.field(static=True)
     min_integration_steps: int | None = eqx.field(static=True)
+    num_trajectories: int = eqx.field(static=True)
     leapfrog: methods.Method | None
 
     def __init__(
@@ -131,6 +137,7 @@ class HMC(PositionSampler):
         trajectory_length: Any = None,
         step_size_jitter: Any = 0.5,
         min_integration_steps: Any = None,
+        num_trajectories: Any = 1,
         leapfrog: str | methods.Method | None = None,
     ):
         """Check the arguments and factor the mass matrix."""
@@ -155,10 +162,14 @@ class HMC(PositionSampler):
                     f"{self.num_integration_steps}; raise that, or lower this."
                 )
         self.min_integration_steps = min_integration_steps
+        remedy = "1 makes a step of one trajectory"
+        self.num_trajectories = options.whole("num_trajectories", num_trajectories, remedy)
         self.leapfrog = None if leapfrog is None else methods.find(leapfrog)
 
     @classmethod
-    def options_at(cls, options: Mapping[str, Any], step_size: float, longer: int = 1) -> dict[str, Any] | None:
+    def options_at(
+        cls, options: Mapping[str, Any], step_size: float, longer: int = 1, more: int = 1
+    ) -> dict[str, Any] | None:
         """Choose the leapfrog steps of a trajectory, where they are not given; where its length is, that is kept."""
         if "num_integration_steps" in options:
             return None
@@ -167,6 +178,7 @@ class HMC(PositionSampler):
         if wanted is None:
             enough = (length for length in cls.lengths if length * step_size >= SHORT * cls.trajectory_time)
             length = longer * next(enough, cls.lengths[-1])
+            kept = ({"num_trajectories": more} if more > 1 else {}) | kept
         else:
             length = min(ALL_LENGTHS, key=lambda length: abs(math.log(length * step_size / float(wanted))))
         return {**kept, "num_integration_steps": max(length, options.get("min_integration_steps") or 1)}
@@ -186,18 +198,53 @@ class HMC(PositionSampler):
 
     def draw_block(self, rng_key: Key[Array, ""], num_steps: int, dim: int, dtype: jnp.dtype) -> HMCInput:
         """Draw the noise and the uniform numbers of `num_steps` steps, and what is jittered."""
+        count = num_steps * self.num_trajectories
         length = None
         if self.min_integration_steps is not None:
             rng_key, key_length = jax.random.split(rng_key)
             bounds = self.min_integration_steps, self.num_integration_steps + 1
-            length = jax.random.randint(key_length, (num_steps,), *bounds, jnp.int32)
-        drawn, jitter = metropolis.draw_jittered(rng_key, num_steps, dim, dtype, self.step_size_jitter > 0)
-        return HMCInput(drawn.noise, drawn.log_uniform, jitter, length)
+            length = jax.random.randint(key_length, (count,), *bounds, jnp.int32)
+        drawn, jitter = metropolis.draw_jittered(rng_key, count, dim, dtype, self.step_size_jitter > 0)
+        found = HMCInput(drawn.noise, drawn.log_uniform, jitter, length)
+        if self.num_trajectories == 1:
+            return found
+        return jax.tree.map(lambda leaf: leaf.reshape(num_steps, self.num_trajectories, *leaf.shape[1:]), found)
 
     def step(self, state: LangevinState, input: HMCInput, gate: str = "frozen") -> tuple[LangevinState, HMCInfo]:
-        """Follow a trajectory, then accept or reject its end."""
+        """Follow a trajectory, then accept or reject its end; and so on."""
+        if self.num_trajectories == 1:
+            return self._follow(state, input, gate)
+        state, (infos, _) = self._follow_all(state, input, gate)
+        return state, HMCInfo(
+            acceptance_rate=infos.acceptance_rate.mean(),
+            is_accepted=infos.is_accepted.all(),
+            is_divergent=infos.is_divergent.any(),
+            energy=infos.energy[-1],
+            num_integration_steps=infos.num_integration_steps.sum(dtype=jnp.int32),
+        )
+
+    def _follow_all(
+        self, state: LangevinState, input: HMCInput, gate: str
+    ) -> tuple[LangevinState, tuple[HMCInfo, LangevinState]]:
+        """Return where the last trajectory led, and the diagnostics of each and where it began."""
+
+        def follow(here: LangevinState, given: tuple[HMCInput, Array]) -> tuple[LangevinState, Any]:
+            there, info = self._follow(here, given[0], gate, given[1])
+            return there, (info, here)
+
+        return jax.lax.scan(follow, state, (input, self._numbers))
+
+    @property
+    def _numbers(self) -> Int[Array, " num_trajectories"]:
+        """How many leapfrog steps of a step of the chain come before each of its trajectories."""
+        return self.num_integration_steps * jnp.arange(self.num_trajectories)
+
+    def _follow(
+        self, state: LangevinState, input: HMCInput, gate: str, number: int | Array = 0
+    ) -> tuple[LangevinState, HMCInfo]:
+        """Follow one trajectory, then accept or reject its end; `number` of leapfrog steps came before in the step."""
         length = input.num_integration_steps
-        trajectory = integrate(*self._trajectory(state, input), length=length, method=self.leapfrog)
+        trajectory = integrate(*self._trajectory(state, input), length=length, method=self.leapfrog, number=number)
         before = jnp.vdot(input.noise, input.noise) / 2 - state.logdensity
         state, info = metropolis.decide(gate, input.log_uniform, trajectory.log_ratio, trajectory.state, state)
         return state, HMCInfo(
@@ -219,7 +266,14 @@ class HMC(PositionSampler):
         """The positions after the leapfrog steps; None where their number is open, or `leapfrog` solves for them."""
         if self.leapfrog is not None or not isinstance(self.num_integration_steps, int):
             return None
-        return lambda state, input: positions(*self._trajectory(state, input))
+        return self._points
+
+    def _points(self, state: LangevinState, input: HMCInput) -> Float[Array, "points dim"]:
+        if self.num_trajectories == 1:
+            return positions(*self._trajectory(state, input))
+        _, (_, begins) = self._follow_all(state, input, "frozen")
+        several = jax.vmap(lambda here, given, number: positions(*self._trajectory(here, given), number=number))
+        return several(begins, input, self._numbers).reshape(-1, input.noise.shape[-1])
 
     def with_diagonal(self, unknowns: PyTree, input: HMCInput) -> None:
         """Return None: the diagonal of the Jacobian of a trajectory is left to the method's estimator."""

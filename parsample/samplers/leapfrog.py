@@ -97,6 +97,7 @@ def integrate(
     *,
     length: Int[Array, ""] | None = None,
     method: Method | None = None,
+    number: int | Array = 0,
 ) -> Trajectory:
     """Follow the leapfrog integrator for a number of steps.
 
@@ -109,6 +110,7 @@ def integrate(
         num_steps: how many, at most. Its value may be traced where there is no method; then there is no reverse mode.
         length: how many of them count; None for all. Its value may be traced: all are computed, and some ignored.
         method: to evaluate the steps of the trajectory in parallel; None for a loop.
+        number: of the leapfrog steps that came before in the same step of the chain, for `engine.lifted.numbered`.
 
     Raises:
         ValueError: the mass matrix is of another size than the position.
@@ -117,7 +119,7 @@ def integrate(
     """
     leapfrog, phase = _start(logdensity_fn, mass, state, momentum, step_size)
     if method is None:
-        end, ahead = _loop(leapfrog, phase, state, num_steps, length)
+        end, ahead = _loop(leapfrog, phase, state, num_steps, length, number)
     else:
         end, ahead = _parallel(leapfrog, phase, num_steps, length, method)
     final = leapfrog.kick(ahead, end.gradient, -0.5)
@@ -134,6 +136,8 @@ def positions(
     momentum: Float[Array, " dim"],
     step_size: Array | float,
     num_steps: int,
+    *,
+    number: int | Array = 0,
 ) -> Float[Array, "num_steps dim"]:
     """Return the flat positions after each leapfrog step, with the arguments of `integrate`."""
     leapfrog, phase = _start(logdensity_fn, mass, state, momentum, step_size)
@@ -142,7 +146,7 @@ def positions(
         displacement, momentum, _ = leapfrog.move(*phase, number)
         return (displacement, momentum), leapfrog.vector(displacement)
 
-    return jax.lax.scan(step, phase, 1 + jnp.arange(num_steps))[1]
+    return jax.lax.scan(step, phase, number + 1 + jnp.arange(num_steps))[1]
 
 
 def _start(
@@ -161,14 +165,15 @@ def _loop(
     state: LangevinState,
     num_steps: int | Int[Array, ""],
     length: Int[Array, ""] | None,
+    number: int | Array,
 ) -> tuple[LangevinState, Array]:
     """Return the state at the end, and the momentum half a kick ahead of it."""
 
-    def step(number: Array, carry: tuple) -> tuple:
-        displacement, momentum, found = leapfrog.move(carry[0], carry[1], number + 1)
+    def step(done: Array, carry: tuple) -> tuple:
+        displacement, momentum, found = leapfrog.move(carry[0], carry[1], number + done + 1)
         following = displacement, momentum, found
         if length is not None:
-            following = jax.tree.map(lambda new, old: jnp.where(number < length, new, old), following, carry)
+            following = jax.tree.map(lambda new, old: jnp.where(done < length, new, old), following, carry)
         return following
 
     start = (*phase, (state.logdensity, state.gradient))

@@ -15,7 +15,7 @@ from parsample.targets.base import Target
 from parsample.warmup.coordinates import Standardised, plain
 from parsample.warmup.course import FIRST_STEP_SIZE, Course
 from parsample.warmup.hosted import has_gradient
-from parsample.warmup.length import times_longer
+from parsample.warmup.length import how_much_further
 from parsample.warmup.scale import check_mass, trimmed, unscaled
 
 # Units of the segments that follow, with fixed parameters; each is followed by `TUNING` units for the step size. After
@@ -86,9 +86,10 @@ def adapt(
     moved to where one of them has been, and counted (`Adaptation.moved`). An estimate rests on one segment, so that
     the next undoes a bad one. The rest tunes the step size, for a sampler that chooses options by it
     (`Sampler.options_at`) also with these; they are told if the draws of the longest segment depend on each other so
-    much that steps should go further. Inside a segment the kernel is fixed, so it can be evaluated in parallel
-    like any chain, and is the same chain whatever the method. Where a target outside of JAX has no gradient, those of
-    the normal distribution that fits the log densities of all runs take their place (`levels.Levels`).
+    much that steps should go further, or be made of several moves (`length.how_much_further`). Inside a segment the
+    kernel is fixed, so it can be evaluated in parallel like any chain, and is the same chain whatever the method.
+    Where a target outside of JAX has no gradient, those of the normal distribution that fits the log densities of all
+    runs take their place (`levels.Levels`).
 
     Args:
         target: to sample.
@@ -141,6 +142,7 @@ def adapt(
     run.find_in(is_known=density is not None)
     for units in SEGMENTS:
         draws, gradients = run.segment(units)
+        log_densities = run.seen[1] if draws.shape[1] and run.seen is not None else np.empty(draws.shape[:2])
         make = run.heed_divergence(make, may_be_careful and warms_itself and units == SEGMENTS[-1])
         run.estimate(draws[run.shares], gradients[run.shares], mass)
         run.learn_options(make)
@@ -148,7 +150,7 @@ def adapt(
         run.gather()
         run.tune(TUNING)
         if chooses and units == SEGMENTS[-1]:
-            run.longer = times_longer(draws[run.shares])
+            run.further = how_much_further(draws[run.shares], log_densities[run.shares])
         if chooses and units == SEGMENTS[-2]:
             run.choose_options(make)
         if not keep_draws:

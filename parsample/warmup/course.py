@@ -19,6 +19,7 @@ from parsample.targets.external import External
 from parsample.warmup.coordinates import Standardised, begin_chains
 from parsample.warmup.descent import Descent, descend, descend_outside
 from parsample.warmup.hosted import has_gradient, is_hosted, place, run_hosted
+from parsample.warmup.length import Further
 from parsample.warmup.levels import Levels, joined
 from parsample.warmup.scale import standardise
 from parsample.warmup.step_size import DOUBLINGS, DualAveraging
@@ -83,7 +84,7 @@ class Course:
         self.shares = np.ones(len(vectors), bool)
         self.changes: list[int] = []
         self.seen: tuple[np.ndarray, np.ndarray] | None = None
-        self.moved, self.longer = 0, 1
+        self.moved, self.further = 0, Further()
         self.divergent = 0.0
         self.careful: float | None = None
         self.passed: list[dict[str, np.ndarray]] = []
@@ -273,7 +274,7 @@ class Course:
         if given.options_at(self.step_size) is None:
             return None
         self.tune(CHOOSING)
-        chosen = given.options_at(self.step_size, self.longer)
+        chosen = given.options_at(self.step_size, *self.further)
         if chosen != self.make.sampler_options:
             self.begin(given.chosen(chosen))
         return chosen

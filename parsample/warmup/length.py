@@ -1,34 +1,56 @@
-"""How long trajectories should be, from how much the draws of warm-up depend on each other."""
+"""How long trajectories should be, and how many a draw, from how much the draws of warm-up depend on each other."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-# Trajectories are made longer where a draw is worth fewer effective draws than this, of the worst coordinate.
+# Draws are set further apart where one is worth fewer effective draws than this, of the worst coordinate.
 ENOUGH = 0.25
-# By so much at most.
+# By trajectories so many times as long at most, and by so many of them.
 LONGEST = 8
+MOST = 4
 # A share of effective draws needs this many.
 FEWEST = 4
 
 
-def times_longer(draws: Float[np.ndarray, "chain steps dim"]) -> int:
-    """Return how many times longer trajectories should be for draws that depend on each other less: a power of two.
+class Further(NamedTuple):
+    """What sets draws further apart: trajectories `longer` times as long, and `more` of them a draw."""
 
-    While a chain goes at random, effective draws grow as the square of a trajectory's length. What chains differ in
-    is left out: no trajectory leads from mode to mode.
+    longer: int = 1
+    more: int = 1
+
+
+def how_much_further(
+    draws: Float[np.ndarray, "chain steps dim"], log_densities: Float[np.ndarray, "chain steps"]
+) -> Further:
+    """Return how many times longer trajectories should be, a power of two, and how many of them a draw is worth.
+
+    While a chain goes at random, effective draws grow as the square of a trajectory's length. They do not where it is
+    the energy that changes little from draw to draw: it is the same all along a trajectory, and only the next momentum
+    changes it. So longer trajectories are not to give a coordinate more effective draws than the log density has; what
+    is then missing is made up for by more of them. What chains differ in is left out: no trajectory leads from mode to
+    mode.
 
     Args:
         draws: of one segment.
+        log_densities: of the draws.
     """
+    share, reach = effective_share(draws), min(ENOUGH, effective_share(log_densities[..., None]))
+    if not share > 0 < reach:
+        return Further()
+    longer = min(LONGEST, 2 ** max(0, math.ceil(math.log2(reach / share) / 2)))
+    then = max(share, min(reach, share * longer**2))
+    return Further(longer, max(1, min(MOST, round(ENOUGH / then))))
+
+
+def effective_share(draws: Float[np.ndarray, "chain steps dim"]) -> float:
+    """Return the effective draws of the worst coordinate that moves, for a draw; 0 where there are too few draws."""
     from numpyro.diagnostics import effective_sample_size  # takes a quarter of a second
 
     if draws.shape[1] < FEWEST:
-        return 1
+        return 0.0
     centred = draws - draws.mean(1, keepdims=True)
     moving = centred[..., np.ptp(centred, (0, 1)) > 0]
-    if not moving.size:
-        return 1
-    share = np.min(effective_sample_size(moving)) / math.prod(draws.shape[:2])
-    return int(min(LONGEST, 2 ** max(0, math.ceil(math.log2(ENOUGH / share) / 2)))) if share > 0 else 1
+    return float(np.min(effective_sample_size(moving))) / math.prod(draws.shape[:2]) if moving.size else 0.0

@@ -26,10 +26,27 @@ TRIED_LIFTED = {1.0: (1.0, 0.7, 0.5), 1.5: (0.7, 0.5), 2.0: (0.5, 0.35)}
 PILOT = 512
 
 
-def setting_words(step_size: float, num_integration_steps: int | None) -> str:
-    """Return what warm-up or tuning chooses, in words."""
-    length = "" if num_integration_steps is None else f", {num_integration_steps} leapfrog steps"
-    return f"step size {step_size:.3g}{length}"
+class Moves(NamedTuple):
+    """How a step goes along: trajectories, each of some leapfrog steps; None for a sampler without."""
+
+    num_integration_steps: int | None
+    num_trajectories: int = 1
+
+    @classmethod
+    def of(cls, sampler: Sampler) -> "Moves":
+        """Return those of a sampler."""
+        return cls(getattr(sampler, "num_integration_steps", None), getattr(sampler, "num_trajectories", 1))
+
+    @property
+    def gradients(self) -> int:
+        """How many a step takes, one after the other, but for that where it begins."""
+        return (self.num_integration_steps or 1) * self.num_trajectories
+
+    def words(self, step_size: float) -> str:
+        """Return what warm-up or tuning chooses, in words."""
+        several = f"{self.num_trajectories} trajectories of " if self.num_trajectories > 1 else ""
+        length = "" if self.num_integration_steps is None else f", {several}{self.num_integration_steps} leapfrog steps"
+        return f"step size {step_size:.3g}{length}"
 
 
 class Pilot(NamedTuple):
@@ -37,7 +54,7 @@ class Pilot(NamedTuple):
 
     Attributes:
         step_size: dimensionless, in standardised coordinates.
-        num_integration_steps: of a trajectory; None for a sampler without.
+        moves: what a step was made of.
         acceptance_rate: the mean.
         ess_per_draw: smaller of bulk and tail effective sample size of the worst coordinate, over all draws.
         iterations: of the slowest chain, steps that were left to the loop counted as one each.
@@ -47,7 +64,7 @@ class Pilot(NamedTuple):
     """
 
     step_size: float
-    num_integration_steps: int | None
+    moves: Moves
     acceptance_rate: float
     ess_per_draw: float
     iterations: int
@@ -63,14 +80,13 @@ class Pilot(NamedTuple):
     @property
     def per_gradient(self) -> float:
         """Effective draws a gradient of the sequential loop."""
-        return self.ess_per_draw / (self.num_integration_steps or 1)
+        return self.ess_per_draw / self.moves.gradients
 
     def words(self) -> str:
         """Return the setting and what it gave."""
-        setting = setting_words(self.step_size, self.num_integration_steps)
         return (
-            f"{setting} ({self.ess_per_draw:.2g} effective draws a step, {self.iterations} iterations for "
-            f"{self.steps} steps, exponent {self.exponent:.2g})"
+            f"{self.moves.words(self.step_size)} ({self.ess_per_draw:.2g} effective draws a step, "
+            f"{self.iterations} iterations for {self.steps} steps, exponent {self.exponent:.2g})"
         )
 
 
@@ -110,7 +126,7 @@ def gradients_in_sequence(method: methods.Method, sampler: Sampler) -> int:
     """
     if method.is_lifted and sampler.points is not None:
         return 1
-    return (getattr(sampler, "num_integration_steps", None) or 1) + 1
+    return Moves.of(sampler).gradients + 1
 
 
 def check_tune(tune: Any, make: Configured, method: str | methods.Method) -> None:
@@ -190,7 +206,7 @@ def pilot(make: Configured, adaptation: Adaptation, step_size: float, rng_keys: 
     draws = np.asarray(position)
     return Pilot(
         step_size=step_size,
-        num_integration_steps=getattr(sampler, "num_integration_steps", None),
+        moves=Moves.of(sampler),
         acceptance_rate=float(info["acceptance_rate"].mean()),
         ess_per_draw=smallest_ess({"position": draws}) / (draws.shape[0] * draws.shape[1]),
         iterations=int((found.iterations + found.finished).max()),

@@ -1,6 +1,7 @@
 """Lifted Newton: the models of the log density, where steps read it, and chains against the loop."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import equinox as eqx
@@ -142,6 +143,34 @@ def test_a_step_reads_at_its_points_in_turn(sampler_class, mass, rng):
     SAME_COMPUTATION.check(info.acceptance_rate, np.exp(min(ratio, 0)))
 
 
+@pytest.mark.parametrize("accepts", list(itertools.product([True, False], repeat=3)))
+@pytest.mark.usefixtures("x64")
+def test_several_trajectories_read_at_the_points_of_one_after_the_other(accepts, rng):
+    several, one = 3, 2
+    quadratics = models(rng, 1 + several * one)
+    sampler = HMC(quadratics, 0.3, None, one, step_size_jitter=0, num_trajectories=several)
+    start = jnp.asarray(rng.standard_normal(textbook.DIM))
+    input = jax.tree.map(lambda leaf: leaf[0], sampler.draw_inputs(jax.random.key(1), 1, start))
+    input = input._replace(log_uniform=jnp.where(jnp.asarray(accepts), -1e9, 1e9))
+    state, points = sampler.init(start), []
+    for number, accept in enumerate(accepts):
+        # The models of this trajectory are those of a step of one, behind that of where it begins.
+        here = [0, *range(1 + number * one, 1 + (number + 1) * one)]
+        about = jax.tree.map(lambda leaf, here=here: leaf[jnp.asarray(here)], quadratics.about)
+        single = HMC(dataclasses.replace(quadratics, about=about), 0.3, None, one, step_size_jitter=0)
+        given = jax.tree.map(lambda leaf, number=number: leaf[number], input)
+        assert single.points is not None
+        points.append(single.points(state, given))
+        state, info = single.step(state, given)
+        assert info.is_accepted == accept
+    found, info = sampler.step(sampler.init(start), input)
+    SAME_COMPUTATION.check(found.position, state.position)
+    SAME_COMPUTATION.check(found.gradient, state.gradient)
+    assert sampler.points is not None
+    SAME_COMPUTATION.check(sampler.points(sampler.init(start), input), np.concatenate(points))
+    assert info.is_accepted == all(accepts)
+
+
 def chain(target: Any, sampler: Sampler, steps: int = STEPS) -> tuple[Sampler, Any, Any, np.ndarray, np.ndarray]:
     """A chain from a draw of the prior, and the loop's account of it."""
     density: Any = sampler.logdensity_fn
@@ -175,6 +204,7 @@ CHAINS: list[tuple[str, float, dict[str, Any]]] = [
     ("log_gamma", 0.25, {"num_integration_steps": 4}),
     ("log_gamma", 0.2, {"num_integration_steps": 6, "min_integration_steps": 2, "step_size_jitter": 0}),
     ("banana", 0.4, {"num_integration_steps": 3}),
+    ("banana", 0.4, {"num_integration_steps": 2, "num_trajectories": 3}),
     ("eight_schools", 0.3, {"num_integration_steps": 3, "inverse_mass_matrix": np.linspace(0.5, 1.5, 10)}),
 ]
 

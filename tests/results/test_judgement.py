@@ -257,6 +257,19 @@ def test_smaller_steps_are_advised_unless_the_steps_are_as_small(steered: float 
         assert judge(trace).target_acceptance == steered
 
 
+def test_divergences_are_those_of_trajectories_where_a_draw_is_made_of_several() -> None:
+    run = good(divergences=6)
+    assert not judge(run.trace).is_good
+    found = judge(run._replace(attributes={"num_trajectories": 3}).trace)
+    assert found.is_good, found.faults
+    assert (found.divergences, found.transitions) == (6, 3 * TOTAL)
+    assert found.divergence_words() == "6 of 6,000 trajectories are divergent (0.1%)"
+    none = judge(good()._replace(attributes={"num_trajectories": 3}).trace)
+    assert dict(none.rows())["divergences"] == "none in 6,000 trajectories"
+    more = judge(good(divergences=7)._replace(attributes={"num_trajectories": 3}).trace)
+    assert [fault.kind for fault in more.faults] == ["divergences"]
+
+
 def test_divergences_are_counted_before_thinning() -> None:
     counts = {"thin": 10, "divergences": 30, "evaluation_steps": 5000}
     found = judge(good()._replace(attributes=counts).trace)

@@ -52,6 +52,18 @@ def test_warm_up_chooses_the_length_of_a_trajectory_where_it_may(
     assert said == f"hmc, step size {step_size:.3g}, {expected} leapfrog steps"
 
 
+@pytest.mark.parametrize("method", ["sequential", "newton"])
+def test_a_draw_of_several_trajectories_is_told_and_counted_as_such(method: str) -> None:
+    options = {"num_integration_steps": 4, "num_trajectories": 3}
+    settings: dict[str, Any] = {"step_size": 0.4, "num_warmup": 0, "num_samples": 128, "method": method}
+    trace = run("multivariate_normal", "hmc", sampler_options=options, **settings)
+    assert np.all(trace["sample_stats"]["n_steps"] == 12)
+    verdict = ps.read_verdict(trace)
+    assert verdict.sampler == "hmc, step size 0.4, 3 trajectories of 4 leapfrog steps"
+    assert verdict.judgement is not None
+    assert verdict.judgement.transitions == 3 * trace["sample_stats"]["diverging"].size
+
+
 @pytest.mark.parametrize("sampler", ["hmc", "mala", "rwm"])
 def test_the_acceptance_is_the_one_that_was_asked_for(sampler: str) -> None:
     settings: dict[str, Any] = {"num_warmup": 1000, "step_size": None, "method": "sequential", "num_samples": 2000}

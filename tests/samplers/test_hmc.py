@@ -82,6 +82,35 @@ def test_a_step_with_jitter_is_the_textbooks(leapfrog, rng):
     np.testing.assert_array_equal(infos.num_integration_steps, lengths)
 
 
+@pytest.mark.parametrize("leapfrog", [None, "block_quasi_newton"])
+@pytest.mark.usefixtures("x64")
+def test_several_trajectories_are_as_many_steps(leapfrog, rng):
+    keywords = {"step_size_jitter": 0.4, "min_integration_steps": 2, "leapfrog": leapfrog}
+    several, one = (HMC(textbook.Quartic(), 0.7, None, 4, num_trajectories=k, **keywords) for k in (3, 1))
+    starts = jnp.asarray(rng.standard_normal((60, textbook.DIM)))
+    inputs = several.draw_inputs(jax.random.key(5), 60, starts[0])
+    assert inputs.noise.shape == (60, 3, textbook.DIM)
+    assert inputs.log_uniform.shape == inputs.jitter.shape == inputs.num_integration_steps.shape == (60, 3)
+    states, infos = jax.jit(jax.vmap(several.step))(jax.vmap(several.init)(starts), inputs)
+    step = jax.jit(jax.vmap(one.step))
+    expected, parts = jax.vmap(one.init)(starts), []
+    for trajectory in range(3):
+        given = jax.tree.map(lambda leaf, trajectory=trajectory: leaf[:, trajectory], inputs)
+        expected, part = step(expected, given)
+        parts.append(part)
+    accepted, divergent = (
+        np.array([getattr(part, name) for part in parts]) for name in ("is_accepted", "is_divergent")
+    )
+    assert 0.2 < accepted.mean() < 0.95
+    for found, wanted in zip(states, expected, strict=True):
+        SAME_COMPUTATION.check(found, wanted)
+    SAME_COMPUTATION.check(infos.acceptance_rate, np.mean([part.acceptance_rate for part in parts], 0))
+    SAME_COMPUTATION.check(infos.energy, parts[-1].energy)
+    np.testing.assert_array_equal(infos.is_accepted, accepted.all(0))
+    np.testing.assert_array_equal(infos.is_divergent, divergent.any(0))
+    np.testing.assert_array_equal(infos.num_integration_steps, inputs.num_integration_steps.sum(1))
+
+
 @pytest.mark.parametrize("mass", ["diagonal", "dense"])
 @pytest.mark.usefixtures("x64")
 def test_a_step_is_blackjaxs(mass, rng):
@@ -174,7 +203,7 @@ def test_an_end_without_a_density_is_rejected(density, leapfrog):
         np.testing.assert_array_equal(jacobian, np.eye(2))
 
 
-@pytest.mark.parametrize("keywords", [{}, {"min_integration_steps": 1}])
+@pytest.mark.parametrize("keywords", [{}, {"min_integration_steps": 1}, {"num_trajectories": 2}])
 @pytest.mark.usefixtures("x64")
 def test_the_frozen_gate_has_the_derivative_of_what_was_chosen(keywords, rng):
     hmc = HMC(textbook.Quartic(), STEP_SIZE, textbook.DENSE, NUM_STEPS, **keywords)
@@ -213,15 +242,16 @@ def test_jitter_is_drawn_where_it_is_asked_for(rng_key):
         assert stats.spearmanr(one, other).pvalue > 1e-3
 
 
-def test_a_sequential_step_costs_a_gradient_for_every_leapfrog_step(rng_key):
+@pytest.mark.parametrize("num_trajectories", [1, 3])
+def test_a_sequential_step_costs_a_gradient_for_every_leapfrog_step(num_trajectories, rng_key):
     density, calls = counted(textbook.Quartic())
-    hmc = HMC(density, STEP_SIZE, None, NUM_STEPS)
+    hmc = HMC(density, STEP_SIZE, None, NUM_STEPS, num_trajectories=num_trajectories)
     start = jnp.zeros(textbook.DIM)
     inputs = hmc.draw_inputs(rng_key, 20, start)
     jax.block_until_ready(parsample.evaluate_sequential(hmc.transition, start, inputs).states)
     jax.effects_barrier()
     # One for the start, and those of the trajectories.
-    assert len(calls) == 1 + 20 * NUM_STEPS
+    assert len(calls) == 1 + 20 * num_trajectories * NUM_STEPS
 
 
 def test_a_cached_state_is_the_one_at_its_position(rng_key):
@@ -266,6 +296,10 @@ def test_single_precision_positions_stay_single(leapfrog, rng_key):
         ({"step_size_jitter": -0.1}, r"step_size_jitter is -0\.1, expected a number in \[0, 1\)"),
         ({"min_integration_steps": 0}, "min_integration_steps is 0, expected a whole number of at least 1; None makes"),
         ({"min_integration_steps": 9}, "min_integration_steps is 9, expected at most num_integration_steps, 8"),
+        (
+            {"num_trajectories": 0},
+            "num_trajectories is 0, expected a whole number of at least 1; 1 makes a step of one",
+        ),
         ({"leapfrog": "newtn"}, "method is 'newtn', expected one of .* Did you mean 'newton'"),
     ],
 )

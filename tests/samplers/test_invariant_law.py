@@ -126,6 +126,7 @@ CASES: dict[str, tuple[str, Make, int]] = {
     "hmc, dense": ("correlated", lambda density: HMC(density, 0.5, DENSE, 4, step_size_jitter=0), 5_000),
     "hmc, skewed": ("skewed", lambda density: HMC(density, 0.9, None, 3, min_integration_steps=1), 5_000),
     "hmc, two wells": ("two wells", lambda density: HMC(density, 0.9, DIAGONAL, 3), 10_000),
+    "hmc, several": ("skewed", lambda density: HMC(density, 0.9, None, 2, num_trajectories=2), 5_000),
     "adjusted mclmc": ("correlated", lambda density: AdjustedMCLMC(density, 0.5, 5), 5_000),
     "adjusted mclmc, skewed": ("skewed", lambda density: AdjustedMCLMC(density, 2.0, 3), 5_000),
     "adjusted mclmc, two wells": ("two wells", lambda density: AdjustedMCLMC(density, 1.5, 3), 10_000),

@@ -11,18 +11,32 @@ from parsample.run import stages
 from parsample.samplers import HMC, MALA, ULA
 from parsample.samplers.configured import Configured
 from parsample.warmup import tuning
-from parsample.warmup.tuning import TRIED, Pilot, Tuned, check_tune, tune_for_rounds
+from parsample.warmup.tuning import TRIED, Moves, Pilot, Tuned, check_tune, tune_for_rounds
 
 
 def pilot(**changes: Any) -> Pilot:
-    return Pilot(0.3, 8, 0.8, 0.81, 300, 512, -0.14, 9)._replace(**changes)
+    return Pilot(0.3, Moves(8), 0.8, 0.81, 300, 512, -0.14, 9)._replace(**changes)
+
+
+def test_moves_are_told_and_counted() -> None:
+    told = {
+        moves: (moves.words(0.3), moves.gradients)
+        for moves in map(
+            Moves.of, (MALA(lambda x: x), HMC(lambda x: x), HMC(lambda x: x, 0.1, None, 6, num_trajectories=3))
+        )
+    }
+    assert told == {
+        (None, 1): ("step size 0.3", 1),
+        (8, 1): ("step size 0.3, 8 leapfrog steps", 8),
+        (6, 3): ("step size 0.3, 3 trajectories of 6 leapfrog steps", 18),
+    }
 
 
 def test_the_choice_is_the_architectures_example() -> None:
     """Eight schools by HMC: 8 leapfrog steps mix best a gradient, 4 give more effective draws a round."""
     long, short = (
         pilot(),
-        pilot(num_integration_steps=4, ess_per_draw=0.29, iterations=44, exponent=-0.46, in_sequence=5),
+        pilot(moves=Moves(4), ess_per_draw=0.29, iterations=44, exponent=-0.46, in_sequence=5),
     )
     assert long.per_gradient > short.per_gradient
     assert short.per_round == pytest.approx(0.29 * 512 / (44 * 5))
@@ -66,17 +80,17 @@ def test_pilot_runs_choose_the_most_effective_draws_a_round(sampler: str, monkey
     (tuned,) = found
     first = tuned.pilots[0]
     # Of a trajectory as long as warm-up chose, of one half as long again, and of one step.
-    longest = first.num_integration_steps or 0
+    longest = first.moves.num_integration_steps or 0
     assert (longest > 0) == (sampler == "hmc")
     # Chosen at the step size of a little before.
     assert not longest or 1.4 < longest * first.step_size < 2.8
     rows = [(times, share) for times, shares in TRIED.items() for share in shares if longest or times == 1]
     lengths = [max(1, round(times * longest)) if longest else None for times, _ in rows]
-    assert [row.num_integration_steps for row in tuned.pilots] == lengths
+    assert [row.moves.num_integration_steps for row in tuned.pilots] == lengths
     assert [row.steps for row in tuned.pilots] == [256] * len(tuned.pilots)
     shares = [row.step_size / first.step_size for row in tuned.pilots]
     np.testing.assert_allclose(shares, [share for _, share in rows])
-    gradients = lambda row: row.num_integration_steps or 1  # noqa: E731
+    gradients = lambda row: row.moves.gradients  # noqa: E731
     best = max(tuned.pilots, key=lambda row: row.ess_per_draw / (row.iterations * (gradients(row) + 1)))
     assert tuned.chosen == best
     assert tuned.sequential == max(tuned.pilots, key=lambda row: row.ess_per_draw / gradients(row))
