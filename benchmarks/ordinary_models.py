@@ -1,10 +1,11 @@
 """Ordinary models with every default, beside NumPyro's NUTS with its own.
 
     python -m benchmarks.ordinary_models --keep FOLDER [--sampler ours] [--only poisson_groups ...] [--seeds 2]
-    python -m benchmarks.ordinary_models --keep FOLDER --table
+    python -m benchmarks.ordinary_models --keep FOLDER --table [--nuts-of benchmarks/results/ordinary_models.md]
 
 The models are in benchmarks/ordinary. Every run is kept in the folder as it ends, one line of JSON in `ours.jsonl` or
-`nuts.jsonl`, and is not made again while its line is there; the table is made of these lines.
+`nuts.jsonl`, and is not made again while its line is there; the table is made of these lines. NUTS's runs take hours:
+with `--nuts-of` its columns are those of an earlier table for models of which the folder has none.
 """
 
 import argparse
@@ -167,28 +168,42 @@ def _guarded(sampler: str, name: str, seeds: Sequence[int]) -> Iterator[Row]:
                 yield {"seed": seed, "error": f"{type(error).__name__}: {error}"[:500]}
 
 
-def table(folder: Path) -> list[list[Any]]:
-    """Return the rows of the table, one a model of which there is a run."""
+def table(folder: Path, nuts_of: Path | None = None) -> list[list[Any]]:
+    """Return the rows of the table, one a model of which there is a run.
+
+    Args:
+        folder: where runs are kept.
+        nuts_of: an earlier table, for NUTS's columns of models of which the folder has no runs of it. How far the two
+            are apart is then taken from there, too, where our columns are the same, and else not known.
+    """
+    earlier = {} if nuts_of is None else _cells(nuts_of.read_text())
     ours: dict[str, list[Row]] = {name: [] for name in MODELS}
     nuts: dict[str, list[Row]] = {name: [] for name in MODELS}
     for found, sampler in ((ours, "ours"), (nuts, "nuts")):
         for (name, _), row in read(folder / f"{sampler}.jsonl", KEY).items():
             found.setdefault(name, []).append(row)
-    return [_row(name, ours[name], nuts[name]) for name in MODELS if ours[name] or nuts[name]]
+    return [_row(name, ours[name], nuts[name], earlier.get(name)) for name in MODELS if ours[name] or nuts[name]]
 
 
-def _row(name: str, ours: list[Row], nuts: list[Row]) -> list[Any]:
+def _cells(text: str) -> dict[str, list[str]]:
+    """Return the cells of a table in Markdown by the first of each row."""
+    rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| "))
+    return {cells[0]: cells for cells in rows}
+
+
+# Columns of what is counted of ours, and of NUTS's.
+OURS, NUTS_S = slice(3, 12, 2), slice(4, 13, 2)
+
+
+def _row(name: str, ours: list[Row], nuts: list[Row], earlier: list[str] | None) -> list[Any]:
     z, where = largest_z(ours, nuts)
-    pairs = [[column(rows) for rows in (ours, nuts)] for column in (_good, _r_hat, _ess, _rate, _divergent)]
-    cells = [cell for pair in pairs for cell in pair]
-    return [
-        name,
-        KIND_OF[name],
-        dimensions(name),
-        *cells,
-        "-" if z is None else f"{z:.1f}",
-        _remark(name, ours, nuts, z, where),
-    ]
+    row: list[Any] = [name, KIND_OF[name], dimensions(name), *[""] * 10, "-" if z is None else f"{z:.1f}", ""]
+    row[OURS], row[NUTS_S] = ([f(rows) for f in (_good, _r_hat, _ess, _rate, _divergent)] for rows in (ours, nuts))
+    if earlier is not None and not nuts:
+        row[NUTS_S] = earlier[NUTS_S]
+        row[-2] = earlier[-2] if row[OURS] == earlier[OURS] else "-"
+    row[-1] = _remark(name, ours, row, where if z and z > WRONG else "")
+    return row
 
 
 def dimensions(name: str) -> int:
@@ -203,19 +218,20 @@ def dimensions(name: str) -> int:
     return sum(leaf.size for leaf in jax.eval_shape(unconstrained, jax.random.key(0)))
 
 
-def _remark(name: str, ours: list[Row], nuts: list[Row], z: float | None, where: str) -> str:
-    good, other = _share(ours), _share(nuts)
-    remarks = ["WRONG: " + where] if z and z > WRONG else []
+def _remark(name: str, ours: list[Row], row: list[Any], wrong: str) -> str:
+    good, other = (_share(row[columns.start]) for columns in (OURS, NUTS_S))
+    remarks = ["WRONG: " + wrong] if wrong else []
     if any(row.get("says_good") and not row["good"] for row in ours):
         remarks.append("our verdict says good of draws that are not")
-    if ours and nuts:
+    if good is not None and other is not None:
         remarks += ["fewer than half of NUTS's"] if good < other / 2 else ["fewer"] if good < other else []
         remarks += ["more"] if good > other else []
     return "; ".join([*remarks, *(["no chain can cross it"] if name in EXPECTED_NOT_GOOD else [])])
 
 
-def _share(rows: list[Row]) -> float:
-    return float(np.mean([row.get("good", False) for row in rows])) if rows else 0.0
+def _share(good: str) -> float | None:
+    """Return the share of good runs that a cell tells, None where there are none."""
+    return None if good == "-" else int(good.split()[0]) / int(good.split()[2])
 
 
 def _good(rows: list[Row]) -> str:
@@ -309,10 +325,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--sampler", choices=list(RUN), help="leave out for both")
     parser.add_argument("--table", action="store_true", help="make the table of what has run, run nothing")
+    parser.add_argument("--nuts-of", type=Path, metavar="TABLE", help="an earlier table with runs of NUTS")
     options = parser.parse_args()
     if options.table:
         title = "Ordinary models, every default, beside NumPyro's NUTS"
-        write_rows("ordinary_models", title, note, HEADER, table(options.keep))
+        write_rows("ordinary_models", title, note, HEADER, table(options.keep, options.nuts_of))
     else:
         run(options.keep, [options.sampler] if options.sampler else list(RUN), options.only, options.seeds)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ordinary_models
+from benchmarks.device import table_lines
 from benchmarks.kept import keep, read
 from benchmarks.ordinary_models import KEY, dimensions, judged, table
 
@@ -67,6 +68,33 @@ def test_the_table_says_where_ours_loses_and_where_it_is_wrong(tmp_path: Path) -
     assert remarks["garch"] == "more"
     assert {found[0]: found[3] for found in table(tmp_path)}["arma11"] == "0 of 1 (1 failed)"
     assert all(len(found) == len(ordinary_models.HEADER) for found in table(tmp_path))
+
+
+def test_nuts_columns_may_be_those_of_an_earlier_table(tmp_path: Path) -> None:
+    good, other = row(draws(0)), row(draws(1))
+    folders = tmp_path / "before", tmp_path / "after"
+    for folder in folders:
+        folder.mkdir()
+    for name in ("ar2", "cox", "garch"):
+        for sampler, found in (("ours", good), ("nuts", other)):
+            keep(folders[0] / f"{sampler}.jsonl", {"model": name, "seed": 0, **found})
+    keep(folders[1] / "ours.jsonl", {"model": "ar2", "seed": 0, **good})
+    keep(folders[1] / "ours.jsonl", {"model": "cox", "seed": 0, **row(spoiled("a chain elsewhere"))})
+    keep(folders[1] / "ours.jsonl", {"model": "garch", "seed": 0, **good})
+    keep(folders[1] / "nuts.jsonl", {"model": "garch", "seed": 0, **row(spoiled("a chain elsewhere"))})
+    before = {found[0]: found for found in table(folders[0])}
+    path = tmp_path / "table.md"
+    path.write_text("\n".join(table_lines(ordinary_models.HEADER, list(before.values()))))
+    after = {found[0]: found for found in table(folders[1], path)}
+    same, changed, again = (after[name] for name in ("ar2", "cox", "garch"))
+    assert [str(cell) for cell in same] == [str(cell) for cell in before["ar2"]]
+    # Ours is new: NUTS's is what it was, and how far the two are apart is not known.
+    assert changed[4::2][:5] == before["cox"][4::2][:5]
+    assert changed[3] == "0 of 1"
+    assert changed[-2:] == ["-", "fewer than half of NUTS's"]
+    # Both are new.
+    assert again[3:5] == ["1 of 1", "0 of 1"]
+    assert again[-1] == "more"
 
 
 def test_what_is_kept_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
