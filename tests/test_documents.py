@@ -1,5 +1,6 @@
 """The code in the documents runs, and the skeletons of CONTRIBUTING do what they say."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -133,6 +134,25 @@ def test_the_recipe_for_umbridge_runs() -> None:
     draws = namespace["trace"].posterior
     assert abs(float((draws["load"] / draws["stiffness"]).mean()) - 0.496) < 0.01
     assert namespace["target"].has_gradient
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # what Ray warns of is none of our failures
+def test_the_recipe_for_ray_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer draws than the document has."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: docs/ray.md was not run")
+    (block,) = code_blocks("docs/ray.md")
+    monkeypatch.setattr(ps, "sample", functools.partial(ps.sample, num_warmup=60, num_samples=60, num_chains=2))
+    namespace: dict[str, Any] = {}
+    try:
+        exec(compile(block, "docs/ray.md", "exec"), namespace)
+    finally:
+        ray.shutdown()
+    assert ps.read_verdict(namespace["trace"]).model_lanes == namespace["workers"]
+    # The last bit of a random walk's chain is that of threads' here.
+    target = ps.targets.External(namespace["simulate"], {"x": np.zeros(2)}, executor="threads", workers=2)
+    expected = ps.sample(target, progress=False).posterior["x"]
+    np.testing.assert_array_equal(namespace["trace"].posterior["x"], expected)
 
 
 @pytest.mark.slow
