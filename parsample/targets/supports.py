@@ -145,8 +145,14 @@ def _constrained(constraint: Any) -> Bijector | None:
 
 
 def _tfp(given: Any, event: PyTree) -> Bijector | None:
-    if "VonMises" in _kinds(given):  # its own bijector leaves it on all the line, where it has infinitely many periods
+    kinds = _kinds(given)
+    if "VonMises" in kinds:  # its own bijector leaves it on all the line, where it has infinitely many periods
         return _interval(-math.pi, math.pi)
+    # The bijectors of mixtures ask of NumPy what it no longer does.
+    if "MixtureSameFamily" in kinds:
+        return _tfp(given.components_distribution, event)
+    if "Mixture" in kinds:
+        return _tfp(given.components[0], event)
     try:
         bijector = given.experimental_default_event_space_bijector()
         free_ndims = jax.tree.map(np.ndim, bijector.inverse(event))

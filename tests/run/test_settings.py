@@ -67,9 +67,10 @@ VALUES: dict[str, list[Any]] = {
     "coords": [{"place": ["east", "north"]}],
 }
 # What an option only matters beside.
-BESIDE = {
-    name: {"method": "quasi_newton"} for name in ("window", "atol", "rtol", "max_iterations", "compare", "groups")
-} | {"start": {"num_chains": 3}}
+BESIDE: dict[str, dict[str, Any]] = {
+    name: {"method": "quasi_newton"}
+    for name in ("window", "atol", "rtol", "max_iterations", "compare", "groups", "tune")
+} | {"start": {"num_chains": 3}, "coords": {"dims": {"x": ["place"]}}}
 CASES = [(name, value) for name, values in VALUES.items() for value in values]
 NAMES = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
 

@@ -287,7 +287,6 @@ _refuse(
     numpyro__NegativeBinomialProbs=lambda: dist.NegativeBinomialProbs(5.0, 0.3),
     numpyro__OrderedLogistic=lambda: dist.OrderedLogistic(0.0, jnp.asarray([-1.0, 1.0])),
     numpyro__Poisson=lambda: dist.Poisson(3.0),
-    numpyro__ZeroInflatedPoisson=lambda: dist.ZeroInflatedPoisson(0.3, 3.0),
     numpyro__MixtureSameFamily=lambda: dist.MixtureSameFamily(dist.Categorical(WEIGHTS), dist.Poisson(SCALES)),
 )
 _refuse(
@@ -304,12 +303,11 @@ _refuse(
     tfd__Inflated=lambda: tfd.Inflated(tfd.Normal(0.0, 1.0), inflated_loc_probs=0.3),
     tfd__QuantizedDistribution=lambda: tfd.QuantizedDistribution(tfd.Normal(0.0, 1.0)),
     tfd__VectorDeterministic=lambda: tfd.VectorDeterministic(SIMPLEX),
-    tfd__ZeroInflatedNegativeBinomial=lambda: tfd.ZeroInflatedNegativeBinomial(0.3, 5.0, probs=0.4),
     numpyro__Delta=lambda: dist.Delta(0.5),
     numpyro__Independent=lambda: dist.Delta(SIMPLEX).to_event(1),
     numpyro__HurdleGamma=lambda: dist.HurdleGamma(0.3, 2.0, 3.0),
     numpyro__HurdleLogNormal=lambda: dist.HurdleLogNormal(0.3, 0.0, 1.0),
-    numpyro__ZeroInflated=lambda: dist.ZeroInflatedDistribution(dist.Gamma(2.0, 3.0), gate=0.3),
+    numpyro__ZeroInflatedPoisson=lambda: dist.ZeroInflatedPoisson(0.3, 3.0),
     numpyro__MixtureGeneral=lambda: dist.MixtureGeneral(
         dist.Categorical(WEIGHTS), [dist.Delta(0.5), dist.Normal(0.0, 1.0)], support=dist.constraints.real
     ),
