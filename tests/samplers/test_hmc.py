@@ -10,6 +10,7 @@ import parsample
 from parsample.engine.transition import GATES
 from parsample.samplers import HMC
 from parsample.samplers.hmc import HMCInput
+from tests.contract import problems
 from tests.samplers import textbook
 from tests.samplers.densities import counted
 from tests.tolerances import SAME_COMPUTATION
@@ -109,6 +110,21 @@ def test_several_trajectories_are_as_many_steps(leapfrog, rng):
     np.testing.assert_array_equal(infos.is_accepted, accepted.all(0))
     np.testing.assert_array_equal(infos.is_divergent, divergent.any(0))
     np.testing.assert_array_equal(infos.num_integration_steps, inputs.num_integration_steps.sum(1))
+
+
+@pytest.mark.parametrize("method", ["newton", "quasi_newton", "lifted_newton"])
+@pytest.mark.usefixtures("x64")
+def test_a_chain_of_several_trajectories_is_the_loops(method, rng_key):
+    hmc = HMC(textbook.Quartic(), 0.4, None, 3, num_trajectories=2)
+    start = jnp.full(textbook.DIM, 0.3)
+    inputs = hmc.draw_inputs(rng_key, 64, start)
+    states, accepted = problems.run_loop(hmc, start, inputs)
+    assert 0.2 < accepted.mean() < 1
+    options = {"method": method, "atol": 1e-9, "rtol": 1e-9, "details": True, "max_iterations": 200}
+    solution = parsample.evaluate(hmc.transition, start, inputs, **options)
+    assert solution.converged, solution.explain()
+    np.testing.assert_array_equal(solution.details.info["is_accepted"], accepted)
+    np.testing.assert_allclose(solution.states, states, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("mass", ["diagonal", "dense"])
