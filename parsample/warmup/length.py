@@ -37,9 +37,11 @@ def how_much_further(
         draws: of one segment.
         log_densities: of the draws.
     """
-    share, reach = effective_share(draws), min(ENOUGH, effective_share(log_densities[..., None]))
-    if not share > 0 < reach:
+    share = effective_share(draws)
+    if not share > 0:
         return Further()
+    # A log density that is the same everywhere holds nothing back.
+    reach = min(ENOUGH, effective_share(log_densities[..., None]) or ENOUGH)
     longer = min(LONGEST, 2 ** max(0, math.ceil(math.log2(reach / share) / 2)))
     then = max(share, min(reach, share * longer**2))
     return Further(longer, max(1, min(MOST, round(ENOUGH / then))))

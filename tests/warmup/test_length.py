@@ -54,7 +54,7 @@ def test_draws_that_say_nothing_leave_the_length() -> None:
         assert how_much_further(none, free[:, : none.shape[1]]) == (1, 1)
     still = np.concatenate([autoregressive(0.9), np.ones((4, 2000, 1))], -1)
     assert how_much_further(still, free) == (4, 1)
-    assert how_much_further(still, np.ones((4, 2000))) == (1, 1)
+    assert how_much_further(still, np.ones((4, 2000))) == (4, 1)
 
 
 def funnel(x: Array) -> Array:
