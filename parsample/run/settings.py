@@ -41,7 +41,7 @@ class Warmup:
             in front, is read so, and where it might be values as well, a list of dicts says that it is.
         mass: what warm-up learns of the posterior's covariance: "diagonal", "dense", "low_rank" or "auto". Low rank is
             a diagonal and the directions that are far from it; "auto" is what the draws bear out: the diagonal, or up
-            to 100 dimensions a dense one, and above them one of low rank.
+            to 256 dimensions a dense one, and above them one of low rank.
         warmup_method: how warm-up is evaluated: a name in `METHODS`, but not "auto". Or an instance. None for the loop,
             for its segments are short, so that it is seldom slower; and for as many steps ahead as there are workers
             where the model runs outside of JAX. Not the `method` of the run: so that this one makes no difference to

@@ -104,7 +104,7 @@ def adapt(
         step_size: fixed by the user, dimensionless, in the standardised coordinates; None to adapt it, and to let
             the sampler choose the options that follow from it.
         mass: the structure of the covariance, one of `scale.MASSES`: "dense", "diagonal", "low_rank" (a diagonal and
-            the directions that are far from it), or "auto": what the draws bear out, of the diagonal and, up to 100
+            the directions that are far from it), or "auto": what the draws bear out, of the diagonal and, up to 256
             dimensions, dense ones, above them those of low rank.
         plan: how segments are evaluated: method, window and tolerances; None for the sequential loop.
         density: coordinates to begin in, which are trusted; None to find them from the target's own.

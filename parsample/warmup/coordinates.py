@@ -24,8 +24,8 @@ from parsample.samplers.gibbs import Conditional, as_conditionals, draw_all, swe
 from parsample.targets.base import Target
 from parsample.warmup.low_rank import LowRank
 
-# A dense root costs dim^2 numbers and products, and needs more draws to estimate than it has rows.
-LARGEST_DENSE = 100
+# A dense root costs dim^2 numbers and products. That draws are too few for one shows in what it is worth on others.
+LARGEST_DENSE = 256
 # Size of the root, and products of numbers for all chains, up to which the loop on a CPU is faster without the call of
 # a matrix product (benchmarks/results/loop_products.md).
 SMALL_DENSE, FEW_PRODUCTS = 24, 2500

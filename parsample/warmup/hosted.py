@@ -16,7 +16,7 @@ from parsample.samplers.base import Sampler
 from parsample.samplers.chains import Plan, begin, draw, is_loop
 from parsample.targets.base import Target
 from parsample.targets.external import External, values_at, whole
-from parsample.warmup.coordinates import LARGEST_DENSE, Standardised
+from parsample.warmup.coordinates import Standardised
 from parsample.warmup.levels import Levels
 from parsample.workers.holes import Holes
 from parsample.workers.polynomial import Coordinates, Polynomial, nothing, reach
@@ -25,6 +25,8 @@ from parsample.workers.speculate import Speculation
 
 # Runs are prepared and joined with the prior in batches of so many, or of a power of `LARGER` times as many.
 BATCH, LARGER = 32, 4
+# A polynomial of the second order has about half as many coefficients as the square of the dimension.
+LARGEST_FITTED = 100
 
 
 class Hosted(Problem):
@@ -143,7 +145,7 @@ def hosted(sampler: Sampler, foresees: bool) -> Hosted:
     density: Any = sampler.logdensity_fn
     emptied = eqx.tree_at(lambda sampler: sampler.logdensity_fn, sampler, Holes(density.target.has_gradient))
     has_gradient, surplus = density.target.has_gradient, None
-    if foresees and density.target.emulator is None and density.center.size <= LARGEST_DENSE:
+    if foresees and density.target.emulator is None and density.center.size <= LARGEST_FITTED:
         surplus = _like(density, nothing(density.center.size, has_gradient))
     return Hosted(sampler=emptied, density=density, surplus=surplus, foresees=foresees, has_gradient=has_gradient)
 

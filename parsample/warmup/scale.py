@@ -60,7 +60,7 @@ def standardise(
             which the draws tell nothing keeps its scale.
         draws: flat positions of a segment.
         gradients: of the log density there; draws that are not finite, or at which they are not, are left out.
-        mass: the structure of the estimate, one of `MASSES`; "auto" is a choice between the diagonal and, up to 100
+        mass: the structure of the estimate, one of `MASSES`; "auto" is a choice between the diagonal and, up to 256
             dimensions, dense ones, above them those of low rank.
 
     Cost: on the host, in double precision, O(draws dim^2 + dim^3), where at most 512 directions are looked at; see
