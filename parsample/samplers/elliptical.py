@@ -75,7 +75,8 @@ class EllipticalSlice(Chain):
         ValueError: the mean is not finite, the covariance not positive definite, or num_brackets below 1.
 
     Cost: a sequential step evaluates one log density for each angle that is tried; a parallel evaluation, in which
-        steps go together, `num_brackets` and one more.
+        steps go together, `num_brackets` and one more: all angles at once where it asks for the diagonal of the
+        Jacobian, as quasi-Newton does, and one after the other elsewhere.
 
     Source: Murray, Adams & MacKay 2010, figure 2. The fixed number of angles, drawn in advance, is ours.
     """
@@ -117,15 +118,7 @@ class EllipticalSlice(Chain):
             raise ValueError(
                 f"gate is {gate!r}, but a choice between angles has no relaxation here; expected 'frozen'."
             )
-        vector, unravel = ravel_pytree(state.position)
-        whitened = self.reference.whiten(vector)
-
-        def attempt(angle: Array) -> tuple[Bool[Array, ""], MetropolisState]:
-            # cos(a) - 1 = -2 sin(a / 2)^2, in which nothing cancels.
-            change = -2 * jnp.sin(angle / 2) ** 2 * whitened + jnp.sin(angle) * input.noise
-            found = self.init(unravel(self.reference.move(vector, change)))
-            log_ratio = found.logdensity - state.logdensity + log_gain(whitened, change)
-            return jnp.isfinite(found.logdensity) & (log_ratio > input.log_uniform), found
+        attempt = self._attempt(state, input)
 
         def go_on(carry: tuple, angle: Array) -> tuple[tuple, None]:
             def again() -> tuple:
@@ -140,10 +133,35 @@ class EllipticalSlice(Chain):
         return state, EllipticalInfo(is_accepted.astype(angle.dtype), is_accepted, angle, tried)
 
     def with_diagonal(self, unknowns: PyTree, input: EllipticalInput) -> tuple[tuple[Any, Any], PyTree]:
-        """Return the step and the diagonal of the Jacobian, the cosine of the angle."""
-        state, info = self.step(self.init(unknowns), input)
+        """Return the step and the diagonal of the Jacobian, the cosine of the angle.
+
+        All angles are tried at once: steps that are evaluated together would wait for the last one of any of them.
+        """
+        state = self.init(unknowns)
+        hits, found = jax.vmap(self._attempt(state, input))(input.angles)
+        is_accepted, first = hits.any(), jnp.argmax(hits)
+        state = jax.tree.map(lambda new, old: jnp.where(is_accepted, new[first], old), found, state)
+        angle = jnp.where(is_accepted, input.angles[first], 0)
+        tried = jnp.where(is_accepted, first + 1, self.num_brackets)
         vector, unravel = ravel_pytree(unknowns)
-        return (state, info), unravel(jnp.full_like(vector, jnp.cos(info.angle)))
+        info = EllipticalInfo(is_accepted.astype(angle.dtype), is_accepted, angle, tried)
+        return (state, info), unravel(jnp.full_like(vector, jnp.cos(angle)))
+
+    def _attempt(
+        self, state: MetropolisState, input: EllipticalInput
+    ) -> Callable[[Array], tuple[Bool[Array, ""], MetropolisState]]:
+        """Return a function of an angle: whether it hits the slice, and the state there."""
+        vector, unravel = ravel_pytree(state.position)
+        whitened = self.reference.whiten(vector)
+
+        def attempt(angle: Array) -> tuple[Bool[Array, ""], MetropolisState]:
+            # cos(a) - 1 = -2 sin(a / 2)^2, in which nothing cancels.
+            change = -2 * jnp.sin(angle / 2) ** 2 * whitened + jnp.sin(angle) * input.noise
+            found = self.init(unravel(self.reference.move(vector, change)))
+            log_ratio = found.logdensity - state.logdensity + log_gain(whitened, change)
+            return jnp.isfinite(found.logdensity) & (log_ratio > input.log_uniform), found
+
+        return attempt
 
     def surrogate(self) -> "EllipticalSlice | None":
         """Return the same sampler on the log density's `surrogate`, if it has one."""

@@ -158,7 +158,7 @@ def test_the_derivative_of_a_step_is_a_cosine(rng):
     chain = EllipticalSlice(narrow, MEAN, textbook.DENSE, num_brackets=BRACKETS)
     positions = jnp.asarray(0.3 * rng.standard_normal((20, 3)))
     inputs = chain.draw_inputs(jax.random.key(0), 20, positions[0])
-    forward, backward, ((known, _), diagonals), (states, infos) = jax.jit(
+    forward, backward, ((known, at_once), diagonals), (states, infos) = jax.jit(
         jax.vmap(
             lambda x, input: (
                 jax.jacfwd(chain.transition)(x, input),
@@ -174,6 +174,10 @@ def test_the_derivative_of_a_step_is_a_cosine(rng):
         SAME_COMPUTATION.check(jacobian, cosines[:, None, None] * np.eye(3))
     SAME_COMPUTATION.check(diagonals, np.broadcast_to(cosines[:, None], (20, 3)))
     SAME_COMPUTATION.check(known.position, states.position)
+    SAME_COMPUTATION.check(known.logdensity, states.logdensity)
+    assert set(np.asarray(infos.num_proposals)) > {1, BRACKETS}
+    for one, other in zip(at_once, infos, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("method", ["picard", "quasi_newton"])
@@ -206,6 +210,18 @@ def test_a_sequential_step_costs_a_log_density_an_angle_that_is_tried(rng_key):
     assert len(calls) == 1 + tried.sum()
 
 
+def test_a_parallel_evaluation_tries_all_angles_at_once(rng_key):
+    """Its steps would wait for twelve log densities in turn, whichever angle each of them takes."""
+    chain = EllipticalSlice(narrow)
+    input = jax.tree.map(lambda leaf: leaf[0], chain.draw_inputs(rng_key, 1, jnp.zeros(3)))
+    in_turn, at_once = (
+        {row.primitive.name for row in jax.make_jaxpr(function)(jnp.zeros(3), input).eqns}
+        for function in (chain.transition.step, chain.transition.with_diagonal)
+    )
+    assert "scan" in in_turn
+    assert not at_once & {"scan", "while", "cond"}
+
+
 @pytest.mark.parametrize("density", [name for name in HOLES if name != "gradient nan"])
 def test_a_point_without_a_density_is_missed(density):
     chain = EllipticalSlice(HOLES[density], num_brackets=2)
@@ -214,6 +230,9 @@ def test_a_point_without_a_density_is_missed(density):
     state, info = jax.jit(lambda x: chain.transition.step(x, input))(jnp.zeros(2))
     assert info.is_accepted
     assert info.num_proposals == 2
+    (same, seen), _ = jax.jit(lambda x: chain.transition.with_diagonal(x, input))(jnp.zeros(2))
+    np.testing.assert_array_equal(same.position, state.position)
+    assert seen == info
     np.testing.assert_allclose(state.position, [10 * np.sin(0.04), 0], rtol=1e-6)
     one = EllipticalSlice(HOLES[density], num_brackets=1)
     stayed, info = jax.jit(lambda x: one.transition.step(x, input._replace(angles=input.angles[:1])))(jnp.zeros(2))
