@@ -10,7 +10,9 @@ import pytest
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
 from parsample.engine.matrices import Dense, Diagonal
+from parsample.engine.methods import surrogate
 from parsample.engine.transition import as_transition, flatten
+from parsample.samplers import SAMPLERS
 from tests.engine import recursions
 from tests.engine.recursions import TIGHT, Problem, scan, tanh_step
 from tests.tolerances import CONVERGED, SAME_COMPUTATION
@@ -106,6 +108,47 @@ def test_no_iteration_takes_a_derivative() -> None:
     refusing = problem._replace(transition=lambda state, input: opaque(weights @ state + input))
     solution = evaluate(*refusing, method=methods.Surrogate(nearby, "dense"), **FLOAT32)
     CONVERGED.check(solution.states, scan(*problem))
+
+
+@pytest.mark.parametrize(("sampler", "most"), [("mala", 12), ("hmc", 16), ("rwm", 200)])
+@pytest.mark.parametrize("structure", ["dense", "diagonal"])
+def test_off_the_cpu_the_surrogates_chain_is_iterated(sampler: str, most: int, structure: str) -> None:
+    """No step waits for the one before it; accept decisions, which a guess gets wrong at first, are those of the loop.
+
+    A random walk is foreseen a few steps at a time only; nowhere does it take as many iterations as there are steps.
+    """
+    steps, calls = 400, []
+    chain = SAMPLERS[sampler](lambda x: -0.5 * jnp.sum(x**2 * jnp.asarray([1.0, 2.0, 0.5])), 0.4)
+    start = jnp.asarray([2.0, -1.0, 0.5])
+    inputs = chain.draw_inputs(jax.random.key(4), steps, start)
+    flat, initial, _ = flatten(chain.transition, start, inputs)
+    method = methods.Surrogate(structure=structure)
+
+    def model(state: Any, input: Any) -> Any:
+        jax.debug.callback(lambda _: calls.append(1), state[0])
+        return flat(state, input), method._matrix(flat, state, input)
+
+    expected, along = jax.jit(lambda *chain: surrogate.in_turn(model, *chain))(initial, inputs)
+    jax.effects_barrier()
+    assert len(calls) == steps
+    calls.clear()
+    states, matrices = jax.jit(lambda *chain: surrogate.at_once(model, *chain))(initial, inputs)
+    jax.effects_barrier()
+    assert len(calls) / steps < most
+    np.testing.assert_allclose(states, expected, atol=1e-2)
+    for one, other in zip(jax.tree.leaves(matrices), jax.tree.leaves(along), strict=True):
+        assert np.mean(np.abs(one - other) > 0.05) < 0.01
+
+
+def test_a_loop_over_the_surrogates_chain_is_compiled_for_a_cpu_alone() -> None:
+    problem = recursions.tanh_problem(steps=777)
+    flat, initial, _ = flatten(as_transition(nearby), *problem[1:])
+    prepare = jax.jit(lambda *chain: methods.Surrogate(tanh_step).prepare(flat, *chain))
+    traced = prepare.trace(initial, problem.inputs)
+    # Only a loop over steps writes its rows one by one.
+    program = lambda platform: traced.lower(lowering_platforms=(platform,)).as_text()  # noqa: E731
+    assert "dynamic_update_slice" in program("cpu")
+    assert "dynamic_update_slice" not in program("cuda")
 
 
 def test_an_unknown_structure_is_refused() -> None:
