@@ -18,7 +18,7 @@ from parsample.engine.options import check_seed, is_number, whole
 from parsample.engine.reads import pinned
 from parsample.engine.rules import Stopping
 from parsample.engine.solution import ConvergenceError, Solution, raise_unless_converged
-from parsample.run.diffuse_method import begin, find_method, per_iteration, soonest
+from parsample.run.diffuse_method import begin, find_method, of_surrogate, per_iteration, soonest
 from parsample.samplers.diffusion.base import Process
 from parsample.samplers.diffusion.denoisers import HeldDenoiser
 
@@ -157,7 +157,9 @@ def diffuse(
     if guess == "coarse":
         coarse_steps = _check_coarse(process, coarse_steps)
     rounds_of_guess = coarse_steps if guess == "coarse" else 0
-    solution = _run(pinned(process), shape, dtype, keys, guesses, states, rounds_of_guess, options)
+    is_cpu = jax.default_backend() == "cpu"
+    guessing = of_surrogate(process, options["atol"], is_cpu) if guesses == "surrogate" else {}
+    solution = _run(pinned(process), shape, dtype, keys, guesses, states, rounds_of_guess, options, guessing)
     finished = solution.finished
     if throw:
         _raise_if_not_finite(process, solution)
@@ -188,12 +190,13 @@ def _run(
     given: PyTree,
     coarse_steps: int,
     options: dict[str, Any],
+    guessing: dict[str, Any],
 ) -> Solution:
     initial, inputs = jax.vmap(lambda key: begin(process, key, shape, dtype))(keys)
     guess = given
     if guesses == "surrogate":
         surrogate = process.with_surrogate().transition
-        guess = evaluate(surrogate, initial, inputs, method="sequential", throw=False, chains=True).states
+        guess = evaluate(surrogate, initial, inputs, throw=False, chains=True, **guessing).states
     elif guesses == "coarse":
         hold = lambda initial, inputs: _hold_predictions(process, initial, inputs, coarse_steps)  # noqa: E731
         guess = jax.vmap(hold)(initial, inputs)

@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 from parsample.engine import methods
 from parsample.engine.methods.base import innermost
 from parsample.engine.planner import MARGIN
-from parsample.engine.rules import Conditioning
+from parsample.engine.rules import Conditioning, Stopping
 from parsample.run.choose import least_seconds
 from parsample.run.progress import in_seconds
 from parsample.samplers.diffusion.base import Process
@@ -21,6 +21,8 @@ from parsample.samplers.diffusion.denoisers import NormalDenoiser
 CHEAP, CHEAP_ON_ACCELERATOR = 10.0, 0.5
 # Rounds below which hardly a sample is done (benchmarks/results/diffusion.md).
 FEWEST_ROUNDS = 4
+# Iterations of the process on its surrogate, where these are not a loop.
+MOST_OF_SURROGATE = 8
 
 
 def soonest(
@@ -102,6 +104,25 @@ def find_method(process: Process, method: str | methods.Method) -> tuple[methods
     # What is made of differences, without derivatives, has to be kept within bounds.
     is_jacobian = innermost(found).has_matrices and (parts > 1 or found.needs_derivative)
     return found, {"conditioning": Conditioning(projection=False)} if is_jacobian else {}
+
+
+def of_surrogate(process: Process, limits: Array, is_cpu: bool) -> dict[str, Any]:
+    """Return the options of `evaluate` for the process on its surrogate, whose trajectories are a guess.
+
+    On a CPU a loop over steps so cheap is soonest. Elsewhere a loop waits for each of them; a few iterations do not,
+    with the Jacobian of normal data, which is nearly the surrogate's, if not its own.
+
+    Args:
+        process: to draw from.
+        limits: what the error of every state may be, shape (steps,).
+        is_cpu: whether it runs on a CPU.
+    """
+    if is_cpu:
+        return {"method": "sequential"}
+    found, options = find_method(process, "scaled_identity")
+    stopping = Stopping(norm="rms", accept_early=0.0)
+    most = min(MOST_OF_SURROGATE, process.num_steps)
+    return {**options, "method": found, "max_iterations": most, "atol": limits, "rtol": 0.0, "stopping": stopping}
 
 
 def per_iteration(method: methods.Method, window: int, dim: int) -> tuple[float, int]:

@@ -13,7 +13,7 @@ import parsample as ps
 from parsample.engine import methods
 from parsample.engine.memory import evaluation_bytes
 from parsample.run.diffuse import ACCEPT_EARLY
-from parsample.run.diffuse_method import find_method, per_iteration
+from parsample.run.diffuse_method import MOST_OF_SURROGATE, begin, find_method, of_surrogate, per_iteration
 from parsample.samplers import diffusion
 from parsample.samplers.diffusion import PROCESSES
 from tests.energy import energy_distance, energy_shift, energy_test
@@ -256,6 +256,21 @@ def test_what_stands_in_saves_rounds_and_changes_no_sample(name: str) -> None:
     # Newton starts from the poorer guess, and calls the model for every direction.
     assert rounds[2] <= rounds[3]
     assert outs[2].model_evaluations.mean() < outs[3].model_evaluations.mean()
+
+
+@pytest.mark.parametrize(("name", "known"), [("ddpm", False), ("ddpm", True), ("dpm_solver_pp", True)])
+def test_off_the_cpu_no_step_of_the_guess_waits_for_the_one_before_it(name: str, known: bool) -> None:
+    process = make(name, surrogate=known_data() if known else None)
+    limits = jnp.asarray(TOLERANCE * process.noise_levels, jnp.float32)
+    initial, inputs = begin(process, jax.random.key(3), (3,), jnp.float32)
+    transition = process.with_surrogate().transition
+    options = of_surrogate(process, limits, is_cpu=False)
+    found = ps.evaluate(transition, initial, inputs, throw=False, **options)
+    # Of normal data the Jacobian is known, and that is all there is to such a process.
+    assert found.iterations <= (MOST_OF_SURROGATE if known else 2)
+    loop = ps.evaluate(transition, initial, inputs, **of_surrogate(process, limits, is_cpu=True))
+    for one, other in zip(jax.tree.leaves(found.states), jax.tree.leaves(loop.states), strict=True):
+        assert (np.abs(one - other).max(1) < TOLERANCES * limits).all()
 
 
 def test_a_model_that_fails_at_a_time() -> None:
