@@ -9,8 +9,9 @@ import pytest
 
 from parsample.engine import methods
 from parsample.engine.evaluate import evaluate
+from parsample.engine.guess import at_once, in_turn
+from parsample.engine.iteration import Linearised
 from parsample.engine.matrices import Dense, Diagonal
-from parsample.engine.methods import surrogate
 from parsample.engine.transition import as_transition, flatten
 from parsample.samplers import SAMPLERS
 from tests.engine import recursions
@@ -128,11 +129,12 @@ def test_off_the_cpu_the_surrogates_chain_is_iterated(sampler: str, most: int, s
         jax.debug.callback(lambda _: calls.append(1), state[0])
         return flat(state, input), method._matrix(flat, state, input)
 
-    expected, along = jax.jit(lambda *chain: surrogate.in_turn(model, *chain))(initial, inputs)
+    many = lambda steps: Linearised(*jax.vmap(model)(steps.previous, steps.inputs))  # noqa: E731
+    expected, along = jax.jit(lambda *chain: in_turn(model, *chain))(initial, inputs)
     jax.effects_barrier()
     assert len(calls) == steps
     calls.clear()
-    states, matrices = jax.jit(lambda *chain: surrogate.at_once(model, *chain))(initial, inputs)
+    states, matrices = jax.jit(lambda state, inputs: at_once(many, state, inputs, steps))(initial, inputs)
     jax.effects_barrier()
     assert len(calls) / steps < most
     np.testing.assert_allclose(states, expected, atol=1e-2)

@@ -1,6 +1,7 @@
 """Lifted Newton and quasi-Newton: beside the states, the points where a step reads the log density are unknown."""
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -9,14 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.iteration import PRECISION, Around, Memory, Steps, Update, shift, solve, update_of
+from parsample.engine.guess import at_once
+from parsample.engine.iteration import PRECISION, Around, Memory, Update, shift, solve, update_of
 from parsample.engine.lifted import Quadratics, expand
 from parsample.engine.matrices import Dense, Diagonal, Matrix
 from parsample.engine.methods.base import Method, Prepared, check_gate, check_probes, draw_signs
 from parsample.engine.methods.newton import Newton
 from parsample.engine.methods.quasi_newton import QuasiNewton
-from parsample.engine.rules import Conditioning
-from parsample.engine.scan import solve_lds
 from parsample.engine.transition import FlatTransition, first_row
 
 # Iterations on the surrogate's chain, which take none of the log density's gradients.
@@ -70,17 +70,9 @@ class _Lifted(Method):
         if transition.transition.lifted() is None or found is None:
             return Prepared()
 
-        def turn(number: Array, states: Array) -> Array:
-            steps = Steps(shift(initial_state, states), inputs, None, jax.random.key(number))
-            values, matrices, _ = QuasiNewton().linearise(found, steps)
-            correction = solve_lds(
-                Conditioning(projection=True).apply(matrices), values - states, jnp.zeros_like(initial_state)
-            )
-            return states + correction
-
-        start = jnp.broadcast_to(initial_state, (len(jax.tree.leaves(inputs)[0]), *initial_state.shape))
-        states = jax.lax.stop_gradient(jax.lax.fori_loop(0, TURNS_OF_THE_GUESS, turn, start))
-        return Prepared(None, jnp.where(jnp.isfinite(states).all(1, keepdims=True), states, initial_state))
+        linearise = functools.partial(QuasiNewton().linearise, found)
+        states, _ = at_once(linearise, initial_state, inputs, TURNS_OF_THE_GUESS, close=0.0)
+        return Prepared(None, jax.lax.stop_gradient(states))
 
     def start(self, transition: FlatTransition, around: Around) -> Memory:
         """Remember no points yet: rows are (turns, points), numbers the curvature far from a point.

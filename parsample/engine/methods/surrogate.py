@@ -8,16 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from parsample._former import takes_former
-from parsample.engine.iteration import Around, Linearised, Steps, shift, solve
+from parsample.engine.guess import at_once, in_turn
+from parsample.engine.iteration import Linearised, Steps
 from parsample.engine.matrices import Dense, Diagonal, Matrix
 from parsample.engine.methods.base import Prepared, PreparedMethod, evaluate_all
-from parsample.engine.rules import Conditioning
 from parsample.engine.transition import FlatTransition
 
 STRUCTURES = ("diagonal", "dense")
-# Off the CPU the surrogate's chain, which is only a guess, is iterated until no number of a state moves by more than
-# this share of the largest that it has in the chain.
-CLOSE = 1e-3
 
 
 @takes_former(stand_in="surrogate")
@@ -62,11 +59,13 @@ class Surrogate(PreparedMethod):
             return self._linearised_at_the_start(transition, initial_state, inputs)
 
         model = lambda state, input: (found(state, input), self._matrix(found, state, input))  # noqa: E731
+        many = lambda steps: Linearised(*jax.vmap(model)(steps.previous, steps.inputs))  # noqa: E731
+        steps = jax.tree.leaves(inputs)[0].shape[0]
         guess, matrices = jax.lax.platform_dependent(
             initial_state,
             inputs,
             cpu=lambda *chain: in_turn(model, *chain),
-            default=lambda *chain: at_once(model, *chain),
+            default=lambda state, inputs: at_once(many, state, inputs, steps),
         )
         return Prepared(matrices, guess if self.start_from_it else None)
 
@@ -84,47 +83,3 @@ class Surrogate(PreparedMethod):
 
     def _linearised_at_the_start(self, transition: FlatTransition, initial_state: Array, inputs: PyTree) -> Prepared:
         return Prepared(jax.vmap(lambda input: self._matrix(transition, initial_state, input))(inputs))
-
-
-# Of a transition, as a function of a state and an input: the next state, and the matrix A there.
-Model = Callable[[Array, PyTree], tuple[Array, Matrix]]
-
-
-def in_turn(model: Model, initial_state: Float[Array, " dim"], inputs: PyTree) -> tuple[Array, Matrix]:
-    """Return a chain, shape (steps, dim), and the matrices along it, one step after the other."""
-
-    def step(state: Array, input: PyTree) -> tuple[Array, tuple[Array, Matrix]]:
-        value, matrix = model(state, input)
-        return value, (value, matrix)
-
-    return jax.lax.scan(step, initial_state, inputs)[1]
-
-
-def at_once(model: Model, initial_state: Float[Array, " dim"], inputs: PyTree) -> tuple[Array, Matrix]:
-    """Return nearly the same, the matrices from where the last iteration started: all steps in every iteration."""
-    steps = jax.tree.leaves(inputs)[0].shape[0]
-    start = jnp.broadcast_to(initial_state, (steps, initial_state.size))
-    around = Around(
-        boundary=initial_state,
-        guesses=start,
-        open=jnp.ones(steps, bool),
-        latest=initial_state,
-        inputs=inputs,
-        prepared=None,
-        tolerance=jnp.zeros_like(start),
-        rng_key=jax.random.key(0),
-        conditioning=Conditioning(projection=True),
-        capacity=None,
-    )
-
-    def iterate(number: Array | int, guesses: Array) -> tuple[Array | int, Array, Matrix, Array]:
-        values, matrices = jax.vmap(model)(shift(initial_state, guesses), inputs)
-        correction, guesses = solve(around._replace(guesses=guesses), values, matrices)
-        moved = jnp.abs(correction).max(0) > CLOSE * jnp.abs(guesses).max(0)
-        return number + 1, guesses, matrices, moved.any()
-
-    going = lambda carry: carry[3] & (carry[0] < steps)  # noqa: E731
-    _, guesses, matrices, _ = jax.lax.while_loop(
-        going, lambda carry: iterate(*carry[:2]), iterate(jnp.asarray(0), start)
-    )
-    return guesses, matrices
