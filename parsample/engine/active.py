@@ -78,6 +78,7 @@ def linearise_active(
             jax.tree.map(take, steps.inputs),
             jax.tree.map(take, steps.prepared),
             jax.random.fold_in(steps.rng_key, number),
+            steps.common,
         )
         found = Evaluated(some.previous, *jax.lax.stop_gradient(linearise(transition, some)))
         return jax.tree.map(lambda all_rows, new: all_rows.at[chosen].set(new), last, found)

@@ -64,7 +64,8 @@ class Problem(NamedTuple):
         atol: tolerance of every step, shape (steps,).
         initial: step 0 of every chain.
         inputs: leading axes (chain, steps).
-        prepared: what the method prepared, leading axes (chain, steps).
+        prepared: what the method prepared for every step, leading axes (chain, steps).
+        common: what it prepared for all steps, leading axis `chain`.
         guess: leading axes (chain, steps); None where there is none.
         entering: what a method remembers of rows that enter a window, leading axes (chain, window).
     """
@@ -77,6 +78,7 @@ class Problem(NamedTuple):
     initial: Float[Array, "chain dim"]
     inputs: PyTree
     prepared: PyTree
+    common: PyTree
     guess: Float[Array, "chain steps dim"] | None
     entering: PyTree = None
 

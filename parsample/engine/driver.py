@@ -44,7 +44,8 @@ def solve(
     prepared = each(lambda *chain: method.prepare(transition, *chain))(initial, inputs)
     guess = prepared.guess if guess is None else guess
     atol, rtol = tolerances
-    problem = Problem(transition, method, chosen, rtol, atol, initial, inputs, prepared.per_step, guess)
+    found = prepared.per_step, prepared.common
+    problem = Problem(transition, method, chosen, rtol, atol, initial, inputs, *found, guess)
     count, steps = initial.shape[0], problem.steps
     nothing = jnp.zeros(count, jnp.int32)
     place = Place(nothing, nothing, nothing + steps, nothing > 0, nothing, nothing, nothing)
@@ -93,7 +94,8 @@ def _views(problem: Problem, loop: Loop, begin: int | Array) -> View:
     place, length, count = loop.place, problem.chosen.window, loop.before.shape[0]
     latest = state_before(loop, place.done - begin)
     if length == problem.steps:
-        fixed = problem.inputs, problem.prepared, jnp.broadcast_to(problem.atol, (count, length))
+        atol = jnp.broadcast_to(problem.atol, (count, length))
+        fixed = problem.inputs, problem.prepared, atol, problem.common
         return View(loop.before, latest, loop.rows.states, place.start, place.done, place.iterations, *fixed)
     # Rows that no window has held yet start from the last one that it has.
     held = jnp.minimum(place.start[:, None] + jnp.arange(length), place.reached[:, None] - 1) - begin
@@ -102,7 +104,8 @@ def _views(problem: Problem, loop: Loop, begin: int | Array) -> View:
     boundary = state_before(loop, place.start - begin)
     inputs, prepared = each(lambda tree, at: cut(tree, at, length))((problem.inputs, problem.prepared), place.start)
     atol = each(lambda at: cut(problem.atol, at, length))(place.start)
-    return View(boundary, latest, guesses, place.start, place.done, place.iterations, inputs, prepared, atol)
+    fixed = inputs, prepared, atol, problem.common
+    return View(boundary, latest, guesses, place.start, place.done, place.iterations, *fixed)
 
 
 def _iterate(problem: Problem, loop: Loop, begin: int | Array, going: Bool[Array, " chain"]) -> Loop:

@@ -22,12 +22,14 @@ class Steps(NamedTuple):
         inputs: one for each step.
         prepared: for each step what the method prepared before the first iteration, or None.
         rng_key: fresh for every iteration, for methods with random probes.
+        common: what the method prepared for all steps, or None.
     """
 
     previous: Float[Array, "steps dim"]
     inputs: PyTree
     prepared: PyTree
     rng_key: Key[Array, ""]
+    common: PyTree = None
 
 
 class Around(NamedTuple):
@@ -47,6 +49,7 @@ class Around(NamedTuple):
         conditioning: of the matrices.
         capacity: how many steps are gathered at a time when only the active ones are evaluated; None to evaluate all.
         accept_early: the share of the tolerance within which a state is accepted before the ones after it.
+        common: what the method prepared for all steps, or None.
     """
 
     boundary: Float[Array, " dim"]
@@ -60,6 +63,7 @@ class Around(NamedTuple):
     conditioning: Conditioning
     capacity: int | None
     accept_early: float = 1.0
+    common: PyTree = None
 
     def previous(self) -> Float[Array, "window dim"]:
         """Return the state before each step of the window."""
@@ -71,7 +75,7 @@ class Around(NamedTuple):
 
     def steps(self) -> Steps:
         """Return all steps of the window."""
-        return Steps(self.previous(), self.inputs, self.prepared, self.rng_key)
+        return Steps(self.previous(), self.inputs, self.prepared, self.rng_key, self.common)
 
 
 class Linearised(NamedTuple):

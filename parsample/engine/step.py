@@ -24,6 +24,7 @@ class View(NamedTuple):
     inputs: PyTree
     prepared: PyTree
     atol: Float[Array, " window"]
+    common: PyTree
 
 
 class Step(NamedTuple):
@@ -52,6 +53,7 @@ def around_of(problem: Problem, view: View) -> Around:
         conditioning=chosen.conditioning,
         capacity=chosen.capacity,
         accept_early=chosen.stopping.accept_early,
+        common=view.common,
     )
 
 

@@ -12,7 +12,7 @@ from parsample.engine import methods
 from parsample.engine.iteration import Around, Steps
 from parsample.engine.matrices import Matrix
 from parsample.engine.methods import METHODS, Method
-from parsample.engine.methods.base import draw_signs
+from parsample.engine.methods.base import Prepared, draw_signs
 from parsample.engine.rules import Conditioning
 from parsample.engine.transition import FlatTransition, Transition, as_transition, flatten
 from tests.covering import each_once
@@ -71,8 +71,8 @@ def linearise(
     flat = FlatTransition(transition, lambda vector: vector)
 
     def linearised(states: Array, inputs: PyTree) -> tuple[Array, Any]:
-        per_step = method.prepare(flat, states[0], inputs).per_step
-        return method.linearise(flat, Steps(states, inputs, per_step, jax.random.key(seed)))[:2]
+        known = method.prepare(flat, states[0], inputs)
+        return method.linearise(flat, Steps(states, inputs, known.per_step, jax.random.key(seed), known.common))[:2]
 
     return jax.jit(linearised)(states, inputs)
 
@@ -108,8 +108,8 @@ def test_every_method_returns_the_values_and_finite_matrices(name: str, which: s
     flat, vector, steps = flatten(as_transition(transition), initial_state, inputs)
     states = jnp.asarray(np.random.default_rng(3).normal(size=(steps, vector.size)), jnp.float32)
     method: Any = methods.find(name)
-    per_step = method.prepare(flat, vector, inputs).per_step
-    steps_here = lambda states: Steps(states, inputs, per_step, jax.random.key(0))  # noqa: E731
+    known = method.prepare(flat, vector, inputs)
+    steps_here = lambda states: Steps(states, inputs, known.per_step, jax.random.key(0), known.common)  # noqa: E731
     values, matrix, _ = jax.jit(lambda states: method.linearise(flat, steps_here(states)))(states)
     SAME_COMPUTATION.check(values, jax.jit(jax.vmap(flat))(states, inputs))
     assert np.all(matrix.isfinite())
@@ -287,7 +287,7 @@ def test_the_sequential_loop_does_not_iterate() -> None:
     problem = tanh_problem()
     flat, vector, _ = flatten(as_transition(problem.transition), problem.initial_state, problem.inputs)
     method = methods.Sequential()
-    assert method.prepare(flat, vector, problem.inputs) == (None, None)
+    assert method.prepare(flat, vector, problem.inputs) == Prepared()
     rows = jnp.zeros((2, 3))
     around = Around(vector, rows, jnp.ones(2, bool), vector, rows, None, rows, jax.random.key(0), Conditioning(), None)
     with pytest.raises(TypeError, match="does not iterate"):

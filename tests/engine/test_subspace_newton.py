@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -68,6 +69,23 @@ def test_the_basis_is_what_the_jacobian_shrinks_least(basis: Array, rng: np.rand
     given = ps.evaluate(*problem, method=SubspaceNewton(basis))
     assert found.converged
     assert int(found.iterations) == int(given.iterations) < int(fewer.iterations)
+
+
+def test_a_basis_that_is_found_is_not_repeated_for_every_step(problem: tuple[Any, Array, Array], basis: Array) -> None:
+    transition, start, inputs = problem
+
+    def temporary(method: SubspaceNewton, window: int | None) -> int:
+        run = lambda inputs: ps.evaluate(transition, start, inputs, method=method, window=window, throw=False).states  # noqa: E731
+        found = jax.jit(run).lower(inputs).compile().memory_analysis()
+        assert found is not None
+        return found.temp_size_in_bytes
+
+    for window in (None, 20):
+        more = temporary(SubspaceNewton(rank=RANK, scale=0.6), window) - temporary(
+            SubspaceNewton(basis, scale=0.6), window
+        )
+        # Numbers of four bytes: the basis, its columns while they are looked for, and little else.
+        assert more < 4 * (6 * RANK * DIM + 64), more
 
 
 def test_a_basis_of_one_part_serves_all(basis: Array, rng: np.random.Generator) -> None:

@@ -20,10 +20,12 @@ class Prepared(NamedTuple):
     Attributes:
         per_step: a pytree with leading axis `steps`, handed to the iterations step by step; None for nothing.
         guess: a trajectory to start from, shape (steps, dim); None for the driver's own.
+        common: a pytree that is the same for all steps, handed to the iterations as it is; None for nothing.
     """
 
     per_step: PyTree = None
     guess: Float[Array, "steps dim"] | None = None
+    common: PyTree = None
 
 
 class Method(eqx.Module):

@@ -14,7 +14,7 @@ from parsample.engine.methods.scaled_identity import ScaledIdentity
 from parsample.engine.numbers import whole
 from parsample.engine.parts import scaled
 from parsample.engine.subspace import written_out_in
-from parsample.engine.transition import FlatTransition
+from parsample.engine.transition import FlatTransition, first_row
 
 # How far the products of the basis may be from those of an orthonormal one: half-precision files pass.
 ORTHONORMAL = 1e-2
@@ -87,26 +87,22 @@ class SubspaceNewton(PreparedMethod):
         scale = Prepared() if self._estimates else ScaledIdentity(self.scale).prepare(transition, initial_state, inputs)
         rows = None
         if self.basis is None:
-            steps = jax.tree.leaves(inputs)[0].shape[0]
-            found = self._search(transition, initial_state, jax.tree.map(lambda leaf: leaf[0], inputs))
-            rows = jnp.broadcast_to(found, (steps, *found.shape))
+            rows = self._search(transition, initial_state, first_row(inputs))
         elif initial_state.size % self.basis.shape[0]:
             raise ValueError(
                 f"basis has shape {self.basis.shape}, but the state has {initial_state.size} numbers, expected "
                 f"({initial_state.size}, rank), or a part of it for states of several like parts."
             )
-        return Prepared((scale.per_step, rows), scale.guess)
+        return Prepared(scale.per_step, scale.guess, rows)
 
     def linearise(self, transition: FlatTransition, steps: Steps) -> Linearised:
         """Return the values, and the Jacobians in the subspace."""
         gated, dtype = transition.with_gate(self.gate), steps.previous.dtype
         count, dim = steps.previous.shape
-        scale, rows = steps.prepared
-        if rows is None:
+        scale, given = steps.prepared, steps.common
+        if given is None:
             parts = dim // self.basis.shape[0]
             given = jnp.kron(jnp.eye(parts, dtype=dtype), jnp.asarray(self.basis, dtype).T)
-        else:
-            given = rows[0]
         rows = jnp.broadcast_to(given, (count, *given.shape))
         probes = draw_signs(steps.rng_key, (count, dim), dtype) if scale is None else jnp.zeros((count, 0), dtype)
 
