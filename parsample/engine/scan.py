@@ -28,19 +28,23 @@ def solve_lds(
         offsets: b, shape (steps, dim), in the units of the state.
         initial_state: x before the first step, shape (dim,). Not part of the output.
         scan: "loop" (`lax.scan`), "associative" (`lax.associative_scan`), "blocked" (blocks at once, then their
-            ends), or None: the loop on a CPU and for short systems; elsewhere the blocked scan for diagonals and scaled
-            identities, and the associative one for other matrices.
+            ends), "pallas" (the same by fused kernels for a GPU, for diagonals, scaled identities, blocks and dense
+            matrices up to 16 dimensions), or None: the loop on a CPU and for short systems; elsewhere the blocked scan
+            for diagonals and scaled identities, and the associative one for other matrices.
 
     Returns:
         Shape (steps, dim). Row t is the state after t + 1 steps.
 
     Raises:
-        ValueError: the leading axes differ, or `scan` is not a known name.
+        ValueError: the leading axes differ, `scan` is not a known name, or it is "pallas" and there are no kernels for
+            the structure.
 
     Cost: O(steps dim) for a diagonal; for a dense matrix O(steps dim^2) by the loop and O(steps dim^3) by the others,
         whose depth is O(log steps). None was measured on an accelerator: the choice there is by kernels and bytes of
         the compiled program, of which the blocked scan of diagonals has a fifth and a quarter of the associative one's
-        (benchmarks/linear_systems.py, with times on a CPU, where the loop is the fastest).
+        (benchmarks/linear_systems.py, with times on a CPU, where the loop is the fastest). The kernels of "pallas"
+        never ran on an accelerator either, and nothing chooses them by itself. Elsewhere than on a GPU they are
+        interpreted, slowly; on one Pallas' Triton backend compiles them, of which JAX 0.12 says that it will go.
 
     Source: Gonzalez et al. 2024, section 3; blocks as in the scans of Blelloch 1990, section 1.3. Here the scan is
         chosen by backend, at lowering time.
@@ -52,12 +56,12 @@ def solve_lds(
     for leaf in jax.tree.leaves(own):
         if leaf.shape[0] != steps:
             raise ValueError(f"matrices hold {leaf.shape[0]} steps and offsets {steps}, expected the same number.")
-    scans = {"loop": _loop, "associative": _associative, "blocked": _blocked}
+    scans = {"loop": _loop, "associative": _associative, "blocked": _blocked, "pallas": _pallas}
     if scan is None and steps > SHORT:
         elsewhere = _blocked if isinstance(matrices, Diagonal | ScaledIdentity) else _associative
         return jax.lax.platform_dependent(own, common, offsets, initial_state, cpu=_loop, default=elsewhere)
     if scan is not None and scan not in scans:
-        raise ValueError(f"scan is {scan!r}, expected 'loop', 'associative', 'blocked' or None.")
+        raise ValueError(f"scan is {scan!r}, expected 'loop', 'associative', 'blocked', 'pallas' or None.")
     return scans[scan or "loop"](own, common, offsets, initial_state)
 
 
@@ -105,6 +109,13 @@ def _blocked(own: Matrix, common: Matrix, offsets: Array, initial_state: Array) 
         state = matrix.apply(state) + offset
         states.append(state)
     return jnp.stack(states, 1).reshape(-1, dim)[:steps]
+
+
+def _pallas(own: Matrix, common: Matrix, offsets: Array, initial_state: Array) -> Array:
+    # Here and not above: importing Pallas takes time, and next to nobody needs it.
+    from parsample.engine import kernels
+
+    return kernels.solve(eqx.combine(own, common), offsets, initial_state)
 
 
 def _own(matrix: Matrix, common: Matrix) -> Matrix:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parsample.engine.arrays import to_jax
+from parsample.engine.kernels import LANES, LARGEST_DENSE, LENGTH
 from parsample.engine.matrices import Block, Dense, Diagonal, Matrix, ScaledIdentity, Zero
 from parsample.engine.scan import SHORT, solve_lds
 from parsample.engine.subspace import Subspace
@@ -20,6 +21,8 @@ from tests.tolerances import SAME_COMPUTATION, Tolerance
 
 # None is one of them, by backend and size, which has tests of its own below.
 SCANS = ["loop", "associative", "blocked"]
+# The structures that have kernels; away from a GPU these are interpreted.
+KERNELS = [ScaledIdentity, Diagonal, Block, Dense]
 solve = jax.jit(solve_lds, static_argnames="scan")
 # Steps and dimensions of what two tests compile once.
 BATCHED = (SHORT + 1, 3)
@@ -28,6 +31,10 @@ SUM = Tolerance(float32=(1e-4, 1e-5), float64=(1e-11, 1e-12))
 
 
 contracted = jax.jit(lambda matrices: matrices.project().scale(0.95))
+
+
+def scans_of(structure: type[Matrix]) -> list[str]:
+    return [*SCANS, "pallas"] if structure in [Zero, *KERNELS] else SCANS
 
 
 def system(structure: type[Matrix], steps: int, dim: int, dtype: Any, seed: int = 0) -> tuple[Matrix, Any, Any]:
@@ -60,7 +67,7 @@ def test_every_scan_equals_the_textbook(structure: type[Matrix], shape: tuple[in
     steps, dim = shape
     for seed in range(3):
         arguments = system(structure, steps, dim, dtype, seed)
-        solved = [solve(*arguments, scan=scan) for scan in SCANS]
+        solved = [solve(*arguments, scan=scan) for scan in scans_of(structure)]
         assert all(states.dtype == dtype for states in solved)
         expected = textbook(*arguments)
         worst = max(np.abs(np.asarray(states, np.float64) - expected).max() for states in solved)
@@ -86,7 +93,7 @@ def test_every_scan_has_the_textbook_gradient(structure: type[Matrix]) -> None:
         return jnp.sum(dense * (adjoint[:, :, None] * before[:, None, :]))
 
     expected_matrices = jax.grad(lambda matrices: dense_loss(matrices.dense(dim)), allow_int=True)(matrices)
-    for scan in SCANS:
+    for scan in scans_of(structure):
 
         def loss(*arguments, scan=scan):
             return jnp.sum(weights * solve_lds(*arguments, scan=scan))
@@ -101,11 +108,11 @@ def test_every_scan_has_the_textbook_gradient(structure: type[Matrix]) -> None:
 
 @pytest.mark.slow
 @given(
-    st.sampled_from(list(BUILDERS)),
-    st.sampled_from(SCANS),
+    st.sampled_from([(structure, scan) for structure in BUILDERS for scan in scans_of(structure)]),
     st.integers(0, 1000),
 )
-def test_the_solution_is_linear_in_offsets_and_initial_state(structure: type[Matrix], scan: str, seed: int) -> None:
+def test_the_solution_is_linear_in_offsets_and_initial_state(solved: tuple[type[Matrix], str], seed: int) -> None:
+    structure, scan = solved
     matrices, offsets, initial_state = system(structure, *BATCHED, np.float32, seed)
     _, more_offsets, more_initial = system(structure, *BATCHED, np.float32, seed + 1)
     together = solve(matrices, 2 * offsets - more_offsets, 2 * initial_state - more_initial, scan=scan)
@@ -123,7 +130,7 @@ def test_zero_matrices_return_the_offsets() -> None:
 def test_a_batch_of_systems_equals_a_loop_over_them(structure: type[Matrix]) -> None:
     systems = [system(structure, *BATCHED, np.float32, seed) for seed in range(3)]
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *systems)
-    for scan in SCANS:
+    for scan in scans_of(structure):
 
         def one(*arguments, scan=scan):
             return solve(*arguments, scan=scan)
@@ -164,5 +171,90 @@ def test_other_numbers_of_steps_are_refused() -> None:
 
 
 def test_an_unknown_scan_is_refused() -> None:
-    with pytest.raises(ValueError, match="scan is 'parallel', expected 'loop', 'associative', 'blocked' or None"):
+    with pytest.raises(ValueError, match="scan is 'parallel', expected 'loop', 'associative', 'blocked', 'pallas'"):
         solve_lds(ScaledIdentity(jnp.ones(3)), jnp.ones((3, 2)), jnp.ones(2), scan="parallel")
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("structure", "shape", "dtype"),
+    [
+        *each_once(
+            KERNELS,
+            [(1, 3), (LENGTH, LARGEST_DENSE), (LENGTH + 1, 1), (LENGTH * (LENGTH + 1) + 1, 3), (1000, LARGEST_DENSE)],
+            [np.float32, np.float64],
+        ),
+        *((structure, (LENGTH + 1, 2 * LANES + 3), np.float32) for structure in KERNELS[:3]),
+    ],
+    ids=name_of,
+)
+def test_the_kernels_equal_the_loop(structure: type[Matrix], shape: tuple[int, int], dtype: Any) -> None:
+    arguments = system(structure, *shape, dtype)
+    states, expected = (np.asarray(solve(*arguments, scan=scan)) for scan in ("pallas", "loop"))
+    assert states.dtype == dtype
+    np.testing.assert_allclose(states, expected, **SUM(dtype))
+
+
+@pytest.mark.parametrize("structure", KERNELS, ids=name_of)
+def test_the_kernels_are_finite_where_the_loop_is(structure: type[Matrix]) -> None:
+    # Of three dimensions the second has no partner in blocks, and a dense matrix is filled up to four.
+    matrices, offsets, initial_state = system(structure, 2 * LENGTH + 3, 3, np.float32)
+    offsets = offsets.at[LENGTH + 2, 1].set(np.inf)
+    states, expected = (np.asarray(solve(matrices, offsets, initial_state, scan=scan)) for scan in ("pallas", "loop"))
+    assert not np.isfinite(expected).all()
+    np.testing.assert_array_equal(np.isfinite(states), np.isfinite(expected))
+    np.testing.assert_array_equal(np.isnan(states), np.isnan(expected))
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_kernels_have_derivatives_of_second_order() -> None:
+    arguments = system(Block, LENGTH + 1, 3, np.float64)
+    curvatures = []
+    for scan in ("pallas", "loop"):
+
+        def loss(*arguments, scan=scan):
+            return jnp.sum(solve_lds(*arguments, scan=scan) ** 3)
+
+        along = jax.jit(lambda given, loss=loss: jax.jvp(jax.grad(loss, (0, 1, 2)), given, given)[1])
+        curvatures.append(along(arguments))
+    jax.tree.map(SAME_COMPUTATION.check, *curvatures)
+
+
+# JAX 0.12 announces that it will drop the backend that compiles these kernels. Before 0.10.2 lowering compiled them,
+# too, which takes a GPU.
+@pytest.mark.skipif(jax.__version_info__ < (0, 10, 2), reason="needs a GPU with this JAX")
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("structure", "dim"),
+    [(ScaledIdentity, 3), (Diagonal, 2 * LANES + 3), (Block, 3), (Dense, 3), (Dense, LARGEST_DENSE)],
+    ids=name_of,
+)
+def test_the_kernels_are_lowered_for_cuda(structure: type[Matrix], dim: int) -> None:
+    systems = [system(structure, LENGTH * (LENGTH + 1) + 1, dim, np.float32, seed) for seed in range(2)]
+    batch = jax.tree.map(lambda *leaves: np.stack(leaves), *systems)
+
+    def loss(*arguments):
+        return jnp.sum(jax.vmap(lambda *one: solve_lds(*one, scan="pallas"))(*arguments) ** 2)
+
+    # JAX 0.12 wants the device named.
+    device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", None, "gpu")
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
+        program = jax.jit(jax.grad(loss)).trace(*batch).lower(lowering_platforms=("cuda",)).as_text()
+    # Two kernels each for the steps and for the ends of 17 chunks, and one for the end of one; as many backwards.
+    assert program.count("stablehlo.custom_call @__gpu$xla.gpu.triton") == 2 * 5
+    assert "stablehlo.while" not in program
+
+
+@pytest.mark.parametrize("structure", [cls for cls in BUILDERS if cls not in [Zero, *KERNELS]], ids=name_of)
+def test_a_structure_without_kernels_is_refused(structure: type[Matrix]) -> None:
+    arguments = system(structure, 4, 2, np.float32)
+    with pytest.raises(
+        ValueError, match=f"'pallas' for matrices of type {structure.__name__} in 2 dimensions, expected"
+    ):
+        solve_lds(*arguments, scan="pallas")
+
+
+def test_large_dense_matrices_are_refused_by_the_kernels() -> None:
+    dim = LARGEST_DENSE + 1
+    with pytest.raises(ValueError, match="Dense in 17 dimensions, expected"):
+        solve_lds(Dense(jnp.ones((2, dim, dim))), jnp.ones((2, dim)), jnp.ones(dim), scan="pallas")
