@@ -8,6 +8,7 @@ Nothing is downloaded. Every row is saved as it ends; what does not fit into the
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import parsample as ps
 from benchmarks.chains import PUBLISHED, eigenbasis_at_mode, standardised_at_mode
 from benchmarks.device import write_rows
 from benchmarks.latency import PUBLISHED_NEWTON, evaluation
+from benchmarks.linear_systems import DIM, SHAPES
 from benchmarks.rounds.embeddings import rotated
 from benchmarks.suite import targets
 from parsample.engine import latency
@@ -46,6 +48,7 @@ class Program(NamedTuple):
         run: of the arguments; returns the states, and iterations or rounds.
         given: the arguments.
         published: by others, on which device.
+        is_read: whether the latency model can read the program.
     """
 
     what: str
@@ -55,6 +58,7 @@ class Program(NamedTuple):
     run: Callable
     given: tuple[Any, ...]
     published: str = ""
+    is_read: bool = True
 
 
 def banana(steps: int) -> Iterator[Program]:
@@ -153,7 +157,22 @@ def digits(steps: int, samples: int = 16) -> Iterator[Program]:
             out = ps.diffuse(process, (8, 8), samples, method=name, throw=False)
             return out.samples, out.rounds
 
-        yield Program("digits, DDPM", steps, samples, "loop" if name == "sequential" else name, run, (process,))
+        method = "loop" if name == "sequential" else name
+        # A network's program is read by the front door's own pieces, which the model does not see.
+        yield Program("digits, DDPM", steps, samples, method, run, (process,), is_read=False)
+
+
+def linear_systems(name: str, steps: int) -> Iterator[Program]:
+    """The scan of an iteration by itself."""
+    structure, shape = SHAPES[name]
+    matrices = structure(0.2 * jax.random.normal(jax.random.key(0), (steps, *shape)))
+    offsets = jax.random.normal(jax.random.key(1), (steps, DIM))
+    for scan in ("loop", "associative", "blocked", "pallas"):
+
+        def run(matrices: Any, offsets: Any, scan: str = scan) -> Any:
+            return ps.solve_lds(matrices, offsets, jnp.zeros(DIM), scan=scan), 0
+
+        yield Program(f"linear system, {name}", steps, 1, scan, run, (matrices, offsets), is_read=False)
 
 
 def programs(data: Path | None, quick: bool) -> Iterator[Callable[[], Iterator[Program]]]:
@@ -167,6 +186,8 @@ def programs(data: Path | None, quick: bool) -> Iterator[Callable[[], Iterator[P
     yield lambda: embeddings(few(1024, 8))
     yield lambda: recurrent_unit(few(16_384, 64), few(64, 4))
     yield lambda: mixture(few(20_000, 100))
+    for name in SHAPES:
+        yield functools.partial(linear_systems, name, few(65_536, 64))
 
 
 def predicted(program: Program, iterations: int) -> float | None:
@@ -212,8 +233,7 @@ def rows(data: Path | None, budget: float, only: str, quick: bool) -> Iterator[l
                 states, iterations, seconds = measure(program)
                 middle = float(np.median(seconds))
                 loop = (states, middle) if loop is None else loop
-                # A network's program is read by the front door's own pieces, which the model does not see.
-                guess = None if program.what == "digits, DDPM" else predicted(program, iterations)
+                guess = predicted(program, iterations) if program.is_read else None
                 yield [
                     *label,
                     "" if program.method == "loop" else iterations,

@@ -40,7 +40,9 @@ def rows() -> Iterator[list[Any]]:
         for name, (structure, shape) in SHAPES.items():
             matrices = structure(0.2 * jax.random.normal(key, (steps, *shape)))
             offsets = jax.random.normal(jax.random.key(1), (steps, DIM))
-            ways = {scan: _solving(scan) for scan in ("loop", "associative", "blocked")}
+            # On a CPU the kernels are only interpreted.
+            kernels = () if jax.default_backend() == "cpu" else ("pallas",)
+            ways = {scan: _solving(scan) for scan in ("loop", "associative", "blocked", *kernels)}
             yield from _measured(f"scan, {name}", steps, DIM, ways, (matrices, offsets))
     for steps, dim in PROJECTED:
         entries = jax.random.normal(key, (steps, dim, dim)) / dim**0.5

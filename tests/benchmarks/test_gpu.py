@@ -28,7 +28,15 @@ def test_what_does_not_fit_into_the_time_is_named() -> None:
 def test_every_problem_can_be_made() -> None:
     made = [next(problem()) for problem in gpu.programs(None, quick=True)]
     assert [program.method for program in made] == len(made) * ["loop"]
-    assert len({program.what for program in made}) == len(made) == 5
+    assert len({program.what for program in made}) == len(made) == 8
+
+
+def test_the_scans_solve_the_same_system() -> None:
+    rows: list[Any] = [
+        dict(zip(gpu.HEADER, row, strict=True)) for row in gpu.rows(None, 60.0, "system, dense", quick=True)
+    ]
+    assert [row["method"] for row in rows] == ["loop", "associative", "blocked", "pallas"]
+    assert all(float(row["difference from the loop"]) < 1e-5 for row in rows)
 
 
 def test_without_an_accelerator_it_says_what_to_do() -> None:
