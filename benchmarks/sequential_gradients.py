@@ -26,6 +26,7 @@ DRAWS, CHAINS, LONG = 3072, 4, 16_384
 SETTINGS: dict[str, dict[str, Any]] = {
     "loop": {"method": "sequential"},
     "the same chain, quasi-Newton, window 1,024": {"method": "quasi_newton", "window": 1024},
+    "the same chain, lifted Newton, window 1,024": {"method": "lifted_newton", "window": 1024},
     'tune="rounds", Newton, window 1,024': {"method": "newton", "window": 1024, "tune": "rounds"},
     'tune="rounds", Newton, whole chain': {
         "method": "newton", "window": "all", "tune": "rounds", "num_samples": LONG, "num_chains": 1

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 CHEAP, CHEAP_ON_ACCELERATOR = 60.0, 10.0
 # Evaluations that every step takes at least: one to find it, one that sees nothing move.
 FEWEST_EVALUATIONS = 2
-# Windows of a pilot, and how often what takes less than SHORT seconds is timed.
-PILOT_WINDOWS, REPEATS, SHORT = 4, 5, 0.2
+# Windows of a pilot, its steps at most, and how often what takes less than SHORT seconds is timed.
+PILOT_WINDOWS, PILOT, REPEATS, SHORT = 4, 2048, 5, 0.2
+# Dimensions up to which lifted Newton's method is tried on an accelerator: it works out so many derivatives a point.
+LARGEST_NEWTON = 64
 
 
 class Choice(NamedTuple):
@@ -33,12 +35,19 @@ class Choice(NamedTuple):
     words: str
 
 
-def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float, is_tuned: bool = False) -> Choice:
+def choose(
+    run: "Run",
+    plan: Plan,
+    num_samples: int,
+    seconds_per_step: float,
+    is_tuned: bool = False,
+) -> Choice:
     """Choose between the sequential loop and a parallel plan.
 
     Nothing is measured where the loop is done before that would pay. Then one batch of a window's steps is timed: where
     it takes as long as the loop over them, no iteration can be worth it. What passes this is tried on a pilot of a few
-    windows.
+    windows. On an accelerator, where gradients that wait for each other are what costs, and where what is found is not
+    done soon either, lifted Newton's method is tried next: it has fewest of them, and most work.
 
     Args:
         run: the chains, where warm-up left them.
@@ -48,35 +57,70 @@ def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float, is
         is_tuned: whether the steps were made for the parallel plan, which then is taken.
 
     Cost: nothing for runs that the loop ends in less than a minute (on an accelerator ten seconds), or a pilot of the
-        loop where warm-up saw none; else compiling a few programs, and evaluating five windows.
+        loop where warm-up saw none; else compiling a few programs, and evaluating five windows, once or twice.
     """
     if is_tuned:
         return Choice(run.within_reach(plan), "the parallel evaluation, which the steps were tuned for")
     loop = run.within_reach(plan._replace(method=methods.Sequential()))
     if run.sampler.loop_only:
         return Choice(loop, f"the loop, by which alone {type(run.sampler).__name__} is evaluated")
-    steps = min(PILOT_WINDOWS * plan.window, plan.steps)
     if seconds_per_step == float("inf"):
+        steps = _steps_of_a_pilot(plan)
         seconds_per_step = _pilot(run, loop._replace(steps=steps)) / steps
     expected = seconds_per_step * num_samples
-    if expected < (CHEAP if jax.default_backend() == "cpu" else CHEAP_ON_ACCELERATOR):
+    cheap = CHEAP if _is_cpu() else CHEAP_ON_ACCELERATOR
+    if expected < cheap:
         return Choice(loop, f"the loop, expected to take {in_seconds(expected)}: too short to look for better")
-    plan = run.within_reach(plan)
-    pilot = plan._replace(steps=steps)
-    batch = _seconds_of_a_batch(run, plan.window) / plan.window
-    if FEWEST_EVALUATIONS * batch * MARGIN > seconds_per_step:
-        return Choice(
-            loop,
-            f"the loop: a step takes {in_seconds(seconds_per_step)}, and in batches of {plan.window}, where each is "
-            f"evaluated {FEWEST_EVALUATIONS} times at least, {in_seconds(FEWEST_EVALUATIONS * batch)} or more",
-        )
-    parallel = _pilot(run, pilot) / pilot.steps
-    best = plan if parallel * MARGIN < seconds_per_step else loop
-    return Choice(
-        best,
-        f"{'the parallel evaluation' if best is plan else 'the loop'}: on {pilot.steps} steps a step took "
-        f"{in_seconds(parallel)} in parallel, in the loop {in_seconds(seconds_per_step)}",
+    best, said = (seconds_per_step, loop), ""
+    for candidate in _to_try(run, plan):
+        if best[0] * num_samples < cheap:
+            break
+        seconds, said = _seconds_of_a_step(run, candidate, seconds_per_step)
+        if seconds * MARGIN < best[0]:
+            best = seconds, candidate
+    if best[1] is loop:
+        return Choice(loop, f"the loop: {said}")
+    seconds, plan = best
+    words = (
+        f"{methods.name_of(plan.method)} over {plan.window:,} steps: on {_steps_of_a_pilot(plan):,} steps a step took "
+        f"{in_seconds(seconds)}, in the loop {in_seconds(seconds_per_step)}"
     )
+    return Choice(plan, words)
+
+
+def _is_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+def _to_try(run: "Run", plan: Plan) -> list[Plan]:
+    """Return the plans that may be faster than the loop, that with the least work first."""
+    plan = run.within_reach(plan)
+    is_small = run.positions.shape[-1] <= LARGEST_NEWTON
+    if _is_cpu() or run.sampler.points is None or not is_small:
+        return [plan]
+    return [plan, plan._replace(method=methods.LiftedNewton())]
+
+
+def _seconds_of_a_step(run: "Run", plan: Plan, loop: float) -> tuple[float, str]:
+    """Return what a step takes by a plan, infinite where it cannot be sooner than the loop, and why, in words."""
+    batch = _seconds_of_a_batch(run, plan.window) / plan.window
+    if FEWEST_EVALUATIONS * batch * MARGIN > loop:
+        return float("inf"), (
+            f"a step takes {in_seconds(loop)}, and in batches of {plan.window}, where each is "
+            f"evaluated {FEWEST_EVALUATIONS} times at least, {in_seconds(FEWEST_EVALUATIONS * batch)} or more"
+        )
+    steps = _steps_of_a_pilot(plan)
+    try:
+        seconds = _pilot(run, plan._replace(steps=steps)) / steps
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return float("inf"), f"the device has no room for {type(plan.method).__name__} over {plan.window:,} steps"
+    return seconds, f"on {steps} steps a step took {in_seconds(seconds)} in parallel, in the loop {in_seconds(loop)}"
+
+
+def _steps_of_a_pilot(plan: Plan) -> int:
+    return min(max(plan.window, min(PILOT_WINDOWS * plan.window, PILOT)), plan.steps)
 
 
 def _pilot(run: "Run", plan: Plan) -> float:

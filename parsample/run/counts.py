@@ -51,6 +51,7 @@ class Tally:
         choice: how the plan was chosen, in words; "" where it was given.
         comparison: with the sequential loop.
         outside: the runs of a model outside of JAX, warm-up included; None for one in JAX.
+        method: the name of the plan's in the table; "" for one with options, and in stores of earlier versions.
     """
 
     done: int
@@ -74,17 +75,20 @@ class Tally:
     rtol: float | None = None
     noise: float = 0.0
     outside: Outside | None = None
+    method: str = ""
 
     @staticmethod
     def begin(plan: Plan, num_chains: int) -> "Tally":
         """Return the counts before the first segment."""
         none, is_loop = (0,) * num_chains, isinstance(plan.method, methods.Sequential)
         found = Tally(0, plan.window, plan.steps, plan.max_iterations, is_loop, none, none, none)
-        return dataclasses.replace(found, atol=plan.atol, rtol=plan.rtol, noise=plan.noise)
+        name = methods.name_of(plan.method)
+        return dataclasses.replace(found, atol=plan.atol, rtol=plan.rtol, noise=plan.noise, method=name)
 
     def plan(self, plan: Plan) -> Plan:
         """Return the plan that the counts are of, which may have been made on another device, or by measuring."""
-        method = methods.Sequential() if self.is_loop else plan.method
+        known = methods.Sequential() if self.is_loop else plan.method
+        method = methods.find(self.method) if self.method else known
         plan = plan._replace(method=method, window=self.window, steps=self.steps, max_iterations=self.max_iterations)
         return plan if self.atol is None else plan._replace(atol=self.atol, rtol=self.rtol, noise=self.noise)
 

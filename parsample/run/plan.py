@@ -34,7 +34,7 @@ PIECE = 1024
 WHOLE = "all"
 # Window by device: on a CPU evaluations are what costs, and short windows waste fewest of them; on an accelerator
 # iterations are.
-WINDOW_CPU, WINDOW_ACCELERATOR = 16, 256
+WINDOW_CPU, WINDOW_ACCELERATOR = 16, 1024
 # A chain whose window advances by fewer steps an iteration than this, on average, is left to the sequential loop.
 SLOWEST_ADVANCE = 1.5
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,8 +38,7 @@ class Outcome(NamedTuple):
     def verdict(self, tally: Tally) -> Verdict:
         """Return the verdict about the evaluation."""
         plan, chains = self.plan, len(tally.iterations)
-        defaults = (name for name in methods.METHODS if bool(eqx.tree_equal(methods.METHODS[name](), plan.method)))
-        name = next(defaults, repr(plan.method))
+        name = methods.name_of(plan.method) or repr(plan.method)
         return Verdict(
             method=name,
             window=1 if name == "sequential" else plan.window,

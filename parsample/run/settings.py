@@ -69,8 +69,9 @@ class Evaluation:
     Attributes:
         method: a name in `METHODS`. Or an instance with its options, such as
             `parsample.methods.QuasiNewton(estimator="hutchinson")`. "auto" is what is soonest on this device, of the
-            loop and "quasi_newton": for runs of seconds the loop, for longer ones what a short measurement says.
-        window: steps solved at a time. None for 16 on a CPU, 256 elsewhere. Or "all" for the whole chain. What is
+            loop and "quasi_newton", and on an accelerator "lifted_newton" for HMC and MALA in up to 64 dimensions: for
+            runs of seconds the loop, for longer ones what a short measurement says.
+        window: steps solved at a time. None for 16 on a CPU, 1,024 elsewhere. Or "all" for the whole chain. What is
             evaluated at once is a segment: about 1,024 steps, or as many as the window has, and with a store what a
             killed run repeats at most.
         atol: tolerance of the evaluation, in posterior standard deviations. None for 4 times the rounding noise, 1e-6

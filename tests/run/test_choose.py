@@ -5,6 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 import parsample as ps
@@ -13,7 +15,7 @@ from parsample.results.trace import as_datatree
 from parsample.run import choose as choosing
 from parsample.run import stages
 from parsample.samplers.chains import Plan
-from tests.stores import interrupted, shorten_segments
+from tests.stores import SETTINGS, TARGET, interrupted, shorten_segments
 
 PLAN = Plan(methods.QuasiNewton(), 16, 1024, 500, 1e-6, 1e-6)
 
@@ -21,10 +23,20 @@ PLAN = Plan(methods.QuasiNewton(), 16, 1024, 500, 1e-6, 1e-6)
 class Chains:
     """Chains whose segments take what the test says: a step of the loop, and one in parallel."""
 
-    first, sampler = None, ps.samplers.HMC
+    first, rng_keys = None, None
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, loop: float, parallel: float, batch: float) -> None:
-        self.seconds = {True: loop, False: parallel}
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        loop: float,
+        parallel: float,
+        batch: float,
+        lifted: Any = None,
+        dim: int = 3,
+        has_points: bool = True,
+    ) -> None:
+        self.seconds = {"Sequential": loop, "QuasiNewton": parallel, "LiftedNewton": lifted}
+        self.positions, self.sampler = np.zeros((4, dim)), SimpleNamespace(loop_only=False, points=has_points or None)
         self.measured: list[str] = []
 
         def time_of_a_batch(run: Any, size: int) -> float:
@@ -37,9 +49,12 @@ class Chains:
         return plan
 
     def segment(self, plan: Plan, states: Any, start: int) -> tuple[Any, float]:
-        is_loop = isinstance(plan.method, methods.Sequential)
-        self.measured.append("loop" if is_loop else "parallel")
-        return None, self.seconds[is_loop] * plan.steps
+        name = type(plan.method).__name__
+        self.measured.append({"Sequential": "loop", "QuasiNewton": "parallel"}.get(name, name))
+        seconds = self.seconds[name]
+        if isinstance(seconds, Exception):
+            raise seconds
+        return None, seconds * plan.steps
 
     def choice(self, num_samples: int, seconds_per_step: float) -> tuple[bool, str]:
         found = choosing.choose(self, PLAN, num_samples, seconds_per_step)  # type: ignore[arg-type]
@@ -69,7 +84,7 @@ def test_a_pilot_decides_the_rest(monkeypatch: pytest.MonkeyPatch, parallel: flo
     is_loop, words = chains.choice(1000, 1.0)
     assert is_loop == expected
     assert chains.measured == ["batch", "parallel"]
-    assert words.startswith("the loop: on 64 steps" if expected else "the parallel evaluation: on 64 steps")
+    assert words.startswith("the loop: on 64 steps" if expected else "quasi_newton over 16 steps: on 64 steps")
 
 
 def test_a_pilot_that_is_over_at_once_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +102,83 @@ def test_the_loop_is_timed_where_warm_up_told_nothing(monkeypatch: pytest.Monkey
     assert chains.measured == ["loop", "batch", "parallel"]
 
 
+@pytest.fixture
+def on_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "_is_cpu", lambda: False)
+
+
+@pytest.mark.usefixtures("on_accelerator")
 def test_on_an_accelerator_a_shorter_run_is_worth_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "jax", SimpleNamespace(default_backend=lambda: "gpu"))
-    assert not Chains(monkeypatch, 0.02, 0.001, 0.001).choice(1000, 0.02)[0]
-    assert Chains(monkeypatch, 0.009, 0.001, 0.001).choice(1000, 0.009)[0]
+    assert not Chains(monkeypatch, 0.02, 0.001, 0.001, has_points=False).choice(1000, 0.02)[0]
+    assert Chains(monkeypatch, 0.009, 0.001, 0.001, has_points=False).choice(1000, 0.009)[0]
+
+
+NO_ROOM = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 4 bytes.")
+
+
+@pytest.mark.usefixtures("on_accelerator")
+@pytest.mark.parametrize(
+    ("lifted", "parallel", "taken", "tried"),
+    [
+        pytest.param(0.001, 0.009, "quasi_newton over 16 steps: on 64 steps", 1, id="done soon"),
+        pytest.param(0.5, 0.6, "lifted_newton over 16 steps: on 64 steps", 2, id="the second"),
+        pytest.param(0.5, 0.4, "quasi_newton over 16 steps: on 64 steps", 2, id="the first"),
+        pytest.param(2.0, 3.0, "the loop: on 64 steps a step took 2 s in parallel, in the loop 1 s", 2, id="neither"),
+        pytest.param(NO_ROOM, 0.5, "quasi_newton over 16 steps: on 64 steps", 2, id="no room"),
+        pytest.param(
+            NO_ROOM, 2.0, "the loop: the device has no room for LiftedNewton over 16", 2, id="no room, and the loop"
+        ),
+    ],
+)
+def test_on_an_accelerator_gradients_in_sequence_are_saved_first(
+    monkeypatch: pytest.MonkeyPatch, lifted: Any, parallel: float, taken: str, tried: int
+) -> None:
+    chains = Chains(monkeypatch, 1.0, parallel, batch=0.1, lifted=lifted)
+    found = choosing.choose(chains, PLAN, 1000, 1.0)  # type: ignore[arg-type]
+    assert found.words.startswith(taken)
+    measured = [row for row in chains.measured if row != "batch"]
+    assert list(dict.fromkeys(measured)) == ["parallel", "LiftedNewton"][:tried]
+
+
+@pytest.mark.usefixtures("on_accelerator")
+@pytest.mark.parametrize(("dim", "has_points"), [(65, True), (3, False)])
+def test_matrices_that_are_large_and_steps_whose_points_are_unknown_are_left_to_quasi_newton(
+    monkeypatch: pytest.MonkeyPatch, dim: int, has_points: bool
+) -> None:
+    chains = Chains(monkeypatch, 1.0, 0.5, 0.1, None, dim, has_points)
+    assert choosing.choose(chains, PLAN, 1000, 1.0).plan == PLAN  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("on_accelerator")
+def test_another_failure_than_of_memory_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    chains = Chains(monkeypatch, 1.0, 0.5, 0.1, jax.errors.JaxRuntimeError("INTERNAL: the density failed."))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="the density failed"):
+        choosing.choose(chains, PLAN, 1000, 1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_accelerator")
+def test_where_it_pays_the_chain_is_lifted_newtons_and_a_resumed_run_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator, where a gradient takes a minute."""
+
+    def seconds(run: Any, plan: Plan, loop: float) -> tuple[float, str]:
+        return 60.0 if isinstance(plan.method, methods.LiftedNewton) else 120.0, ""
+
+    monkeypatch.setattr(choosing, "_seconds_of_a_step", seconds)
+    found = stages.choose
+    monkeypatch.setattr(stages, "choose", lambda run, plan, number, _, *flag: found(run, plan, number, 600.0, *flag))
+    shorten_segments(monkeypatch)
+    interrupted(tmp_path / "run.zarr", method="auto")
+    monkeypatch.setattr(stages, "choose", None)
+    trace: Any = as_datatree(ps.resume(tmp_path / "run.zarr", progress=False))
+    verdict = ps.read_verdict(trace)
+    assert verdict.method == "lifted_newton"
+    assert verdict.choice == "lifted_newton over 16 steps: on 64 steps a step took 60 s, in the loop 600 s"
+    assert not verdict.finished_sequentially
+    loop: Any = as_datatree(ps.sample(TARGET, **{**SETTINGS, "method": "sequential"}))
+    assert abs(trace["posterior"]["x"].values - loop["posterior"]["x"].values).max() < 1e-2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The methods, one a file. Most are a choice of the matrix A[t]; a new one is a file and a row in `METHODS`."""
 
+import equinox as eqx
+
 from parsample.engine.methods.anderson import Anderson
 from parsample.engine.methods.base import LinearMethod, Method, PreparedMethod
 from parsample.engine.methods.block_quasi_newton import BlockQuasiNewton
@@ -71,7 +73,13 @@ __all__ = [
     "SubspaceNewton",
     "Surrogate",
     "find",
+    "name_of",
 ]
+
+
+def name_of(method: Method) -> str:
+    """Return the name of a method in the table, or "" for one with options."""
+    return next((name for name, kind in METHODS.items() if bool(eqx.tree_equal(kind(), method))), "")
 
 
 def find(method: str | Method, or_auto: bool = False) -> Method:
