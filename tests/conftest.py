@@ -45,7 +45,7 @@ os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".cache" / "hyp
 from jaxtyping import install_import_hook
 
 # Checks the annotations of every function of the package, shapes too, whenever one is called. That takes a third of the
-# time, so `make test-typed` alone asks for it. It must be there before the first import.
+# time, so only the first part of `make test` asks for it. It must be there before the first import.
 if os.environ.get("PARSAMPLE_TYPED"):
     install_import_hook("parsample", "beartype.beartype")
 
