@@ -205,7 +205,7 @@ class _Program:
         sums = [functools.reduce(operator.add, map(self.times, row, column)) for row in matrix]
         if self.system.rows * self.system.lanes > self.system.dim:
             # What is no coordinate stays 0, lest 0 * inf make NaN of it and of its partner.
-            sums[-1] = jnp.where(self.real, sums[-1], 0)
+            sums = [*sums[:-1], jnp.where(self.real, sums[-1], 0)]
         return sums
 
     def times(self, part: Array, other: Array) -> Array:

@@ -43,7 +43,7 @@ OPTIONS += ["--thin", "--store", "--settings"]
             ["sample"],
             [
                 *OPTIONS,
-                "16 on a CPU, 256 elsewhere",
+                "16 on a CPU, 1,024 elsewhere",
                 "what warm-up finds",
                 "A name in parsample samplers.",
                 "End before --samples when every variable",

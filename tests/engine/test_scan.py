@@ -226,7 +226,13 @@ def test_the_kernels_have_derivatives_of_second_order() -> None:
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
     ("structure", "dim"),
-    [(ScaledIdentity, 3), (Diagonal, 2 * LANES + 3), (Block, 3), (Dense, 3), (Dense, LARGEST_DENSE)],
+    [
+        (Diagonal, 2 * LANES + 3),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in ((ScaledIdentity, 3), (Block, 3), (Dense, 3), (Dense, LARGEST_DENSE))
+        ),
+    ],
     ids=name_of,
 )
 def test_the_kernels_are_lowered_for_cuda(structure: type[Matrix], dim: int) -> None:

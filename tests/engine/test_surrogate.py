@@ -111,7 +111,9 @@ def test_no_iteration_takes_a_derivative() -> None:
     CONVERGED.check(solution.states, scan(*problem))
 
 
-@pytest.mark.parametrize(("sampler", "most"), [("mala", 12), ("hmc", 16), ("rwm", 200)])
+@pytest.mark.parametrize(
+    ("sampler", "most"), [("mala", 12), ("hmc", 16), pytest.param("rwm", 200, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("structure", ["dense", "diagonal"])
 def test_off_the_cpu_the_surrogates_chain_is_iterated(sampler: str, most: int, structure: str) -> None:
     """No step waits for the one before it; accept decisions, which a guess gets wrong at first, are those of the loop.
