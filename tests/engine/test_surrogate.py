@@ -112,7 +112,7 @@ def test_no_iteration_takes_a_derivative() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "most"), [("mala", 12), ("hmc", 16), pytest.param("rwm", 200, marks=pytest.mark.slow)]
+    ("sampler", "most"), [("mala", 12), ("hmc", 16), pytest.param("rwm", 100, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("structure", ["dense", "diagonal"])
 def test_off_the_cpu_the_surrogates_chain_is_iterated(sampler: str, most: int, structure: str) -> None:
@@ -120,7 +120,7 @@ def test_off_the_cpu_the_surrogates_chain_is_iterated(sampler: str, most: int, s
 
     A random walk is foreseen a few steps at a time only; nowhere does it take as many iterations as there are steps.
     """
-    steps, calls = 400, []
+    steps, calls = 200, []
     chain = SAMPLERS[sampler](lambda x: -0.5 * jnp.sum(x**2 * jnp.asarray([1.0, 2.0, 0.5])), 0.4)
     start = jnp.asarray([2.0, -1.0, 0.5])
     inputs = chain.draw_inputs(jax.random.key(4), steps, start)
