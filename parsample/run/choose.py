@@ -35,13 +35,7 @@ class Choice(NamedTuple):
     words: str
 
 
-def choose(
-    run: "Run",
-    plan: Plan,
-    num_samples: int,
-    seconds_per_step: float,
-    is_tuned: bool = False,
-) -> Choice:
+def choose(run: "Run", plan: Plan, num_samples: int, seconds_per_step: float, is_tuned: bool = False) -> Choice:
     """Choose between the sequential loop and a parallel plan.
 
     Nothing is measured where the loop is done before that would pay. Then one batch of a window's steps is timed: where
