@@ -17,6 +17,7 @@ from parsample.engine.solution import Solution
 from parsample.results.summary import smallest_ess
 from parsample.run.arguments import check_left, serves_models
 from parsample.run.checks import chosen_sampler, refuse_external
+from parsample.run.choose import LARGEST_NEWTON
 from parsample.run.keywords import documents_options
 from parsample.run.plan import WHOLE, check_job
 from parsample.run.segments import Job, Run
@@ -35,10 +36,9 @@ WINDOWS = (256, 1024)
 PILOT = 4096
 # What takes fewer seconds is timed twice.
 SHORT = 1.0
-# The methods that are tried; Newton's matrices up to this many dimensions. Lifted ones make no less work, of which
-# there is enough for a CPU.
+# The methods that are tried, Newton's up to `LARGEST_NEWTON` dimensions. Lifted ones make no less work, of which there
+# is enough for a CPU.
 NAMES = "quasi_newton", "newton"
-LARGEST_NEWTON = 64
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ CHEAP, CHEAP_ON_ACCELERATOR = 60.0, 10.0
 FEWEST_EVALUATIONS = 2
 # Windows of a pilot, its steps at most, and how often what takes less than SHORT seconds is timed.
 PILOT_WINDOWS, PILOT, REPEATS, SHORT = 4, 2048, 5, 0.2
-# Dimensions up to which lifted Newton's method is tried on an accelerator: it works out so many derivatives a point.
+# Dimensions up to which Newton's method is tried, lifted or not: it works out so many derivatives a point.
 LARGEST_NEWTON = 64
 
 
