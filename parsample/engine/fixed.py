@@ -1,21 +1,48 @@
-"""Functions compiled for a first argument that rarely changes, which is taken apart once and not at every call."""
+"""What is worked out once for an argument that rarely changes: how it is taken apart, and what is known of it."""
 
 import functools
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import numpy as np
 
+T = TypeVar("T")
+
+
+def once(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return a function of an object that never changes, which works out its value once for as long as that lives.
+
+    The value must not hold the object, which would then live for ever. Whether JAX is in x64 makes another value.
+    """
+    kept: dict[tuple[int, bool], T] = {}
+
+    @functools.wraps(function)
+    def wrapper(thing: Any) -> T:
+        config: Any = jax.config
+        key = id(thing), config.jax_enable_x64
+        if key not in kept:
+            kept[key] = function(thing)
+            weakref.finalize(thing, kept.pop, key, None).atexit = False
+        return kept[key]
+
+    return wrapper
+
 
 class _Rest:
     """What of a pytree is no array: of equal ones the programs are shared. Its hash is worked out once."""
 
-    def __init__(self, tree: Any):
-        leaves, structure = jax.tree.flatten(tree)
-        self.tree, self.parts = tree, (structure, tuple(leaves))
+    def __init__(self, structure: Any, leaves: tuple):
+        self.parts = structure, leaves
         self.number = hash(self.parts)
+
+    def with_arrays(self, arrays: list) -> Any:
+        """Return the pytree with arrays in their places."""
+        structure, leaves = self.parts
+        given = iter(arrays)
+        return jax.tree.unflatten(structure, [next(given) if leaf is _ARRAY else leaf for leaf in leaves])
 
     def __hash__(self) -> int:
         return self.number
@@ -36,8 +63,8 @@ class fixed_first:
         """Wrap the function."""
         self.__name__, self.__doc__ = function.__name__, function.__doc__
 
-        def whole(rest: _Rest, arrays: Any, *others: Any) -> Any:
-            return function(eqx.combine(arrays, rest.tree), *others)
+        def whole(rest: _Rest, arrays: list, *others: Any) -> Any:
+            return function(rest.with_arrays(arrays), *others)
 
         whole.__name__ = whole.__qualname__ = function.__name__
         self.jitted = jax.jit(whole, static_argnums=0)
@@ -55,6 +82,12 @@ class fixed_first:
         return self.jitted.lower(*_apart(tree), *arrays)
 
 
-def _apart(tree: Any) -> tuple[_Rest, Any]:
-    arrays, rest = eqx.partition(tree, lambda leaf: eqx.is_array(leaf) or isinstance(leaf, np.ndarray | np.generic))
-    return _Rest(rest), arrays
+# In the place of an array.
+_ARRAY = object()
+
+
+def _apart(tree: Any) -> tuple[_Rest, list]:
+    leaves, structure = jax.tree.flatten(tree)
+    is_array = [eqx.is_array(leaf) or isinstance(leaf, np.ndarray | np.generic) for leaf in leaves]
+    rest = tuple(_ARRAY if found else leaf for leaf, found in zip(leaves, is_array, strict=True))
+    return _Rest(structure, rest), [leaf for leaf, found in zip(leaves, is_array, strict=True) if found]

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from parsample._version import __version__
@@ -21,7 +20,7 @@ from parsample.run.draws import BUDGET, bytes_between
 from parsample.run.segments import Job
 from parsample.run.settings import Settings
 from parsample.samplers.base import Sampler, check_step_size
-from parsample.targets.base import Target
+from parsample.targets.base import Target, position_shapes
 from parsample.targets.external import External
 from parsample.warmup.coordinates import plain
 from parsample.warmup.scale import check_mass
@@ -43,7 +42,7 @@ def fingerprint(target: Target, vectors: Float[Array, "chain dim"]) -> dict[str,
         found = target.look(vectors)[0]
     else:
         found = jax.jit(jax.vmap(lambda vector: target.logdensity(density.unravel(vector))))(vectors)
-    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(target.position_template))
+    leaves = jax.tree_util.tree_leaves_with_path(position_shapes(target))
     return {
         "version": __version__,
         "version of JAX": jax.__version__,
@@ -139,8 +138,8 @@ def check_memory(job: Job, has_store: bool) -> None:
     """
     settings, target = job.settings, job.target
     device, host = _device_bytes(), _host_bytes()
-    template = jax.eval_shape(target.position_template)
-    vector = jax.eval_shape(lambda position: ravel_pytree(position)[0], template)
+    template = position_shapes(target)
+    vector = plain(target).center
     variables = job.form.variables
     row = sum(leaf.size * leaf.dtype.itemsize for leaf in variables.shapes.values()) + STATISTICS * 4
     # Those of a segment are worked out in batches, whatever the number of chains.

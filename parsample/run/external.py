@@ -8,6 +8,7 @@ from parsample.run.settings import Settings
 from parsample.samplers.base import BLOCK
 from parsample.samplers.chains import Plan
 from parsample.samplers.configured import Configured
+from parsample.targets.base import position_shapes
 from parsample.targets.external import External
 from parsample.warmup.coordinates import plain
 from parsample.warmup.hosted import check_sampler
@@ -54,6 +55,6 @@ def external_plan(target: External, method: str | methods.Method | None, setting
     # Of the runs ahead some are there already, and stay: so there may be more of them than workers.
     window = 2 * target.workers.size if window is None else options.whole("window", window, "1 is the loop")
     atol, rtol = (TOLERANCE if given is None else given for given in (settings.atol, settings.rtol))
-    shapes = jax.tree.leaves(jax.eval_shape(target.position_template))
+    shapes = jax.tree.leaves(position_shapes(target))
     options.check_tolerances(atol, rtol, jnp.result_type(*shapes), method=chosen)
     return Plan(chosen, window, STEPS, STEPS, float(atol), float(rtol))

@@ -20,7 +20,7 @@ from parsample.samplers import find as find_sampler
 from parsample.samplers.base import BLOCK
 from parsample.samplers.chains import Plan
 from parsample.samplers.configured import Configured, check_steered
-from parsample.targets.base import Target
+from parsample.targets.base import Target, position_shapes
 from parsample.targets.external import External
 from parsample.warmup.coordinates import plain
 from parsample.warmup.given_starts import given_starts
@@ -98,7 +98,7 @@ def _kept(settings: Settings, target: Target, starts: Float[Array, "chain dim"] 
 
 
 def _dtype(target: Target) -> jnp.dtype:
-    return jnp.result_type(*jax.tree.leaves(jax.eval_shape(target.position_template)))
+    return jnp.result_type(*jax.tree.leaves(position_shapes(target)))
 
 
 def _plan(target: Target, method: str | methods.Method | None, settings: Settings, or_auto: bool) -> Plan:

@@ -11,6 +11,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
+from parsample.engine.fixed import once
+
 Position = dict[str, Array]
 
 # What an entry of a position is of the variable that its name goes on with: `log_scale` of `scale`.
@@ -59,7 +61,7 @@ class Target(eqx.Module):
 
         Here: the entries of the position; but where one is called `log_` or `logit_` and a variable, that variable.
         """
-        template = jax.eval_shape(self.position_template)
+        template = position_shapes(self)
         return {name: template[entry] for name, (entry, _) in self._entries().items()}
 
     def unconstrain(self, values: Mapping[str, Array], rng_key: Key[Array, ""]) -> Position:
@@ -80,7 +82,7 @@ class Target(eqx.Module):
         """Return variable -> entry of the position, and the function from one to the other."""
         variables = jax.eval_shape(lambda: self.constrain(self.position_template()))
         found: dict[str, tuple[str, Callable[[Array], Array]]] = {}
-        for entry in jax.eval_shape(self.position_template):
+        for entry in position_shapes(self):
             prefix, _, name = entry.partition("_")
             inverse = INVERSES.get(prefix) if entry not in variables and name in variables else None
             found |= {entry: (entry, lambda value: value)} if inverse is None else {name: (entry, inverse)}
@@ -128,7 +130,7 @@ class Target(eqx.Module):
         Raises:
             ValueError: a name is missing or unknown, a shape differs, or a dtype is not a floating one.
         """
-        template = jax.eval_shape(self.position_template)
+        template = position_shapes(self)
         if set(position) != set(template):
             raise ValueError(
                 f"position has the entries {sorted(position)}, expected {sorted(template)} for the target {self.name}."
@@ -143,6 +145,12 @@ class Target(eqx.Module):
                 )
 
 
+@once
+def position_shapes(target: Target) -> Any:
+    """Return the names, shapes and dtypes of a position, a pytree of `jax.ShapeDtypeStruct`."""
+    return jax.eval_shape(target.position_template)
+
+
 class AbstractVector(Target):
     """A target that has the vector `x` in position and trace, its coordinates numbered from 0."""
 
@@ -154,7 +162,7 @@ class AbstractVector(Target):
     @property
     def coords(self) -> dict[str, Sequence]:
         """Number the coordinates of x."""
-        return {"coordinate": range(jax.eval_shape(self.position_template)["x"].size)}
+        return {"coordinate": range(position_shapes(self)["x"].size)}
 
 
 def check_basis(basis: Array, dim: int) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from parsample.engine.names import unknown
 from parsample.engine.reads import pinned, settling
 from parsample.targets import TARGETS
-from parsample.targets.base import Target
+from parsample.targets.base import Target, position_shapes
 from parsample.targets.density import LogDensity, check_scalar
 from parsample.targets.distribution import Distribution
 from parsample.targets.numpyro_model import NumPyroModel
@@ -47,8 +47,10 @@ def as_target(
     target = _ready_made(given)
     _check_none(initial_position, "initial_position", f"the target {target.name} draws its own starts")
     _check_none(bijectors, "bijectors", f"the target {target.name} has its own transforms")
+    if isinstance(given, str):
+        return target, args, kwargs  # one of ours: nothing to try, and nothing that it could read has changed
     with settling(target):
-        check_scalar(jax.eval_shape(target.logdensity, jax.eval_shape(target.position_template)))
+        check_scalar(jax.eval_shape(target.logdensity, position_shapes(target)))
     return pinned(target), args, kwargs
 
 

@@ -138,7 +138,7 @@ def adapt(
     if chooses:
         warmer = make.chosen(make.options_at(FIRST_STEP_SIZE))
     first = unscaled(plain(target), mass) if density is None else density
-    run = Course(warmer, first, vectors, rng_keys, num_warmup, LOOP if plan is None else plan, report)
+    run = Course(warmer, first, vectors, rng_keys, num_warmup, LOOP if plan is None else plan, report, keep_draws)
     run.find_in(is_known=density is not None)
     for units in SEGMENTS:
         draws, gradients = run.segment(units)

@@ -17,11 +17,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from parsample.engine.arrays import to_jax
-from parsample.engine.fixed import fixed_first
+from parsample.engine.fixed import fixed_first, once
 from parsample.samplers.base import Sampler
 from parsample.samplers.chains import begin, start_keys
 from parsample.samplers.gibbs import Conditional, as_conditionals, draw_all, sweep
-from parsample.targets.base import Target
+from parsample.targets.base import Target, position_shapes
 from parsample.warmup.low_rank import LowRank
 
 # A dense root costs dim^2 numbers and products. That draws are too few for one shows in what it is worth on others.
@@ -174,6 +174,16 @@ class StandardNormal(eqx.Module):
 
 def plain(target: Target) -> Standardised:
     """Return the target's own coordinates: center 0 and root 1."""
+    vector, unravel = _ravelled(target)
+    # On the host: operation by operation, JAX would compile half a dozen programs.
+    parts = np.zeros(vector.size), (np.eye if vector.size <= LARGEST_DENSE else np.ones)(vector.size)
+    center, root = (to_jax(part, vector.dtype) for part in parts)
+    return Standardised(target, center, root, unravel)
+
+
+@once
+def _ravelled(target: Target) -> tuple[jax.ShapeDtypeStruct, Callable]:
+    """Return the shape of a flat position, and the function back from one."""
     unravel: Any = None
 
     def flat(position: PyTree) -> Array:
@@ -181,11 +191,7 @@ def plain(target: Target) -> Standardised:
         vector, unravel = ravel_pytree(position)
         return vector
 
-    # On shapes alone and on the host: operation by operation, JAX would compile half a dozen programs.
-    vector = jax.eval_shape(flat, jax.eval_shape(target.position_template))
-    parts = np.zeros(vector.size), (np.eye if vector.size <= LARGEST_DENSE else np.ones)(vector.size)
-    center, root = (to_jax(part, vector.dtype) for part in parts)
-    return Standardised(target, center, root, unravel)
+    return jax.eval_shape(flat, position_shapes(target)), unravel
 
 
 def rounded_less(density: Standardised) -> Standardised:

@@ -66,8 +66,10 @@ class Course:
         num_warmup: int,
         plan: Plan,
         report: Callable[[int], None],
+        keep_draws: bool = False,
     ):
         """Begin with a sampler."""
+        self.keep_draws = keep_draws
         # Where the chains stand is on the host between segments: an array that is put on the device before it is needed
         # takes several times as long.
         self.density, self.one = density, to_jax(1.0, vectors.dtype)
@@ -147,11 +149,13 @@ class Course:
         start: int,
         steps: int,
         report: Callable[[int], None] = lambda steps: None,
-    ) -> tuple[PyTree, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        is_whole: bool = True,
+    ) -> tuple[PyTree, np.ndarray, Any, dict[str, np.ndarray]]:
         """Run `steps` steps with the inputs of those from `start` on, and step sizes of which the logarithms are given.
 
         Returns the unknowns at their end, draws and gradients in the coordinates of the sampler, each (chain, steps,
-        dim), and statistics. `report` is told of the steps, where a model runs outside of JAX as they are made.
+        dim), and statistics; of what need not be whole, the last draw and the acceptance. `report` is told of the
+        steps, where a model runs outside of JAX as they are made.
         """
         step_sizes = np.exp(log_steps).astype(self.vectors.dtype)
         began = time.perf_counter()
@@ -162,18 +166,22 @@ class Course:
             # What is left at the end is the beginning of a whole unit: it needs no program of its own.
             program = self.program(self.room or max(steps, self.unit))
             states, _, details = program(states, self.inputs, np.int32(start), np.int32(steps), step_sizes)
-            position, lp, info, slopes = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], details)
-            stats = {"lp": lp} | {name: info[name] for name in (*KEPT, *self.sampler.learns_from) if name in info}
-            draws = self.density.vectors(position)
+            names = (*KEPT, *self.sampler.learns_from) if is_whole else KEPT[:1]
+            wanted = {name: details.info[name] for name in names if name in details.info}
+            wanted |= {"lp": details.lp, "gradient": details.gradient} if is_whole else {}
+            stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], wanted)
+            slopes = stats.pop("gradient", None)
+            draws = self.density.vectors(np.asarray(details.position)[:, 0 if is_whole else steps - 1 : steps])
             report(steps)
         self.seconds = min(self.seconds, (time.perf_counter() - began) / steps)
         return states, draws, slopes, stats
 
-    def segment(self, units: int, shared: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def segment(self, units: int, shared: bool = True, is_whole: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Run a segment with fixed parameters, and return its draws and gradients, each (chain, steps, dim).
 
         It is run in parts of equal length so that few programs have to be compiled. What is put together is put
-        together on the host, where nothing has to be compiled for it.
+        together on the host, where nothing has to be compiled for it. Of one that need not be whole, nothing is kept
+        but where the chains come to and what the step size learns.
         """
         empty = np.asarray(self.vectors)[:, None][:, :0]
         draws, slopes, lp, accepted = [empty], [empty], [empty[..., 0]], np.zeros(len(self.vectors))
@@ -186,22 +194,26 @@ class Course:
         while self.done < end:
             steps = self.part if self.done + self.part <= end else min(self.unit, end - self.done)
             steps = end - self.done if self.is_hosted else steps
-            states, moved, pulls, stats = self.run(states, log_steps, self.done, steps, self.report)
+            states, moved, pulls, stats = self.run(states, log_steps, self.done, steps, self.report, is_whole)
+            self.vectors = moved[:, -1].copy()
+            accepted += stats["acceptance_rate"].mean(1) * steps
+            self.done += steps
+            if not is_whole:
+                continue
             self.passed.append({name: stats.pop(name) for name in self.sampler.learns_from})
             draws.append(moved)
             slopes.append(pulls)
             lp.append(stats["lp"])
-            accepted += stats["acceptance_rate"].mean(1) * steps
             divergent += stats.get("is_divergent", np.zeros(0)).sum()
             step_sizes = np.broadcast_to(np.exp(log_steps)[:, None], stats["lp"].shape)
             self.kept.append((moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
-            self.done += steps
-        if first < end:
-            self.vectors = draws[-1][:, -1].copy()
+        if first < end and self.has_step_size:
+            self.learn(accepted / (end - first), shared)
+        if first < end and is_whole:
             self.divergent = divergent / ((end - first) * len(self.vectors))
-            if self.has_step_size:
-                self.learn(accepted / (end - first), shared)
             self.seen = np.concatenate(draws, 1), np.concatenate(lp, 1)
+        if len(draws) == 1:
+            return empty, empty
         return np.concatenate(draws, 1), self.density.at_positions(np.concatenate(slopes, 1))
 
     def learn(self, acceptance: Float[np.ndarray, " chain"], shared: bool) -> None:
@@ -267,7 +279,7 @@ class Course:
     def tune(self, units: int) -> None:
         """Tune the step size."""
         for _ in range(units):
-            self.segment(1)
+            self.segment(1, is_whole=self.keep_draws)
 
     def choose_options(self, given: Configured) -> dict[str, Any] | None:
         """Let the sampler choose the options that it was not given, and go on with them; None if it chooses none."""
@@ -315,7 +327,8 @@ class Course:
         log_steps = np.full(len(self.vectors), math.log(FIRST_STEP_SIZE))
         direction, looking = np.zeros(len(log_steps)), np.ones(len(log_steps), bool)
         for _ in range(DOUBLINGS):
-            acceptance = self.run(states, log_steps, start, self.unit)[3]["acceptance_rate"].mean(1)
+            stats = self.run(states, log_steps, start, self.unit, is_whole=False)[3]
+            acceptance = stats["acceptance_rate"].mean(1)
             wanted = np.where(acceptance > self.averaging.target, 1, -1)
             looking &= (direction == 0) | (direction == wanted)
             direction = wanted

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from parsample.engine.names import unknown
-from parsample.targets.base import Target
+from parsample.targets.base import Target, position_shapes
 from parsample.targets.external import External
 from parsample.targets.names import leaf_names
 
@@ -87,7 +87,7 @@ def given_starts(target: Target, start: Any, rng_keys: Key[Array, " chain"]) -> 
         return None
     if callable(start) and not hasattr(start, "shape"):
         return _by_strategy(target, start, rng_keys)
-    template = jax.eval_shape(target.position_template)
+    template = position_shapes(target)
     tree: Any = jax.tree.structure(template)
     if _shapes(start, tree) == [(count, *leaf.shape) for leaf in jax.tree.leaves(template)]:
         return given_positions(target, start, count)
@@ -106,7 +106,7 @@ def given_starts(target: Target, start: Any, rng_keys: Key[Array, " chain"]) -> 
 
 def given_positions(target: Target, start: Any, num_chains: int, name: str = "start") -> Float[Array, "chain dim"]:
     """Check positions with a leading axis of chains, and return them flat."""
-    template = jax.eval_shape(target.position_template)
+    template = position_shapes(target)
     tree: Any = jax.tree.structure(template)
     expected = [(num_chains, *leaf.shape) for leaf in jax.tree.leaves(template)]
     if _shapes(start, tree) != expected:

@@ -1,5 +1,6 @@
 """A function compiled for a first argument: it sees new arrays, and is compiled anew for what is no array."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parsample.engine.fixed import fixed_first
+from parsample.engine.fixed import fixed_first, once
 
 
 class Line(eqx.Module):
@@ -63,3 +64,37 @@ def test_it_is_what_filter_jit_does() -> None:
 def test_it_has_the_name_and_the_words_of_the_function() -> None:
     value, _ = traced()
     assert value.jitted.__name__ == value.__name__ == "value"  # type: ignore[attr-defined]
+
+
+def test_it_works_out_once_what_is_known_of_an_object() -> None:
+    asked: list[int] = []
+
+    @once
+    def power(line: Line) -> jax.ShapeDtypeStruct:
+        asked.append(line.power)
+        return jax.eval_shape(lambda: jnp.zeros(line.power))
+
+    line, equal = Line(1.0, 2.0, 3), Line(1.0, 2.0, 3)
+    assert power(line) is power(line)
+    assert power(equal) == power(line)
+    assert asked == [3, 3]
+    before = power(line).dtype
+    with jax.enable_x64(before == jnp.float32):
+        assert power(line).dtype == jnp.zeros(1).dtype != before
+    assert power(line).dtype == before
+    assert asked == [3, 3, 3]
+
+
+def test_what_is_known_of_an_object_goes_with_it() -> None:
+    asked: list[int] = []
+
+    @once
+    def power(line: Line) -> int:
+        asked.append(line.power)
+        return line.power
+
+    for number in range(50):
+        # Another object may have the place of the last one.
+        assert power(Line(1.0, 2.0, number)) == number
+        gc.collect()
+    assert len(asked) == 50
