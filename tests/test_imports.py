@@ -157,6 +157,31 @@ def test_the_check_sees_a_circle(tmp_path: Path) -> None:
     assert set(cycle(import_graph(package))) == {"parsample.one", "parsample.two"}
 
 
+LATER = """
+import sys, threading
+import parsample
+from parsample.results.form import find_form
+from parsample.results.trace import import_ahead
+find_form(parsample.TARGETS["eight_schools"]())
+print("arviz" in sys.modules, "xarray" in sys.modules)
+import_ahead()
+for thread in threading.enumerate():
+    if thread.name == "parsample imports":
+        thread.join()
+print("arviz" in sys.modules, "scipy.stats" in sys.modules)
+import arviz
+before = threading.active_count()
+import_ahead()
+print(threading.active_count() - before)
+"""
+
+
+def test_what_arviz_imports_is_there_when_it_is_needed_and_nobody_has_waited_for_it() -> None:
+    """The shape of a trace is checked without ArviZ, and it takes seconds to import, as XLA does to compile."""
+    done = subprocess.run([sys.executable, "-c", LATER], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["False True", "False True", "0"], done.stderr
+
+
 # What runs code, or makes objects, that a name or a file says: where it may stand. No trace, store or setting names any
 # of it, but for the model of `model_file`, whose path the user has to give again or to trust.
 RUNS_CODE = {

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 T = TypeVar("T")
+# Of XLA, for programs that run once: what they gain by being optimised is less than that takes (first_call.md).
+RUN_ONCE = {"xla_backend_optimization_level": 0}
 
 
 def once(function: Callable[[Any], T]) -> Callable[[Any], T]:
@@ -57,9 +59,13 @@ class fixed_first:
     `function(tree, *arrays)` and `function.of(tree)(*arrays)` are `eqx.filter_jit(function)(tree, *arrays)`, arrays
     being pytrees of arrays, but `of` takes the tree apart: where a call takes less than a millisecond, that is most of
     it.
+
+    Args:
+        function: of a pytree and of arrays.
+        compiler_options: of XLA, for these programs alone.
     """
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, compiler_options: dict[str, Any] | None = None):
         """Wrap the function."""
         self.__name__, self.__doc__ = function.__name__, function.__doc__
 
@@ -67,7 +73,7 @@ class fixed_first:
             return function(rest.with_arrays(arrays), *others)
 
         whole.__name__ = whole.__qualname__ = function.__name__
-        self.jitted = jax.jit(whole, static_argnums=0)
+        self.jitted = jax.jit(whole, static_argnums=0, compiler_options=compiler_options)
 
     def of(self, tree: Any) -> Callable:
         """Return the function with its first argument in place; leaves that are no arrays are hashable."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from parsample.results.dims import GroupDims, fitted_dims
 from parsample.results.groups import EVALUATION, EVALUATION_DIMS, OF_TARGET, Groups, data_groups, make_group
-from parsample.results.trace import Trace, build_trace
+from parsample.results.trace import Trace, build_trace, build_tree
 from parsample.results.variables import Variables
 from parsample.targets.base import Target
 
@@ -31,7 +31,15 @@ class Form(NamedTuple):
 
     def build(self, groups: Groups, attributes: Mapping[str, Any]) -> Trace:
         """Return a trace of these groups."""
-        return build_trace(groups, group_dims=self.group_dims, coords=self.coords, attrs=attributes)
+        return build_trace(groups, **self.names(), attrs=attributes)
+
+    def check(self, groups: Groups) -> None:
+        """Raise ValueError if no trace could be built of these groups."""
+        build_tree(groups, **self.names())
+
+    def names(self) -> dict[str, Any]:
+        """Return the names of the axes and their labels, as `build_tree` takes them."""
+        return {"group_dims": self.group_dims, "coords": self.coords}
 
 
 def find_form(
@@ -78,7 +86,7 @@ def find_form(
         group: {name: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for name, leaf in rows.items()}
         for group, rows in drawn.items()
     }
-    form.build({**zeros, **data}, {})
+    form.check({**zeros, **data})
     if form.notes:
         said = [f"{given!r} is {' and '.join(names)} in it" for given, names in variables.renamed.items()]
         said += [f"the dim {given!r} is {name} in it" for given, name in renamed.items()]

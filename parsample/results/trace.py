@@ -10,6 +10,8 @@ import contextlib
 import functools
 import importlib.metadata
 import os
+import sys
+import threading
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,15 +50,47 @@ def import_arviz() -> ModuleType:
     return arviz
 
 
-def build_trace(
+def import_ahead() -> None:
+    """Begin to import, in the background, what ArviZ takes most of its time to import.
+
+    It is needed when the draws are there, and until then XLA compiles, which leaves a core to others. Not ArviZ itself:
+    to silence its notice takes a change of the filters for warnings, which are those of all threads.
+    """
+
+    def work() -> None:
+        with contextlib.suppress(Exception):  # who needs it later is told
+            import matplotlib.pyplot  # noqa: F401
+            import scipy.stats  # noqa: F401
+
+    if "arviz" not in sys.modules:
+        threading.Thread(target=work, name="parsample imports", daemon=True).start()
+
+
+def build_trace(groups: Mapping[str, Mapping[str, Shaped[np.ndarray | jax.Array, "..."]]], **options: Any) -> Trace:
+    """Put arrays into the ArviZ object of the installed ArviZ.
+
+    Args:
+        groups: group -> variable -> values, shape (chain, draw, ...).
+        **options: as for `build_tree`, which says what both are.
+
+    Returns:
+        `arviz.InferenceData` under ArviZ 0.x, `xarray.DataTree` from ArviZ 1 on.
+
+    Raises:
+        ValueError: as `build_tree` does.
+    """
+    return _for_installed_arviz(build_tree(groups, **options))
+
+
+def build_tree(
     groups: Mapping[str, Mapping[str, Shaped[np.ndarray | jax.Array, "..."]]],
     *,
     dims: Mapping[str, Sequence[str]] | None = None,
     group_dims: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     coords: Mapping[str, Sequence[Any]] | None = None,
     attrs: Mapping[str, Any] | None = None,
-) -> Trace:
-    """Put arrays into the ArviZ object of the installed ArviZ.
+) -> xarray.DataTree:
+    """Put arrays into a tree of datasets, which ArviZ need not be imported for.
 
     Args:
         groups: group -> variable -> values, shape (chain, draw, ...), each variable in its own units. In a group whose
@@ -71,9 +105,6 @@ def build_trace(
             `inference_library` and their versions, which they can override. netCDF stores text, numbers and lists of
             either, so True and False become 1 and 0, None becomes "none", a mapping or a mixed list becomes JSON,
             integers beyond 64 bits and everything else become text.
-
-    Returns:
-        `arviz.InferenceData` under ArviZ 0.x, `xarray.DataTree` from ArviZ 1 on.
 
     Raises:
         ValueError: names, shapes, dtypes, dims or coords do not fit together.
@@ -93,7 +124,7 @@ def build_trace(
     }
     tree = xarray.DataTree.from_dict(datasets)
     tree.attrs = dict(attributes)
-    return _for_installed_arviz(tree)
+    return tree
 
 
 def as_datatree(trace: Trace) -> xarray.DataTree:

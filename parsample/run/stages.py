@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from parsample.results.trace import import_ahead
 from parsample.run.checks import fingerprint
 from parsample.run.choose import choose
 from parsample.run.counts import Tally
@@ -39,7 +40,9 @@ def carry_out(job: Job, kept: Sink, progress: bool | Callable[[Event], Any]) -> 
     num_warmup, num_chains = settings.num_warmup, settings.num_chains
     tally = kept.tally or Tally.begin(plan, num_chains)
     counter = Counter(target, tally.outside)
-    if isinstance(target, External) and kept.runs is not None:
+    if not isinstance(target, External):  # whose workers may be forks, for which this is no time to import
+        import_ahead()
+    elif kept.runs is not None:
         target.workers.remember(Memory(kept.runs))
     found = kept.adaptation(target)
     draws_left = max(0, settings.num_samples - tally.done) if kept.wants_draws else 0

@@ -1,5 +1,6 @@
 """Before chains run they come down: from random places, where a density may be absurdly small, to where it is not."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Bool, Float
 
-from parsample.engine.fixed import fixed_first
+from parsample.engine.fixed import RUN_ONCE, fixed_first
 from parsample.targets.base import Target
 from parsample.targets.external import External
 from parsample.warmup.coordinates import Standardised
@@ -90,7 +91,7 @@ def descend(density: Standardised, vectors: Float[Array, "chain dim"], looks: in
     return _descend((density.target, density.unravel), vectors, np.int32(looks))
 
 
-@fixed_first
+@functools.partial(fixed_first, compiler_options=RUN_ONCE)
 def _descend(given: tuple[Target, Callable], vectors: Float[Array, "chain dim"], looks: Array) -> Descent:
     target, unravel = given
     ascent = jax.value_and_grad(lambda vector: target.logdensity(unravel(vector)))

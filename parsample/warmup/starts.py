@@ -1,5 +1,6 @@
 """Where warm-up begins: at random, where the caller says, or at the mode, in the coordinates of its Hessian."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.fixed import fixed_first
+from parsample.engine.fixed import RUN_ONCE, fixed_first
 from parsample.engine.surrogates import laplace
 from parsample.targets.base import Target
 from parsample.targets.external import External
@@ -98,7 +99,7 @@ def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "c
     raise ValueError(_no_start(target, chain, tries, value, gradient))
 
 
-@fixed_first
+@functools.partial(fixed_first, compiler_options=RUN_ONCE)
 def _drawn(target: Target, rng_keys: Array) -> Float[Array, "chain dim"]:
     """Draw a start for every chain."""
     return jax.vmap(lambda key: ravel_pytree(target.initial_position(key))[0])(rng_keys)
