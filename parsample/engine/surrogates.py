@@ -11,6 +11,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from parsample.engine.traceable import traceable
+
 
 class Gaussian(eqx.Module):
     """The log density of a normal distribution, as a function of the same positions as a target's.
@@ -84,6 +86,8 @@ def laplace(logdensity_fn: Callable[[PyTree], Array], position: PyTree, max_step
     Source: BFGS by `jax.scipy.optimize`, whose line search gives up early in single precision, then Newton's iteration
         with steps that are halved until they lower the gradient.
     """
+    with traceable("logdensity_fn"):
+        jax.eval_shape(logdensity_fn, position)
     vector, unravel = ravel_pytree(position)
     negative = lambda x: -logdensity_fn(unravel(x))  # noqa: E731
     with jax.default_matmul_precision("highest"):

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.lifted import Lifted
 from parsample.engine.reads import pinned, settling
+from parsample.engine.traceable import traceable
 
 GATES = ("frozen", "straight_through")
 
@@ -273,11 +274,12 @@ def flat_problem(
         names = ", ".join(sorted(str(dtype) for dtype in dtypes))
         raise ValueError(f"initial_state mixes the dtypes {names}, expected one; convert its arrays to the same dtype.")
     first = jax.eval_shape(first_row, inputs)
-    with settling(transition) as is_new:
-        if is_new:
-            jax.eval_shape(transition, initial_state, first)
-    transition = pinned(transition)
-    _check_output(transition, initial_state, first)
+    with traceable("transition"):
+        with settling(transition) as is_new:
+            if is_new:
+                jax.eval_shape(transition, initial_state, first)
+        transition = pinned(transition)
+        _check_output(transition, initial_state, first)
     tree = jax.tree.structure(initial_state)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(initial_state))
     unravel, form = _form(tree, shapes, floating_dtype(initial_state))

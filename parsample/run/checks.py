@@ -14,6 +14,7 @@ from parsample._version import __version__
 from parsample.engine import options
 from parsample.engine.methods import Newton
 from parsample.engine.methods.base import innermost
+from parsample.engine.traceable import untraceable
 from parsample.results.dims import plain_names
 from parsample.results.groups import EVALUATION
 from parsample.run.draws import BUDGET, bytes_between
@@ -116,7 +117,7 @@ def check_transform(transform: Callable, target: Target, groups: Sequence[str]) 
     try:
         found = jax.eval_shape(transform, draw)
     except Exception as error:
-        raise ValueError(
+        raise untraceable(error, "transform") or ValueError(
             f"transform cannot be applied to a draw, which has {', '.join(draw)}: {type(error).__name__}: {error}"
         ) from error
     named = isinstance(found, dict) and found and all(isinstance(name, str) for name in found)

@@ -18,6 +18,7 @@ from parsample.engine.options import check_seed, is_number, whole
 from parsample.engine.reads import pinned
 from parsample.engine.rules import Stopping
 from parsample.engine.solution import ConvergenceError, Solution, raise_unless_converged
+from parsample.engine.traceable import traceable
 from parsample.run.diffuse_method import begin, find_method, of_surrogate, per_iteration, soonest
 from parsample.samplers.diffusion.base import Process
 from parsample.samplers.diffusion.denoisers import HeldDenoiser
@@ -57,6 +58,7 @@ class Diffused(NamedTuple):
     choice: str = ""
 
 
+@traceable("predict", "hand a torch.nn.Module to parsample.samplers.diffusion.from_torch")
 def diffuse(
     process: Any,
     shape: Any,

@@ -13,6 +13,7 @@ from numpyro.infer.util import unconstrain_fn
 
 from parsample.engine import options
 from parsample.engine.names import unknown
+from parsample.engine.traceable import untraceable
 from parsample.results.trace import as_datatree
 from parsample.results.variables import Variables
 from parsample.results.verdict import Verdict, read_verdict
@@ -242,7 +243,7 @@ class MCMC(numpyro.infer.MCMC):
             try:
                 jax.eval_shape(self.postprocess_fn, target.position_template())
             except Exception as error:
-                raise ValueError(
+                raise untraceable(error, "postprocess_fn") or ValueError(
                     f"postprocess_fn cannot be applied to an unconstrained position, which has the shapes "
                     f"{jax.tree.map(np.shape, target.position_template())}: {type(error).__name__}: {error}"
                 ) from error

@@ -9,9 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from parsample.engine.names import unknown
+from parsample.engine.traceable import traceable
 from parsample.targets.base import Target
 from parsample.targets.bijectors import Bijector, find
 from parsample.targets.names import leaf_names
+
+# What to do with a function that cannot be written in JAX.
+OUTSIDE = "give it as it is to parsample.targets.External, which runs it outside of JAX"
 
 
 class LogDensity(Target):
@@ -50,7 +54,8 @@ class LogDensity(Target):
             raise ValueError("initial_position holds no arrays, expected a pytree with at least one.")
         if sum(leaf.size for leaf in jax.tree.leaves(position)) == 0:
             raise ValueError("initial_position holds no numbers, expected at least one array that is not empty.")
-        check_scalar(jax.eval_shape(logdensity_fn, position))
+        with traceable("the log density", OUTSIDE):
+            check_scalar(jax.eval_shape(logdensity_fn, position))
         given, leaves, names = dict(bijectors or {}), jax.tree.leaves(position), leaf_names(position)
         for variable in given:
             if variable not in names:

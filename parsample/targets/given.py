@@ -8,9 +8,10 @@ from jaxtyping import PyTree
 
 from parsample.engine.names import unknown
 from parsample.engine.reads import pinned, settling
+from parsample.engine.traceable import traceable
 from parsample.targets import TARGETS
 from parsample.targets.base import Target, position_shapes
-from parsample.targets.density import LogDensity, check_scalar
+from parsample.targets.density import OUTSIDE, LogDensity, check_scalar
 from parsample.targets.distribution import Distribution
 from parsample.targets.numpyro_model import NumPyroModel
 
@@ -49,7 +50,7 @@ def as_target(
     _check_none(bijectors, "bijectors", f"the target {target.name} has its own transforms")
     if isinstance(given, str):
         return target, args, kwargs  # one of ours: nothing to try, and nothing that it could read has changed
-    with settling(target):
+    with settling(target), traceable(f"the log density of the target {target.name}", OUTSIDE):
         check_scalar(jax.eval_shape(target.logdensity, position_shapes(target)))
     return pinned(target), args, kwargs
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from parsample.engine.traceable import untraceable
 from parsample.targets.base import Position, Target
 from parsample.targets.numpyro_program import CannotRun, Program, find_program
 from parsample.targets.numpyro_sites import model_name
@@ -48,7 +49,7 @@ class NumPyroModel(Target):
             self.program, self.data = find_program(model, args, kwargs)
         except CannotRun as error:
             cause = error.__cause__
-            raise ValueError(
+            raise untraceable(cause, f"the model {model_name(model)}") or ValueError(
                 f"target {model_name(model)} cannot be run as a NumPyro model with the arguments given "
                 f"({str(cause) or type(cause).__name__}{_nan_in(_numeric(model, args, kwargs))}); give the model's "
                 "arguments after it, or, if it is a plain log density, the position to start around, for example "

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parsample.engine.traceable import untraceable
 from parsample.targets.external import External
 
 PROTOCOL = 1.0
@@ -270,7 +271,7 @@ def _check_likelihood(likelihood: Any, sizes: list[int]) -> None:
     try:
         found = jax.eval_shape(likelihood, given[0] if len(sizes) == 1 else given)
     except Exception as error:
-        raise ValueError(
+        raise untraceable(error, "likelihood") or ValueError(
             f"likelihood cannot be traced for {what} ({type(error).__name__}: {error}); write it with jax.numpy."
         ) from error
     if not isinstance(found, jax.ShapeDtypeStruct) or found.shape != ():

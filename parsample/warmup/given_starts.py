@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from parsample.engine.names import unknown
+from parsample.engine.traceable import untraceable
 from parsample.targets.base import Target, position_shapes
 from parsample.targets.external import External
 from parsample.targets.names import leaf_names
@@ -260,7 +261,7 @@ def _by_strategy(target: Target, strategy: Callable, rng_keys: Array) -> Float[A
     try:
         jax.eval_shape(look, rng_keys[0])
     except Exception as error:  # whatever a user's function raises
-        raise ValueError(
+        raise untraceable(error, f"start, {title},") or ValueError(
             f"start is {title}, which cannot be applied to the model: {type(error).__name__}: "
             f"{str(error).partition(chr(10))[0]}"
         ) from error
