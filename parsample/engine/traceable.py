@@ -10,7 +10,7 @@ import jax
 # JAX's error -> what the function does, and what to do instead; of classes and their bases the first that fits.
 CAUSES: dict[type[Exception], tuple[str, str]] = {
     jax.errors.TracerArrayConversionError: (
-        "hands a value that JAX traces to NumPy, SciPy or another library, which needs numbers",
+        "hands a value that JAX traces to NumPy, SciPy, pandas or another library, which needs numbers",
         "write it with jax.numpy and jax.scipy",
     ),
     jax.errors.TracerBoolConversionError: (

@@ -48,12 +48,16 @@ class NumPyroModel(Target):
         try:
             self.program, self.data = find_program(model, args, kwargs)
         except CannotRun as error:
-            cause = error.__cause__
+            cause, remedy = error.__cause__, "mend the model, or its arguments"
+            if not args and not kwargs:
+                remedy = (
+                    "give the model's arguments after it, or, if it is a plain log density, the position to start "
+                    "around, for example initial_position=jnp.zeros(3)"
+                )
+            reason = (str(cause) or type(cause).__name__).partition("\n")[0].rstrip(".")
             raise untraceable(cause, f"the model {model_name(model)}") or ValueError(
                 f"target {model_name(model)} cannot be run as a NumPyro model with the arguments given "
-                f"({str(cause) or type(cause).__name__}{_nan_in(_numeric(model, args, kwargs))}); give the model's "
-                "arguments after it, or, if it is a plain log density, the position to start around, for example "
-                "initial_position=jnp.zeros(3)."
+                f"({reason}{_nan_in(_numeric(model, args, kwargs))}); {remedy}."
             ) from cause
 
     def logdensity(self, position: Position) -> Float[Array, ""]:

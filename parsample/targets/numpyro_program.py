@@ -48,6 +48,10 @@ class Program:
         self.prior = jax.jit(self._prior, static_argnums=2, inline=True)
         self.computed = jax.jit(self._computed)
         self.template: Position = jax.eval_shape(self._inspect, data)
+        try:  # what is traced here is not traced again
+            jax.eval_shape(self.potential, data, self.template)
+        except Exception as error:  # shapes that do not fit, say
+            raise CannotRun from error
 
     def arguments(self, data: list[Any]) -> tuple[tuple, dict[str, Any]]:
         """Return the model's arguments with these data."""

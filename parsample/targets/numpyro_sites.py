@@ -65,7 +65,7 @@ def description(site: Mapping[str, Any], data: Sequence[Any]) -> dict[str, Any]:
     }
     if found["observed"]:
         fn, value = site["fn"], site["value"]
-        likelihood = jax.eval_shape(lambda: fn.log_prob(value)).shape
+        likelihood = _likelihood_shape(site)
         found |= {
             "place": next((place for place, row in enumerate(data) if row is value), None),
             "constant": None if isinstance(value, jax.core.Tracer) else np.asarray(value),
@@ -73,6 +73,23 @@ def description(site: Mapping[str, Any], data: Sequence[Any]) -> dict[str, Any]:
             "likelihood_dims": _dims(site, likelihood, 0),
         }
     return found
+
+
+def _likelihood_shape(site: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of the log likelihood of an observed site.
+
+    Raises:
+        ValueError: its distribution has none for what is observed.
+    """
+    fn, value = site["fn"], site["value"]
+    try:
+        return jax.eval_shape(lambda: fn.log_prob(value)).shape
+    except Exception as error:  # whatever a distribution raises
+        reason = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f"the site {site['name']} observes values of shape {np.shape(value)}, and its distribution is of shape "
+            f"{tuple(fn.shape())}, which has no log density there ({reason}); give data whose shapes fit."
+        ) from error
 
 
 def _is_auxiliary(site: Mapping[str, Any]) -> bool:

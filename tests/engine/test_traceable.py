@@ -17,8 +17,8 @@ from parsample.engine.traceable import traceable
 from parsample.samplers.diffusion import DDPM
 
 CANNOT = {
-    "NumPy": (lambda x: jnp.asarray(np.exp(np.asarray(x))).sum(), "NumPy, SciPy"),
-    "SciPy": (lambda x: scipy.special.gammaln(x).sum(), "NumPy, SciPy"),
+    "NumPy": (lambda x: jnp.asarray(np.exp(np.asarray(x))).sum(), "NumPy, SciPy, pandas"),
+    "SciPy": (lambda x: scipy.special.gammaln(x).sum(), "NumPy, SciPy, pandas"),
     "if": (lambda x: x.sum() if x[0] > 0 else -x.sum(), "branches"),
     "and": (lambda x: (x[0] > 0 and x[1] > 0) * x.sum(), "branches"),
     "float": (lambda x: float(x[0]) * x.sum(), "a number of Python"),

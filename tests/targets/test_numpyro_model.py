@@ -168,6 +168,10 @@ def with_columns(features: Any, responses: Any) -> None:
     numpyro.sample("responses", dist.Normal(features @ slopes, 1), obs=responses)
 
 
+def with_factor(data: Any) -> None:
+    numpyro.factor("factor", jnp.sum(numpyro.sample("mean", dist.Normal(jnp.zeros(3), 1).to_event(1)) + data))
+
+
 HOLES = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 1.0)
 
 
@@ -192,6 +196,22 @@ HOLES = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 1.0)
             with_columns,
             (np.ones((4, 3)), HOLES[:, 1]),
             "no start with a finite log density .*, and there is NaN in responses; check",
+        ),
+        (
+            with_columns,
+            (np.ones((4, 3)), np.ones(5)),
+            r"the site responses observes values of shape \(5,\), and its distribution is of shape \(4,\), which has "
+            r"no log density there \(sub got incompatible shapes for broadcasting: \(5,\), \(4,\)\); give data",
+        ),
+        (
+            with_columns,
+            (np.ones((4, 2)), np.ones(4)),
+            r"with the arguments given \(dot_general .*\); mend the model, or",
+        ),
+        (
+            with_factor,
+            (np.ones(4),),
+            r"model with the arguments given \(add got incompat.*\(3,\), \(4,\)\); mend the m",
         ),
     ],
 )
