@@ -15,6 +15,7 @@ each by its own intensity, and the number of draws that the rule is given is tha
 takes that of its rows); and the choice.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ from jaxtyping import Bool, Float
 LEAST = 1e-6
 # A simpler estimate is taken unless a better one needs this much less of the leapfrog steps for an effective draw.
 WORTH = 1.1
+# The largest eigenvalue of larger matrices is found by iteration, to this precision: estimates are compared by a tenth.
+FEW_DIMENSIONS, ROUGHLY = 64, 1e-4
 # Each half of the draws has at least so many, or the simplest estimate is taken.
 FEWEST = 8
 
@@ -129,20 +132,40 @@ def cost(matrix: Float[np.ndarray, "dim dim"], found: Moments) -> float:
         root = np.linalg.cholesky(matrix)
     except np.linalg.LinAlgError:
         return np.inf
-    inside = np.linalg.solve(root, np.linalg.solve(root, found.draws).T)
-    steepest, longest = (np.linalg.eigvalsh(part)[-1] for part in (root.T @ found.gradients @ root, inside))
+    steepest, longest = _largest(root.T, found.gradients), _largest(np.linalg.inv(root), found.draws)
     return float(np.sqrt(max(steepest, LEAST) * max(longest, LEAST)))
+
+
+def _largest(outer: Float[np.ndarray, "dim dim"], inner: Float[np.ndarray, "dim dim"]) -> float:
+    """Return the largest eigenvalue of outer inner outer^T; where they are large, by products with vectors."""
+    if len(inner) > FEW_DIMENSIONS:
+        from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
+        whole = LinearOperator(inner.shape, lambda row: outer @ (inner @ (outer.T @ row)), dtype=inner.dtype)
+        start = np.random.default_rng(0).normal(size=len(inner))
+        with contextlib.suppress(ArpackError):  # a matrix of zeros is none of its
+            return float(eigsh(whole, 1, which="LA", v0=start, tol=ROUGHLY, return_eigenvectors=False)[0])
+    return float(np.linalg.eigvalsh(outer @ inner @ outer.T)[-1])
 
 
 def geometric_mean(
     of_draws: Float[np.ndarray, "dim dim"], of_gradients: Float[np.ndarray, "dim dim"]
 ) -> Float[np.ndarray, "dim dim"]:
     """Return the positive definite M with M G M = X."""
-    values, vectors = _positive_eigen(of_gradients)
-    root, inverse = (vectors * values**power @ vectors.T for power in (0.5, -0.5))
-    values, vectors = _positive_eigen(root @ of_draws @ root)
-    found = inverse @ (vectors * np.sqrt(values) @ vectors.T) @ inverse
-    return (found + found.T) / 2
+    root = _root(of_gradients)
+    # M = R^-T (R^T X R)^(1/2) R^-1 of any root R R^T = G.
+    values, vectors = _positive_eigen(root.T @ of_draws @ root)
+    half = np.linalg.solve(root.T, vectors * values**0.25)
+    return half @ half.T
+
+
+def _root(matrix: Float[np.ndarray, "dim dim"]) -> np.ndarray:
+    """Return a root, Cholesky's where rounding left one, which is at hand soonest."""
+    try:
+        return np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        values, vectors = _positive_eigen(matrix)
+        return vectors * np.sqrt(values)
 
 
 def _positive_eigen(matrix: Float[np.ndarray, "dim dim"]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,8 +19,10 @@ from parsample.warmup.low_rank import LowRank
 MASSES = ("auto", "diagonal", "low_rank", "dense")
 # Directions whose variance is within this factor of what the diagonal says are left to the diagonal (nutpie's number).
 CUTOFF = 2.0
-# The most directions that are stretched, and the most that are looked at.
-RANK, SUBSPACE = 256, 512
+# How many directions a root has room for: programs are compiled for these numbers, and a step costs as many products.
+ROOMS = (16, 64, 256)
+# The most directions that are looked at.
+SUBSPACE = 512
 
 
 def check_mass(mass: Any) -> None:
@@ -30,20 +32,13 @@ def check_mass(mass: Any) -> None:
 
 
 def unscaled(density: Standardised, mass: str) -> Standardised:
-    """Return coordinates with root 1 and a root of the structure that warm-up will estimate.
+    """Return coordinates with root 1, dense if that is the structure that warm-up will estimate, else a diagonal.
 
     They have a surrogate although nothing is known of the scale: so a program that is compiled for them serves those
-    that follow.
+    that follow, until there are directions to stretch.
     """
     dim, dtype = density.center.size, density.center.dtype
-    chosen = _structure(mass, dim)
-    ones = to_jax(np.ones(dim), dtype)
-    root: Any = ones
-    if chosen == "dense":
-        root = to_jax(np.eye(dim), dtype)
-    elif chosen == "low_rank":
-        rank = min(dim, RANK)
-        root = LowRank(ones, to_jax(np.eye(dim, rank), dtype), to_jax(np.ones(rank), dtype))
+    root = to_jax((np.eye if _structure(mass, dim) == "dense" else np.ones)(dim), dtype)
     return Standardised(density.target, density.center, root, density.unravel, StandardNormal())
 
 
@@ -56,7 +51,7 @@ def standardise(
     """Return the coordinates in which these draws have unit scale.
 
     Args:
-        density: the coordinates so far. The new root has the form of theirs, which `unscaled` makes; a coordinate of
+        density: the coordinates so far. The new root is dense where theirs is, as `unscaled` makes it; a coordinate of
             which the draws tell nothing keeps its scale.
         draws: flat positions of a segment.
         gradients: of the log density there; draws that are not finite, or at which they are not, are left out.
@@ -75,16 +70,17 @@ def standardise(
     scale = np.where(np.isfinite(scale), scale, scale_of(density))
     known[known] = typical((gradients * scale)[known])
     rows, pulls = ((draws - center) / scale)[known], (gradients * scale)[known]
-    rank = density.root.stretch.size if isinstance(density.root, LowRank) else 0
-    if mass == "diagonal" or len(rows) < 2:
+    structure = "dense" if _is_dense(density) else _structure(mass, len(scale))
+    if "diagonal" in (mass, structure) or len(rows) < 2:
         return _with_root(density, center, scale)
-    basis = _leading(rows, pulls) if rank else np.eye(draws.shape[-1])
+    is_dense = structure == "dense"
+    basis = np.eye(len(scale)) if is_dense else _leading(rows, pulls)
     is_first = np.broadcast_to(np.arange(draws.shape[1]) < draws.shape[1] // 2, known.shape)[known]
 
     def finish(matrix: np.ndarray) -> np.ndarray:
-        if not rank:
+        if is_dense or not np.any(matrix - np.diag(np.diagonal(matrix))):
             return matrix
-        directions, stretch = _stretched(matrix, np.eye(len(matrix)), rank)
+        directions, stretch = _stretched(matrix, np.eye(len(matrix)))
         return np.eye(len(matrix)) + directions * (stretch**2 - 1) @ directions.T
 
     names = tuple(ESTIMATES) if mass == "auto" else tuple(ESTIMATES)[1:]
@@ -108,27 +104,29 @@ def _with_root(
     matrix: Float[np.ndarray, "directions directions"] | None = None,
     basis: Float[np.ndarray, "dim directions"] | None = None,
 ) -> Standardised:
-    """Return coordinates of this center, scale, and covariance along a basis; the root has the form of `density`'s."""
-    dim, dtype = len(scale), density.center.dtype
-    root: Any = scale
-    if isinstance(density.root, LowRank):
-        rank = density.root.stretch.size
-        parts = (np.eye(dim, rank), np.ones(rank))
-        if matrix is not None and basis is not None:
-            parts = _stretched(matrix, basis, rank)
-        root = LowRank(*(to_jax(part, dtype) for part in (scale, *parts)))
-    elif density.root.ndim == 2:
-        root = np.diag(scale) if matrix is None else scale[:, None] * np.linalg.cholesky(matrix)
-    root = root if isinstance(root, LowRank) else to_jax(root, dtype)
+    """Return coordinates of this center and scale, and this covariance along a basis; dense where `density`'s are."""
+    dtype = density.center.dtype
+    parts: tuple[np.ndarray, ...] = (scale,)
+    if _is_dense(density):
+        parts = (np.diag(scale) if matrix is None else scale[:, None] * np.linalg.cholesky(matrix),)
+    elif matrix is not None and basis is not None:
+        directions, stretch = _stretched(matrix, basis)
+        parts = (scale, directions, stretch) if stretch.size else parts
+    arrays = [to_jax(part, dtype) for part in parts]
+    root: Any = arrays[0] if len(arrays) == 1 else LowRank(*arrays)
     return Standardised(density.target, to_jax(center, dtype), root, density.unravel, StandardNormal())
 
 
-def with_covariance(density: Standardised, center: Float[Array, " dim"], covariance: np.ndarray) -> Standardised:
-    """Return coordinates in which a normal distribution is standard; the root is like that of `density` in structure.
+def with_covariance(
+    density: Standardised, center: Float[Array, " dim"], covariance: np.ndarray, mass: str
+) -> Standardised:
+    """Return coordinates in which a normal distribution is standard, with a root of this structure.
 
     Of a covariance that the structure cannot hold the diagonal and the directions farthest from it are kept.
     """
-    scale = np.sqrt(np.diagonal(covariance))
+    scale, density = np.sqrt(np.diagonal(covariance)), unscaled(density, mass)
+    if _structure(mass, len(scale)) == "diagonal":
+        return _with_root(density, np.asarray(center), scale)
     return _with_root(density, np.asarray(center), scale, covariance / np.outer(scale, scale), np.eye(len(scale)))
 
 
@@ -152,23 +150,34 @@ def _structure(mass: str, dim: int) -> str:
     return "dense" if dim <= LARGEST_DENSE else "low_rank"
 
 
+def _is_dense(density: Standardised) -> bool:
+    return not isinstance(density.root, LowRank) and density.root.ndim == 2
+
+
 def _leading(rows: np.ndarray, pulls: np.ndarray) -> np.ndarray:
     """Return orthonormal columns that span what is looked at: everything, or the leading eigenvectors of both."""
     dim = rows.shape[1]
     if dim <= SUBSPACE:
         return np.eye(dim)
-    leading = [np.linalg.svd(part, full_matrices=False)[2][: SUBSPACE // 2] for part in (rows, pulls)]
-    return np.linalg.qr(np.concatenate(leading).T)[0]
+    return np.linalg.qr(np.concatenate([_singular(part, SUBSPACE // 2) for part in (rows, pulls)], 1))[0]
 
 
-def _stretched(matrix: np.ndarray, basis: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the eigenvectors of a matrix that are to be stretched, and by how much.
+def _singular(rows: np.ndarray, count: int) -> np.ndarray:
+    """Return the leading right singular vectors, unscaled, as columns: by products, a fifth of the cost of an SVD."""
+    if len(rows) >= rows.shape[1]:
+        return np.linalg.eigh(rows.T @ rows)[1][:, -count:]
+    return rows.T @ np.linalg.eigh(rows @ rows.T)[1][:, -count:]
 
-    Those that are left to the diagonal are columns of zeros, so that all roots of a run have one shape.
+
+def _stretched(matrix: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the eigenvectors of a matrix that are to be stretched, and by how much; none where it is near to 1.
+
+    Room that is left is columns of zeros, so that few programs serve all roots of a run.
     """
     values, vectors = np.linalg.eigh(matrix)
-    far = np.argsort(-np.abs(np.log(values)))[:rank]
+    far = np.argsort(-np.abs(np.log(values)))[: ROOMS[-1]]
     far = far[np.abs(np.log(values[far])) > np.log(CUTOFF)]
-    missing = rank - len(far)
+    room = next(room for room in ROOMS if room >= len(far)) if far.size else 0
+    missing = min(room, len(basis)) - len(far)
     directions = np.pad(basis @ vectors[:, far], ((0, 0), (0, missing)))
     return directions, np.pad(np.sqrt(values[far]), (0, missing), constant_values=1)

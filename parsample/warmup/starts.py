@@ -17,7 +17,7 @@ from parsample.targets.names import leaf_names
 from parsample.warmup.coordinates import Standardised, plain
 from parsample.warmup.descent import descend
 from parsample.warmup.given_starts import given_starts
-from parsample.warmup.scale import unscaled, with_covariance
+from parsample.warmup.scale import with_covariance
 
 
 def begin_at(
@@ -52,7 +52,7 @@ def begin_at(
     except ValueError as error:
         raise ValueError(f"start is 'laplace', but {error} Without start chains begin at random.") from error
     covariance = np.linalg.inv(np.asarray(found.precision, np.float64))
-    density = with_covariance(unscaled(density, mass), found.mean, covariance)
+    density = with_covariance(density, found.mean, covariance, mass)
 
     @jax.jit
     def draw(key: Array) -> Array:

@@ -32,6 +32,19 @@ def test_the_cost_is_the_root_of_the_condition_number_where_nothing_is_known() -
     assert cost(-np.eye(8), found) == np.inf
 
 
+@pytest.mark.parametrize("dim", [64, 65, 150])
+def test_the_cost_is_the_same_by_iteration(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, draws, gradients = (correlated(condition, dim) for condition in (3.0, 30.0, 7.0))
+    found = Moments(draws, np.diag(1 + np.arange(dim)) @ gradients @ np.diag(1 + np.arange(dim)), 1e6)
+    by_default = cost(matrix, found)
+    monkeypatch.setattr(covariance, "FEW_DIMENSIONS", 10**6)
+    assert by_default == pytest.approx(cost(matrix, found), rel=1e-3)
+
+
+def test_draws_that_stand_still_have_a_cost() -> None:
+    assert cost(np.eye(80), Moments(np.zeros((80, 80)), np.eye(80), 2.0)) == pytest.approx(np.sqrt(covariance.LEAST))
+
+
 def normal_draws(truth: np.ndarray, rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     draws = np.random.default_rng(seed).normal(size=(rows, len(truth))) @ np.linalg.cholesky(truth).T
     return draws, -draws @ np.linalg.inv(truth)

@@ -91,6 +91,23 @@ def test_a_few_directions_are_found_in_more_dimensions_than_are_looked_at(monkey
     assert np.linalg.norm(matrix_of(found).T @ long) == pytest.approx(20, rel=0.3)
 
 
+@pytest.mark.parametrize(("far", "room"), [(0, 0), (1, 16), (16, 16), (17, 40)])
+def test_a_root_has_room_for_one_of_a_few_numbers_of_directions(far: int, room: int) -> None:
+    """Programs are compiled for them, and every step has so many products: where none is needed there are none."""
+    dim = 40
+    covariance = np.diag(np.where(np.arange(dim) < far, 100.0, 1.0))
+    directions, stretch = scale._stretched(covariance, np.eye(dim))
+    assert directions.shape == (dim, room)
+    np.testing.assert_allclose(stretch, np.where(np.arange(room) < far, 10.0, 1.0))
+    density = scale._with_root(normal(np.eye(dim)), np.zeros(dim), np.ones(dim), covariance, np.eye(dim))
+    assert isinstance(density.root, jax.Array)
+    assert density.root.ndim == 2
+    diagonal = scale.unscaled(normal(np.eye(dim)), "low_rank")
+    found = scale._with_root(diagonal, np.zeros(dim), np.ones(dim), covariance, np.eye(dim)).root
+    assert isinstance(found, LowRank) == (far > 0)
+    np.testing.assert_allclose(matrix_of(found) ** 2, covariance, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_gradient_that_is_not_finite_is_left_out() -> None:
     own = normal(np.eye(DIM))
@@ -124,12 +141,14 @@ def test_a_coordinate_that_stands_still_keeps_its_scale() -> None:
 
 @pytest.mark.parametrize("mass", ["diagonal", "low_rank", "dense"])
 def test_the_structure_is_the_one_that_was_asked_for(mass: str) -> None:
-    draws = np.random.default_rng(4).normal(size=(52, 3)) @ np.tril(np.ones((3, 3)))
-    own = normal(np.eye(3))
-    for density in (scale.unscaled(own, mass), standardised(own, draws, mass)):
+    factor = np.tril(np.ones((3, 3)))
+    draws = np.random.default_rng(4).normal(size=(52, 3)) @ factor
+    own = normal(factor.T @ factor)
+    # Until there are directions to stretch, a root that has some is a diagonal.
+    begun = {"low_rank": "diagonal"}.get(mass, mass)
+    for density, expected in ((scale.unscaled(own, mass), begun), (standardised(own, draws, mass), mass)):
         root = density.root
-        shape = "low_rank" if isinstance(root, LowRank) else {1: "diagonal", 2: "dense"}[root.ndim]
-        assert shape == mass
+        assert ("low_rank" if isinstance(root, LowRank) else {1: "diagonal", 2: "dense"}[root.ndim]) == expected
     np.testing.assert_array_equal(matrix_of(scale.unscaled(own, mass).root), np.eye(3))
 
 
