@@ -85,6 +85,8 @@ NUMERICS = (
     *("run/test_compile_once.py", "run/test_diffuse.py", "run/test_forecast.py"),
 )
 REPEATED = ("test_every_method.py", "test_derivative.py")
+# Tables of which every third row is enough for that.
+TABLES, ROW = ("contract/test_parallel.py", "contract/test_samplers.py", "engine/test_every_method.py"), 3
 # The longest files of the slow tests, the longest first.
 SLOWEST = ("run/test_reference_posteriors.py", "test_examples.py", "test_documents.py", "samplers/test_calibration.py")
 
@@ -93,10 +95,15 @@ SLOWEST = ("run/test_reference_posteriors.py", "test_examples.py", "test_documen
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what is numerics; and let files with slow tests come first, so that none of them is left for one core."""
     slow: set[Path] = set()
+    rows: dict[str, dict[str, int]] = {name: {} for name in TABLES}
     for item in items:
         file = item.path.relative_to(ROOT / "tests")
         if not {file.parts[0], file.as_posix()}.isdisjoint(NUMERICS) and file.name not in REPEATED:
             item.add_marker("numerics")
+        elif file.as_posix() in TABLES:
+            known, row = rows[file.as_posix()], item.name.partition("[")[2]
+            if known.setdefault(row, len(known)) % ROW:
+                item.add_marker("numerics")
         if item.get_closest_marker("slow"):
             slow.add(item.path)
     place = {ROOT / "tests" / name: number for number, name in enumerate(SLOWEST)}
