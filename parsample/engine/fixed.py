@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 T = TypeVar("T")
-# Of XLA, for programs that run once: what they gain by being optimised is less than that takes (first_call.md).
+# Of XLA on a CPU, for programs that run once: what they gain by being optimised is less than that takes.
 RUN_ONCE = {"xla_backend_optimization_level": 0}
 
 
@@ -62,18 +62,25 @@ class fixed_first:
 
     Args:
         function: of a pytree and of arrays.
-        compiler_options: of XLA, for these programs alone.
+        runs_once: a program is run once or so, and is to be compiled soon rather than well.
     """
 
-    def __init__(self, function: Callable, compiler_options: dict[str, Any] | None = None):
+    def __init__(self, function: Callable, runs_once: bool = False):
         """Wrap the function."""
+        self.function, self.runs_once = function, runs_once
         self.__name__, self.__doc__ = function.__name__, function.__doc__
 
-        def whole(rest: _Rest, arrays: list, *others: Any) -> Any:
-            return function(rest.with_arrays(arrays), *others)
+    @functools.cached_property
+    def jitted(self) -> Any:
+        """The function of what is no array, of the arrays, and of the others, compiled."""
+        # Asked here, and not where a function is defined, as that starts JAX.
+        options = RUN_ONCE if self.runs_once and jax.default_backend() == "cpu" else None
 
-        whole.__name__ = whole.__qualname__ = function.__name__
-        self.jitted = jax.jit(whole, static_argnums=0, compiler_options=compiler_options)
+        def whole(rest: _Rest, arrays: list, *others: Any) -> Any:
+            return self.function(rest.with_arrays(arrays), *others)
+
+        whole.__name__ = whole.__qualname__ = self.function.__name__
+        return jax.jit(whole, static_argnums=0, compiler_options=options)
 
     def of(self, tree: Any) -> Callable:
         """Return the function with its first argument in place; leaves that are no arrays are hashable."""

@@ -1,13 +1,10 @@
 """The random keys of a run: all that is drawn follows from its seed."""
 
-import functools
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array, Key
-
-from parsample.engine.fixed import RUN_ONCE
 
 
 class Keys(NamedTuple):
@@ -25,7 +22,7 @@ def run_keys(seed: int, num_chains: int) -> Keys:
 
 
 # One program: operation by operation, JAX compiles half a dozen. Random numbers are what takes long to compile in it.
-@functools.partial(jax.jit, compiler_options=RUN_ONCE)
+@jax.jit
 def _keys(seed: Array, numbers: Array) -> list[Array]:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers)
     return [keys[row :: len(Keys._fields)] for row in range(len(Keys._fields))]

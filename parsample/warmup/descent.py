@@ -10,7 +10,7 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 from jaxtyping import Array, Bool, Float
 
-from parsample.engine.fixed import RUN_ONCE, fixed_first
+from parsample.engine.fixed import fixed_first
 from parsample.targets.base import Target
 from parsample.targets.external import External
 from parsample.warmup.coordinates import Standardised
@@ -91,7 +91,7 @@ def descend(density: Standardised, vectors: Float[Array, "chain dim"], looks: in
     return _descend((density.target, density.unravel), vectors, np.int32(looks))
 
 
-@functools.partial(fixed_first, compiler_options=RUN_ONCE)
+@functools.partial(fixed_first, runs_once=True)
 def _descend(given: tuple[Target, Callable], vectors: Float[Array, "chain dim"], looks: Array) -> Descent:
     target, unravel = given
     ascent = jax.value_and_grad(lambda vector: target.logdensity(unravel(vector)))

@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from parsample.engine.fixed import RUN_ONCE, fixed_first
+from parsample.engine.fixed import fixed_first
 from parsample.engine.surrogates import laplace
 from parsample.targets.base import Target
 from parsample.targets.external import External
@@ -99,7 +99,7 @@ def starts(target: Target, rng_keys: Array, tries: int = 100) -> Float[Array, "c
     raise ValueError(_no_start(target, chain, tries, value, gradient))
 
 
-@functools.partial(fixed_first, compiler_options=RUN_ONCE)
+@functools.partial(fixed_first, runs_once=True)
 def _drawn(target: Target, rng_keys: Array) -> Float[Array, "chain dim"]:
     """Draw a start for every chain."""
     return jax.vmap(lambda key: ravel_pytree(target.initial_position(key))[0])(rng_keys)

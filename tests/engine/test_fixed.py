@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parsample.engine.fixed import fixed_first, once
+from parsample.engine.fixed import RUN_ONCE, fixed_first, once
 
 
 class Line(eqx.Module):
@@ -63,7 +63,7 @@ def test_it_is_what_filter_jit_does() -> None:
 
 def test_it_has_the_name_and_the_words_of_the_function() -> None:
     value, _ = traced()
-    assert value.jitted.__name__ == value.__name__ == "value"  # type: ignore[attr-defined]
+    assert value.jitted.__name__ == value.__name__ == "value"
 
 
 def test_it_works_out_once_what_is_known_of_an_object() -> None:
@@ -98,3 +98,22 @@ def test_what_is_known_of_an_object_goes_with_it() -> None:
         assert power(Line(1.0, 2.0, number)) == number
         gc.collect()
     assert len(asked) == 50
+
+
+@pytest.mark.parametrize(("backend", "options"), [("cpu", RUN_ONCE), ("gpu", None)])
+def test_what_runs_once_is_not_optimised_on_a_cpu(
+    backend: str, options: dict | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    given: list[Any] = []
+    jit = jax.jit
+
+    def noted(*args: Any, compiler_options: Any, **kwargs: Any) -> Any:
+        given.append(compiler_options)
+        return jit(*args, **kwargs)
+
+    monkeypatch.setattr(jax, "jit", noted)
+    for runs_once in (True, False):
+        value = fixed_first(lambda line, x: line(x), runs_once)
+        assert value(Line(jnp.asarray(2.0), jnp.asarray(1.0), 1), jnp.asarray(3.0)) == 7
+    assert given == [options, None]
