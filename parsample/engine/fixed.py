@@ -9,6 +9,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from parsample.engine.reads import is_of_library
+
 T = TypeVar("T")
 # Of XLA on a CPU, for programs that run once: what they gain by being optimised is less than that takes.
 RUN_ONCE = {"xla_backend_optimization_level": 0}
@@ -17,12 +19,15 @@ RUN_ONCE = {"xla_backend_optimization_level": 0}
 def once(function: Callable[[Any], T]) -> Callable[[Any], T]:
     """Return a function of an object that never changes, which works out its value once for as long as that lives.
 
-    The value must not hold the object, which would then live for ever. Whether JAX is in x64 makes another value.
+    The value must not hold the object, which would then live for ever. Whether JAX is in x64 makes another value. Of a
+    user's class it is worked out every time: what its methods read may have changed.
     """
     kept: dict[tuple[int, bool], T] = {}
 
     @functools.wraps(function)
     def wrapper(thing: Any) -> T:
+        if not is_of_library(type(thing)):
+            return function(thing)
         config: Any = jax.config
         key = id(thing), config.jax_enable_x64
         if key not in kept:

@@ -85,7 +85,7 @@ def pinned(tree: PyTree) -> PyTree:
 
 def _is_own(node: Any) -> bool:
     """Say whether it is a module of a user's class."""
-    return isinstance(node, eqx.Module) and not _is_of_library(type(node))
+    return isinstance(node, eqx.Module) and not is_of_library(type(node))
 
 
 def _is_function(leaf: Any) -> bool:
@@ -113,7 +113,7 @@ _subclasses: dict[Hashable, type] = {}
 
 def pinned_class(cls: type) -> type:
     """Return a class of modules, or for a user's own the subclass for what its methods read now."""
-    return cls if _is_of_library(cls) else _subclass(cls, _key(cls))
+    return cls if is_of_library(cls) else _subclass(cls, _key(cls))
 
 
 def _key(value: Any) -> Hashable:
@@ -186,7 +186,7 @@ def _code_of(leaf: Any) -> Hashable:
 
 
 def _is_wrapper(leaf: Any) -> bool:
-    return not hasattr(leaf, "__code__") and _is_of_library(type(leaf))
+    return not hasattr(leaf, "__code__") and is_of_library(type(leaf))
 
 
 def _named(leaves: list[Any]) -> dict[tuple[types.CodeType, str], tuple[Hashable, Any]]:
@@ -265,7 +265,7 @@ def _parts(value: Any) -> list[Any] | None:
 
 def _stands_for_itself(value: Any) -> bool:
     is_fixed = type(value) is object or isinstance(value, types.CodeType | np.ufunc)
-    return is_fixed or (_is_of_library(value) and _is_global(value))
+    return is_fixed or (is_of_library(value) and _is_global(value))
 
 
 def _reads_of_function(function: types.FunctionType, walk: _Walk) -> Hashable:
@@ -285,12 +285,12 @@ def _read_by(function: types.FunctionType) -> dict[str, Any]:
     found = {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
     found |= {"(defaults)": function.__defaults__, "(keywords)": function.__kwdefaults__}
     found |= {"(wrapped)": getattr(function, "__wrapped__", None)}
-    if _is_of_library(function):  # made by one, of what a user gave, as `jax.vmap(function)` is
+    if is_of_library(function):  # made by one, of what a user gave, as `jax.vmap(function)` is
         return found
     names = sorted({name for row in _codes(code) for name in row.co_names})
     for name in names:
         value = function.__globals__.get(name)
-        if isinstance(value, types.ModuleType) and not _is_of_library(value):
+        if isinstance(value, types.ModuleType) and not is_of_library(value):
             # What the code takes from the user's own module is among the names.
             found |= {f"{name}.{other}": vars(value)[other] for other in names if other in vars(value)}
         elif name in function.__globals__:
@@ -304,7 +304,7 @@ def _parts_of_class(cls: type) -> list[Any]:
     Raises:
         Unknown: a library made it, but not when it was imported.
     """
-    if _is_of_library(cls):
+    if is_of_library(cls):
         raise Unknown
     cls = vars(cls).get("_pinned_of", cls)
     kinds = (types.FunctionType, staticmethod, classmethod, property)
@@ -357,7 +357,7 @@ def _is_global(value: Any) -> bool:
     return found is value
 
 
-def _is_of_library(value: Any) -> bool:
+def is_of_library(value: Any) -> bool:
     """Say whether a module, a class or a function comes with Python, an installed library or this package."""
     name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
     if not isinstance(name, str) or name == "__main__":

@@ -255,6 +255,14 @@ class Standard(Shifted):
         return -0.5 * jnp.sum(position["x"] ** 2)
 
 
+class Sized(Shifted):
+    def logdensity(self, position: Any) -> jax.Array:
+        return -0.5 * jnp.sum((position["x"] - jnp.arange(int(number))) ** 2)
+
+    def position_template(self) -> Any:
+        return {"x": jnp.zeros(int(number))}
+
+
 class Numbered(RWM):
     def draw_block(self, *args: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf * number, super().draw_block(*args))
@@ -273,6 +281,13 @@ def test_every_door_computes_with_the_number_that_is_there_now(door: str) -> Non
     jax.clear_caches()
     np.testing.assert_allclose(second, np.asarray(DOORS[door]()), rtol=1e-5)
     assert not np.allclose(first, second, rtol=1e-3)
+
+
+def test_a_target_has_the_size_that_its_class_reads_now() -> None:
+    target = Sized()
+    for size in (2, 3, 2):
+        set_number(float(size))
+        assert sampled(target, **WALK).shape == (1, 8, size)
 
 
 def test_a_counter_of_calls_is_not_what_a_function_reads() -> None:
