@@ -161,7 +161,7 @@ LATER = """
 import sys, threading
 import parsample
 from parsample.results.form import find_form
-from parsample.results.trace import import_ahead
+from parsample.run.ahead import import_ahead
 find_form(parsample.TARGETS["eight_schools"]())
 print("arviz" in sys.modules, "xarray" in sys.modules)
 import_ahead()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 
+from parsample.engine.reads import LIBRARIES
+
 # JAX's error -> what the function does, and what to do instead; of classes and their bases the first that fits.
 CAUSES: dict[type[Exception], tuple[str, str]] = {
     jax.errors.TracerArrayConversionError: (
@@ -30,7 +32,7 @@ CAUSES: dict[type[Exception], tuple[str, str]] = {
         "leave it an array, and take sizes from shapes",
     ),
 }
-LIBRARIES = "site-packages", "dist-packages", str(Path(__file__).parents[1])
+NOT_A_USERS = (*LIBRARIES, str(Path(__file__).parents[1]), "<frozen")
 
 
 @contextlib.contextmanager
@@ -58,9 +60,13 @@ def untraceable(error: BaseException | None, what: str, otherwise: str = "") -> 
     return None
 
 
+def first_line(error: BaseException | None) -> str:
+    """Return what an error says, in its first line, to stand in a sentence."""
+    return (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
+
+
 def _place(error: BaseException) -> str:
     """Return the line of the user's code where it happened, after a comma; nothing where there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [row for row in frames if not any(library in row.filename for library in LIBRARIES)]
-    own = [row for row in own if row.lineno and not row.filename.startswith("<frozen")]
+    own = [row for row in frames if row.lineno and not row.filename.startswith(NOT_A_USERS)]
     return f", in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""

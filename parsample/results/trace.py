@@ -10,8 +10,6 @@ import contextlib
 import functools
 import importlib.metadata
 import os
-import sys
-import threading
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,23 +46,6 @@ def import_arviz() -> ModuleType:
         warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
         import arviz
     return arviz
-
-
-def import_ahead() -> None:
-    """Begin to import, in the background, what ArviZ takes most of its time to import.
-
-    It is needed when the draws are there, and until then XLA compiles, which leaves a core to others. Not ArviZ itself:
-    to silence its notice takes a change of the filters for warnings, which are those of all threads. Nor pyplot, whose
-    import may look for a display.
-    """
-
-    def work() -> None:
-        with contextlib.suppress(Exception):  # who needs it later is told
-            import matplotlib.figure  # noqa: F401
-            import scipy.stats  # noqa: F401
-
-    if "arviz" not in sys.modules:
-        threading.Thread(target=work, name="parsample imports", daemon=True).start()
 
 
 def build_trace(groups: Mapping[str, Mapping[str, Shaped[np.ndarray | jax.Array, "..."]]], **options: Any) -> Trace:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from parsample.results.trace import import_ahead
+from parsample.run.ahead import import_ahead
 from parsample.run.checks import fingerprint
 from parsample.run.choose import choose
 from parsample.run.counts import Tally

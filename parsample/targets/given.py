@@ -7,7 +7,7 @@ import jax
 from jaxtyping import PyTree
 
 from parsample.engine.names import unknown
-from parsample.engine.reads import pinned, settling
+from parsample.engine.reads import is_of_library, pinned, settling
 from parsample.engine.traceable import traceable
 from parsample.targets import TARGETS
 from parsample.targets.base import Target, position_shapes
@@ -48,8 +48,8 @@ def as_target(
     target = _ready_made(given)
     _check_none(initial_position, "initial_position", f"the target {target.name} draws its own starts")
     _check_none(bijectors, "bijectors", f"the target {target.name} has its own transforms")
-    if isinstance(given, str):
-        return target, args, kwargs  # one of ours: nothing to try, and nothing that it could read has changed
+    if isinstance(given, str) and is_of_library(type(target)):
+        return target, args, kwargs  # nothing to try, and nothing that it could read has changed
     with settling(target), traceable(f"the log density of the target {target.name}", OUTSIDE):
         check_scalar(jax.eval_shape(target.logdensity, position_shapes(target)))
     return pinned(target), args, kwargs

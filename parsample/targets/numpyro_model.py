@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from parsample.engine.traceable import untraceable
+from parsample.engine.traceable import first_line, untraceable
 from parsample.targets.base import Position, Target
 from parsample.targets.numpyro_program import CannotRun, Program, find_program
 from parsample.targets.numpyro_sites import model_name
@@ -54,10 +54,9 @@ class NumPyroModel(Target):
                     "give the model's arguments after it, or, if it is a plain log density, the position to start "
                     "around, for example initial_position=jnp.zeros(3)"
                 )
-            reason = (str(cause) or type(cause).__name__).partition("\n")[0].rstrip(".")
             raise untraceable(cause, f"the model {model_name(model)}") or ValueError(
                 f"target {model_name(model)} cannot be run as a NumPyro model with the arguments given "
-                f"({reason}{_nan_in(_numeric(model, args, kwargs))}); {remedy}."
+                f"({first_line(cause)}{_nan_in(_numeric(model, args, kwargs))}); {remedy}."
             ) from cause
 
     def logdensity(self, position: Position) -> Float[Array, ""]:

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from parsample.engine.traceable import first_line
+
 # The kinds of site that have a value in the trace.
 KEPT = ("sample", "deterministic")
 
@@ -85,10 +87,9 @@ def _likelihood_shape(site: Mapping[str, Any]) -> tuple[int, ...]:
     try:
         return jax.eval_shape(lambda: fn.log_prob(value)).shape
     except Exception as error:  # whatever a distribution raises
-        reason = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
         raise ValueError(
             f"the site {site['name']} observes values of shape {np.shape(value)}, and its distribution is of shape "
-            f"{tuple(fn.shape())}, which has no log density there ({reason}); give data whose shapes fit."
+            f"{tuple(fn.shape())}, which has no log density there ({first_line(error)}); give data whose shapes fit."
         ) from error
 
 

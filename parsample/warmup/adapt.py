@@ -153,8 +153,6 @@ def adapt(
             run.further = how_much_further(draws[run.shares], log_densities[run.shares])
         if chooses and units == SEGMENTS[-2]:
             run.choose_options(make)
-        if not keep_draws:
-            run.kept.clear()
     chosen = run.choose_options(make) if chooses else None
     if adjusts and not warms_itself:
         run.hand_over(make)

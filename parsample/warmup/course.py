@@ -205,8 +205,9 @@ class Course:
             slopes.append(pulls)
             lp.append(stats["lp"])
             divergent += stats.get("is_divergent", np.zeros(0)).sum()
-            step_sizes = np.broadcast_to(np.exp(log_steps)[:, None], stats["lp"].shape)
-            self.kept.append((moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
+            if self.keep_draws:
+                step_sizes = np.broadcast_to(np.exp(log_steps)[:, None], stats["lp"].shape)
+                self.kept.append((moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
         if first < end and self.has_step_size:
             self.learn(accepted / (end - first), shared)
         if first < end and is_whole:

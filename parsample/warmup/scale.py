@@ -163,7 +163,7 @@ def _leading(rows: np.ndarray, pulls: np.ndarray) -> np.ndarray:
 
 
 def _singular(rows: np.ndarray, count: int) -> np.ndarray:
-    """Return the leading right singular vectors, unscaled, as columns: by products, a fifth of the cost of an SVD."""
+    """Return the leading right singular vectors, unscaled, as columns: by products, which cost less than an SVD."""
     if len(rows) >= rows.shape[1]:
         return np.linalg.eigh(rows.T @ rows)[1][:, -count:]
     return rows.T @ np.linalg.eigh(rows @ rows.T)[1][:, -count:]

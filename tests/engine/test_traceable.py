@@ -85,3 +85,9 @@ def test_wherever_the_function_goes_in(door: str) -> None:
     line = inspect.getsourcelines(bad)[1] + 1
     with pytest.raises(ValueError, match=f"^{what} branches .*, in line {line} of test_traceable.py; choose with"):
         call()
+
+
+def test_a_target_that_a_user_added_to_the_table_is_looked_at_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ps.TARGETS, "own", Own)
+    with pytest.raises(ValueError, match=r"^the log density of the target own branches"):
+        ps.sample("own")
