@@ -8,7 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from parsample.engine.arrays import to_jax
 from parsample.engine.names import unknown
@@ -21,8 +21,9 @@ MASSES = ("auto", "diagonal", "low_rank", "dense")
 CUTOFF = 2.0
 # How many directions a root has room for: programs are compiled for these numbers, and a step costs as many products.
 ROOMS = (16, 64, 256)
-# The most directions that are looked at.
-SUBSPACE = 512
+# In more dimensions than `LARGEST_DENSE` draws are first asked for so many directions; so many are few; and where they
+# are not, this is the most that are looked at.
+GLANCE, FEW, SUBSPACE = 16, 8, 512
 
 
 def check_mass(mass: Any) -> None:
@@ -74,8 +75,10 @@ def standardise(
     if "diagonal" in (mass, structure) or len(rows) < 2:
         return _with_root(density, center, scale)
     is_dense = structure == "dense"
-    basis = np.eye(len(scale)) if is_dense else _leading(rows, pulls)
     is_first = np.broadcast_to(np.arange(draws.shape[1]) < draws.shape[1] // 2, known.shape)[known]
+    basis = _looked_at(rows, pulls, is_first)
+    if not basis.size:
+        return _with_root(density, center, scale)
 
     def finish(matrix: np.ndarray) -> np.ndarray:
         if is_dense or not np.any(matrix - np.diag(np.diagonal(matrix))):
@@ -154,19 +157,42 @@ def _is_dense(density: Standardised) -> bool:
     return not isinstance(density.root, LowRank) and density.root.ndim == 2
 
 
-def _leading(rows: np.ndarray, pulls: np.ndarray) -> np.ndarray:
-    """Return orthonormal columns that span what is looked at: everything, or the leading eigenvectors of both."""
+def _looked_at(
+    rows: Float[np.ndarray, "draws dim"], pulls: Float[np.ndarray, "draws dim"], is_first: Bool[np.ndarray, " draws"]
+) -> Float[np.ndarray, "dim directions"]:
+    """Return orthonormal columns that span what an estimate is made of.
+
+    Up to `LARGEST_DENSE` dimensions that is everything. In more, one half of draws or gradients shows directions, and
+    those count along which the other half varies far more than along a coordinate: of thousands of coordinates and
+    fewer draws most of what a half shows is chance. Where there is none, the diagonal says all. Where they are few they
+    are what is looked at, unless draws span the space, of which a normal distribution is found exactly. Else the
+    leading directions of all draws and gradients are.
+    """
     dim = rows.shape[1]
+    found = [np.empty((dim, 0))]
+    for part in (rows, pulls) if dim > LARGEST_DENSE else ():
+        halves = [half - half.mean(0) for half in (part[is_first], part[~is_first]) if len(half) > 1]
+        for one, other in (halves, halves[::-1]) if len(halves) == 2 else ():
+            directions = _longest(one, GLANCE)
+            _, size, turned = np.linalg.svd(other @ directions, full_matrices=False)
+            found.append(directions @ turned[size**2 > CUTOFF * len(other) * np.mean(other**2)].T)
+    most = max(part.shape[1] for part in found)
+    if dim > LARGEST_DENSE and (most == 0 or (most <= FEW and len(rows) < dim)):
+        return np.linalg.qr(np.concatenate(found, 1))[0]
     if dim <= SUBSPACE:
         return np.eye(dim)
-    return np.linalg.qr(np.concatenate([_singular(part, SUBSPACE // 2) for part in (rows, pulls)], 1))[0]
+    return np.linalg.qr(np.concatenate([_longest(part, SUBSPACE // 2) for part in (rows, pulls)], 1))[0]
 
 
-def _singular(rows: np.ndarray, count: int) -> np.ndarray:
-    """Return the leading right singular vectors, unscaled, as columns: by products, which cost less than an SVD."""
-    if len(rows) >= rows.shape[1]:
-        return np.linalg.eigh(rows.T @ rows)[1][:, -count:]
-    return rows.T @ np.linalg.eigh(rows @ rows.T)[1][:, -count:]
+def _longest(rows: Float[np.ndarray, "draws dim"], count: int) -> Float[np.ndarray, "dim directions"]:
+    """Return orthonormal columns, the directions along which rows vary most: by products, cheaper than an SVD."""
+    from scipy.linalg import eigh
+
+    inner = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
+    size, vectors = eigh(inner, subset_by_index=(max(0, len(inner) - count), len(inner) - 1))
+    is_known = size > 1e-9 * size[-1]
+    size, vectors = size[is_known], vectors[:, is_known]
+    return rows.T @ vectors / np.sqrt(size) if len(rows) < rows.shape[1] else vectors
 
 
 def _stretched(matrix: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

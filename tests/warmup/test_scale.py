@@ -78,17 +78,48 @@ def test_the_unit_of_a_coordinate_does_not_matter(num_draws: int) -> None:
     np.testing.assert_allclose(matrices[1], units[:, None] * matrices[0], rtol=2e-3, atol=2e-4 * units.min())
 
 
-def test_a_few_directions_are_found_in_more_dimensions_than_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scale, "SUBSPACE", 40)
-    dim = 60
-    long = np.ones(dim) / np.sqrt(dim)
-    covariance = np.eye(dim) + 399 * np.outer(long, long)
-    draws = np.random.default_rng(1).normal(size=(400, dim)) @ np.linalg.cholesky(covariance).T
-    found = scale.trimmed(standardised(normal(covariance), draws, "low_rank")).root
+def long_directions(count: int, dim: int, variance: float = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal columns, and the covariance that has this variance along them and 1 elsewhere."""
+    columns, _ = np.linalg.qr(np.random.default_rng(5).normal(size=(dim, count)))
+    return columns, np.eye(dim) + (variance - 1) * columns @ columns.T
+
+
+@pytest.mark.parametrize(("count", "looked_at"), [(0, 0), (1, 4), (3, 12), (40, 100)])
+def test_in_many_dimensions_only_what_both_halves_show_is_looked_at(
+    count: int, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale, "SUBSPACE", 100)
+    dim = scale.LARGEST_DENSE + 44
+    columns, covariance = long_directions(count, dim)
+    rows = np.random.default_rng(1).normal(size=(280, dim)) @ np.linalg.cholesky(covariance).T
+    basis = scale._looked_at(rows, -rows @ np.linalg.inv(covariance), np.arange(280) < 140)
+    # A half of the draws or of the gradients may each show what the others show, and no half much beside.
+    assert basis.shape[1] <= looked_at
+    np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-9)
+    assert np.linalg.norm(basis.T @ columns, axis=0) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(("draws", "left"), [(280, 20), (400, 2.5)])
+@pytest.mark.parametrize("mass", ["auto", "low_rank"])
+def test_long_directions_in_many_dimensions_are_found(mass: str, draws: int, left: float) -> None:
+    """By draws that span the space exactly, up to the factor that is left to the diagonal; by fewer nearly so."""
+    dim = scale.LARGEST_DENSE + 44
+    columns, covariance = long_directions(2, dim)
+    rows = np.random.default_rng(1).normal(size=(draws, dim)) @ np.linalg.cholesky(covariance).T
+    found = scale.trimmed(standardised(normal(covariance), rows, mass)).root
     assert isinstance(found, LowRank)
-    widest = int(np.argmax(found.stretch))
-    assert abs(float(found.directions[:, widest] @ long)) > 0.95
-    assert np.linalg.norm(matrix_of(found).T @ long) == pytest.approx(20, rel=0.3)
+    assert np.linalg.norm(found.directions.T @ columns, axis=0) == pytest.approx(1, abs=0.1)
+    assert condition_left(matrix_of(found), covariance) < left, "of 400"
+
+
+def test_in_many_dimensions_no_estimate_is_made_where_the_diagonal_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "choose", None)
+    dim = scale.LARGEST_DENSE + 44
+    variances = np.logspace(-4, 4, dim)
+    draws = np.random.default_rng(1).normal(size=(280, dim)) * np.sqrt(variances)
+    root = standardised(normal(np.diag(variances)), draws).root
+    assert isinstance(root, jax.Array)
+    np.testing.assert_allclose(np.asarray(root) ** 2, variances, rtol=0.5)
 
 
 @pytest.mark.parametrize(("far", "room"), [(0, 0), (1, 16), (16, 16), (17, 40)])
