@@ -12,12 +12,14 @@ from benchmarks.bench import measure, opponents, report
 from benchmarks.bench.cases import NAMES, ORDINARY
 from benchmarks.bench.opponents import AUTO, LOOP, OPPONENTS, Outcome
 
-# One of the package's posteriors, one of NumPyro's models: everybody. The others: ours alone, in parallel where that
-# takes seconds.
-EVERYBODY = ("eight_schools", "binomial_beetles")
+# One posterior: everybody. The others: ours alone, in parallel where that takes seconds.
+EVERYBODY = ("eight_schools",)
 LARGE = ("hierarchical_500", "embeddings")
-# Ten thousand numbers take minutes even of a few steps.
-TESTED = [name for name in NAMES if name != "ten_thousand"]
+# Ten thousand numbers take minutes even of a few steps. Of the others one of every kind is enough, as a rule.
+USUAL = (*EVERYBODY, "binomial_beetles", "lotka_volterra", "hierarchical_500")
+TESTED = [
+    name if name in USUAL else pytest.param(name, marks=pytest.mark.grid) for name in NAMES if name != "ten_thousand"
+]
 
 
 @pytest.mark.slow

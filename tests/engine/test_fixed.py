@@ -1,6 +1,5 @@
 """A function compiled for a first argument: it sees new arrays, and is compiled anew for what is no array."""
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -88,10 +87,13 @@ def test_it_works_out_once_what_is_known_of_an_object() -> None:
 
 def test_what_is_known_of_an_object_goes_with_it() -> None:
     scale = once(lambda target: float(target.scale))
+    places = set()
     for number in range(1, 50):
-        # Another object may have the place of the last one.
-        assert scale(Banana(scale=float(number))) == number
-        gc.collect()
+        banana = Banana(scale=float(number))
+        places.add(id(banana))
+        assert scale(banana) == number
+        del banana
+    assert len(places) < 49, "another object has had the place of an earlier one"
 
 
 def test_of_a_users_class_it_is_asked_every_time() -> None:

@@ -67,7 +67,7 @@ def test_the_chain_is_that_of_the_same_model_in_jax(sampler: str) -> None:
 @pytest.mark.parametrize(
     "sampler",
     [
-        name if name in ("rwm", "barker", "hmc", "gibbs", "tempering") else pytest.param(name, marks=pytest.mark.grid)
+        name if name in ("rwm", "hmc", "tempering") else pytest.param(name, marks=pytest.mark.grid)
         for name in WITHOUT_LOOPS
     ],
 )
@@ -93,7 +93,11 @@ def test_the_loop_and_any_window_give_the_same_trace() -> None:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("run", "gradient", "tolerance"),
-    [(simulate, None, 0.0), (with_gradient, True, 1e-9), (simulate, "finite_differences", 1e-6)],
+    [
+        (simulate, None, 0.0),
+        pytest.param(with_gradient, True, 1e-9, marks=pytest.mark.grid),
+        (simulate, "finite_differences", 1e-6),
+    ],
 )
 def test_in_double_precision_it_is_the_loops_chain(run: Any, gradient: Any, tolerance: float) -> None:
     options: dict[str, Any] = {**SETTINGS, "num_warmup": 80, "num_samples": 100}

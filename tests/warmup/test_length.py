@@ -22,10 +22,12 @@ def autoregressive(correlation: float, chains: int = 4, steps: int = 2000, seed:
     return noise
 
 
-# A draw of such a series is worth (1 - r) / (1 + r): 1, 0.33, 0.053, 0.0101, 0.0005; a quarter is wanted, and it grows
-# as the square of the length. Longer than 8 times no trajectory is made.
+# A draw of such a series is worth (1 - r) / (1 + r): 1, 0.33, 0.143, 0.053, 0.0152, 0.0005; a quarter is wanted, and it
+# grows as the square of the length, for which the nearest power of two is taken. Longer than 8 times no trajectory is
+# made, and what is missing less than twice is made up for by more of them.
 @pytest.mark.parametrize(
-    ("correlation", "further"), [(0.0, (1, 1)), (0.5, (1, 1)), (0.9, (4, 1)), (0.98, (8, 1)), (0.999, (LONGEST, MOST))]
+    ("correlation", "further"),
+    [(0.0, (1, 1)), (0.5, (1, 1)), (0.75, (1, 2)), (0.9, (2, 1)), (0.97, (4, 1)), (0.999, (LONGEST, MOST))],
 )
 @pytest.mark.parametrize("apart", [0.0, 100.0])
 def test_lengths_follow_the_effective_draws_of_the_worst_coordinate(
@@ -38,9 +40,9 @@ def test_lengths_follow_the_effective_draws_of_the_worst_coordinate(
     assert how_much_further(draws[:1], free[:1]) == further
 
 
-# What the log density is worth: 1, 0.33, 0.143, 0.053. Trajectories four times as long would lead to a quarter. They
+# What the log density is worth: 1, 0.33, 0.143, 0.053. Trajectories twice as long would lead to a quarter, nearly. They
 # are not to lead to more than the log density has, and more of them make up for it.
-@pytest.mark.parametrize(("of_lp", "further"), [(0.0, (4, 1)), (0.5, (4, 1)), (0.75, (2, 2)), (0.9, (1, 4))])
+@pytest.mark.parametrize(("of_lp", "further"), [(0.0, (2, 1)), (0.5, (2, 1)), (0.75, (2, 2)), (0.9, (1, 4))])
 def test_no_trajectory_is_longer_where_the_energy_hardly_changes(of_lp: float, further: tuple[int, int]) -> None:
     lp = autoregressive(of_lp, seed=4)[..., 1]
     assert how_much_further(autoregressive(0.9), lp) == further
@@ -53,8 +55,8 @@ def test_draws_that_say_nothing_leave_the_length() -> None:
     for none in (np.zeros((4, 300, 2)), np.zeros((4, 0, 2)), np.random.default_rng(0).normal(size=(4, 2, 2))):
         assert how_much_further(none, free[:, : none.shape[1]]) == (1, 1)
     still = np.concatenate([autoregressive(0.9), np.ones((4, 2000, 1))], -1)
-    assert how_much_further(still, free) == (4, 1)
-    assert how_much_further(still, np.ones((4, 2000))) == (4, 1)
+    assert how_much_further(still, free) == (2, 1)
+    assert how_much_further(still, np.ones((4, 2000))) == (2, 1)
 
 
 def funnel(x: Array) -> Array:
@@ -62,15 +64,14 @@ def funnel(x: Array) -> Array:
     return -0.5 * x[0] ** 2 - 0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) - 5 * x[0]
 
 
-def curved(x: Array) -> Array:
-    """A narrow band that turns once around: across it all is alike, and it is far from end to end."""
-    radius, angle = jnp.hypot(x[0], x[1]), jnp.arctan2(x[1], x[0])
-    return -0.5 * ((radius - 1) / 0.01) ** 2 - 0.5 * (angle / 0.7) ** 2
+def winding(x: Array) -> Array:
+    """A narrow band that winds: across it all is alike, and it is far from end to end."""
+    return -0.5 * ((x[1] - jnp.sin(3 * x[0])) / 0.05) ** 2 - 0.5 * (x[0] / 2) ** 2
 
 
 @pytest.mark.parametrize(
     ("log_density", "dim", "is_longer", "is_more"),
-    [(funnel, 11, False, True), (curved, 2, True, False), (lambda x: -0.5 * x @ x, 11, False, False)],
+    [(funnel, 11, False, True), (winding, 2, True, False), (lambda x: -0.5 * x @ x, 11, False, False)],
 )
 def test_what_sets_draws_further_apart_is_what_the_posterior_asks_for(
     log_density: Callable, dim: int, is_longer: bool, is_more: bool
