@@ -30,10 +30,9 @@ def how_much_further(
     While a chain goes at random, effective draws grow as the square of a trajectory's length. They do not where it is
     the energy that changes little from draw to draw: it is the same all along a trajectory, and only the next momentum
     changes it. So longer trajectories are not to give a coordinate more effective draws than the log density has; what
-    is then missing is made up for by more of them, and so is what is less than twice: a trajectory that is twice as
-    long as the others need turns them round about their means, which costs as much, and leaves how far they are from
-    there as it was. What chains differ in is left out: no trajectory leads from mode to
-    mode.
+    is then missing is made up for by more of them. So it is where no more than twice as much is wanted: a trajectory of
+    twice the length costs as much as two, and turns all other coordinates about their means, which leaves how far they
+    are from there as it was. What chains differ in is left out: no trajectory leads from mode to mode.
 
     Args:
         draws: of one segment.
@@ -44,9 +43,10 @@ def how_much_further(
         return Further()
     # A log density that is the same everywhere holds nothing back.
     reach = min(ENOUGH, effective_share(log_densities[..., None]) or ENOUGH)
-    longer = min(LONGEST, 2 ** max(0, round(math.log2(reach / share) / 2)))
+    longer = min(LONGEST, 2 ** max(0, math.ceil(math.log2(reach / share) / 2)))
     then = max(share, min(reach, share * longer**2))
-    return Further(longer, max(1, min(MOST, round(ENOUGH / then))))
+    found = Further(longer, max(1, min(MOST, round(ENOUGH / then))))
+    return Further(1, 2) if found == (2, 1) and reach <= 2 * share else found
 
 
 def effective_share(draws: Float[np.ndarray, "chain steps dim"]) -> float:
