@@ -117,6 +117,8 @@ class Course:
     def renew(self) -> None:
         """Go on in coordinates that are new, or with a sampler that is."""
         sampler = self.make(self.density, self.one)
+        # Asked for once: of a module, a method is made anew each time, which takes longer than to call it.
+        self.vectors_at = self.density.vectors
         self.sampler: Any = sampler.for_loop() if self.is_loop and not self.is_hosted else sampler
         self.programs: dict[int, Callable] = {}
         self.beginning = begin_chains.of(self.sampler)
@@ -171,7 +173,7 @@ class Course:
             wanted |= {"lp": details.lp, "gradient": details.gradient} if is_whole else {}
             stats = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :steps], wanted)
             slopes = stats.pop("gradient", None)
-            draws = self.density.vectors(np.asarray(details.position)[:, 0 if is_whole else steps - 1 : steps])
+            draws = self.vectors_at(np.asarray(details.position)[:, 0 if is_whole else steps - 1 : steps])
             report(steps)
         self.seconds = min(self.seconds, (time.perf_counter() - began) / steps)
         return states, draws, slopes, stats
