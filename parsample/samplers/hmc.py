@@ -80,8 +80,9 @@ class HMC(PositionSampler):
             to eight times as many where the draws of warm-up depend on each other all the same.
         num_trajectories: of which a step is made, one after the other, each with a momentum of its own and accepted or
             rejected by itself. `parsample.sample` chooses up to four, with the leapfrog steps, where longer
-            trajectories would not help: where it is the energy that changes little from one to the next, or where so
-            little is missing that twice the length would only turn other directions about their means.
+            trajectories would not help: where it is the energy that changes little from one to the next, or, in
+            hundreds of dimensions, where so little is missing that twice the length would only turn other directions
+            about their means.
         trajectory_length: the time of a trajectory in place of its steps, NumPyro's: the number of leapfrog steps is
             this by the step size, rounded, and in warm-up the nearest of 1, 2, 3, 4, 6, 8, 12, 16, ... Jitter and
             `min_integration_steps` shorten and lengthen a trajectory around it.

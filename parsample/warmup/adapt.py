@@ -13,7 +13,7 @@ from parsample.samplers.configured import Configured
 from parsample.samplers.mala import MALA
 from parsample.targets.base import Target
 from parsample.warmup.coordinates import Standardised, plain
-from parsample.warmup.course import FIRST_STEP_SIZE, Course
+from parsample.warmup.course import FIRST_STEP_SIZE, SMALL_STEP_SIZE, Course
 from parsample.warmup.hosted import has_gradient
 from parsample.warmup.length import how_much_further
 from parsample.warmup.scale import check_mass, trimmed, unscaled
@@ -84,9 +84,11 @@ def adapt(
     and the step size tuned again. A chain that by then is still in a place with next to nothing of the posterior, both
     narrower and far lower than the others' or so much lower than another's that its width does not make up for it, is
     moved to where one of them has been, and counted (`Adaptation.moved`). An estimate rests on one segment, so that
-    the next undoes a bad one. The rest tunes the step size, for a sampler that chooses options by it
-    (`Sampler.options_at`) also with these; they are told if the draws of the longest segment depend on each other so
-    much that steps should go further, or be made of several moves (`length.how_much_further`). Inside a segment the
+    the next undoes a bad one. A sampler that chooses options by the step size (`Sampler.options_at`) does so before the
+    longest segment and after it, and before the other two where steps are smaller than first thought: trajectories that
+    are too short leave little to estimate from. At last it is told if the draws of the longest segment depend on each
+    other so much that steps should go further, or be made of several moves (`length.how_much_further`). The rest tunes
+    the step size. Inside a segment the
     kernel is fixed, so it can be evaluated in parallel like any chain, and is the same chain whatever the method.
     Where a target outside of JAX has no gradient, those of the normal distribution that fits the log densities of all
     runs take their place (`levels.Levels`).
@@ -141,6 +143,11 @@ def adapt(
     run = Course(warmer, first, vectors, rng_keys, num_warmup, LOOP if plan is None else plan, report, keep_draws)
     run.find_in(is_known=density is not None)
     for units in SEGMENTS:
+        if chooses and units == SEGMENTS[-1]:
+            run.choose_options(make)
+        elif chooses:
+            # Trajectories of steps that are small would be short, and draws that say little would be all that is known.
+            run.choose_options(make, 0, (SMALL_STEP_SIZE, FIRST_STEP_SIZE))
         draws, gradients = run.segment(units)
         log_densities = run.seen[1] if draws.shape[1] and run.seen is not None else np.empty(draws.shape[:2])
         make = run.heed_divergence(make, may_be_careful and warms_itself and units == SEGMENTS[-1])
@@ -151,8 +158,6 @@ def adapt(
         run.tune(TUNING)
         if chooses and units == SEGMENTS[-1]:
             run.further = how_much_further(draws[run.shares], log_densities[run.shares])
-        if chooses and units == SEGMENTS[-2]:
-            run.choose_options(make)
     chosen = run.choose_options(make) if chooses else None
     if adjusts and not warms_itself:
         run.hand_over(make)

@@ -31,6 +31,9 @@ FINDING = (1, 1, 2, 4, 8)
 # The step size at which a sampler first chooses the options that depend on it, and where the search for it begins:
 # about that of a normal distribution.
 FIRST_STEP_SIZE = 0.5
+# Where it turns out to be smaller, they are at first chosen for no less than this: what makes steps small may be narrow
+# places, where long trajectories only cost.
+SMALL_STEP_SIZE = 0.125
 # Units more for the step size at which it chooses them again; it is tuned anew with these.
 CHOOSING = 4
 # A chain whose step size is this many halvings below that of most has its own.
@@ -284,12 +287,17 @@ class Course:
         for _ in range(units):
             self.segment(1, is_whole=self.keep_draws)
 
-    def choose_options(self, given: Configured) -> dict[str, Any] | None:
-        """Let the sampler choose the options that it was not given, and go on with them; None if it chooses none."""
+    def choose_options(
+        self, given: Configured, units: int = CHOOSING, between: tuple[float, float] = (0.0, math.inf)
+    ) -> dict[str, Any] | None:
+        """Let the sampler choose the options that it was not given, and go on with them; None if it chooses none.
+
+        The step size at which it does is first tuned for some units, and taken for one `between` two.
+        """
         if given.options_at(self.step_size) is None:
             return None
-        self.tune(CHOOSING)
-        chosen = given.options_at(self.step_size, *self.further)
+        self.tune(units)
+        chosen = given.options_at(min(max(self.step_size, between[0]), between[1]), *self.further)
         if chosen != self.make.sampler_options:
             self.begin(given.chosen(chosen))
         return chosen

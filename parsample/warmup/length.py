@@ -11,6 +11,8 @@ ENOUGH = 0.25
 # By trajectories so many times as long at most, and by so many of them.
 LONGEST = 8
 MOST = 4
+# The worst of more coordinates than this is worse than that of a few.
+MANY = 256
 # A share of effective draws needs this many.
 FEWEST = 4
 
@@ -30,9 +32,10 @@ def how_much_further(
     While a chain goes at random, effective draws grow as the square of a trajectory's length. They do not where it is
     the energy that changes little from draw to draw: it is the same all along a trajectory, and only the next momentum
     changes it. So longer trajectories are not to give a coordinate more effective draws than the log density has; what
-    is then missing is made up for by more of them. So it is where no more than twice as much is wanted: a trajectory of
-    twice the length costs as much as two, and turns all other coordinates about their means, which leaves how far they
-    are from there as it was. What chains differ in is left out: no trajectory leads from mode to mode.
+    is then missing is made up for by more of them. So it is in hundreds of dimensions where no more than twice as much
+    is wanted: a trajectory of twice the length costs as much as two, and turns all other coordinates about their means,
+    which leaves how far they are from there as it was, and of so many the worst is bad. What chains differ in is left
+    out: no trajectory leads from mode to mode.
 
     Args:
         draws: of one segment.
@@ -46,7 +49,8 @@ def how_much_further(
     longer = min(LONGEST, 2 ** max(0, math.ceil(math.log2(reach / share) / 2)))
     then = max(share, min(reach, share * longer**2))
     found = Further(longer, max(1, min(MOST, round(ENOUGH / then))))
-    return Further(1, 2) if found == (2, 1) and reach <= 2 * share else found
+    in_two = found == (2, 1) and reach <= 2 * share and draws.shape[-1] > MANY
+    return Further(1, 2) if in_two else found
 
 
 def effective_share(draws: Float[np.ndarray, "chain steps dim"]) -> float:

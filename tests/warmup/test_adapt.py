@@ -353,7 +353,8 @@ def test_a_place_is_outweighed_by_what_another_holds(case: str, rng: np.random.G
 
 def steered(name: str, target_acceptance: float | None) -> tuple[float | None, Any]:
     """What the step size was steered to, by the trace, and the verdict."""
-    options: dict[str, Any] = {"num_warmup": 400, "num_samples": 100, "progress": False}
+    # In 400 steps of the funnel's warm-up two seeds of three meet its neck, and this is one.
+    options: dict[str, Any] = {"num_warmup": 400, "num_samples": 100, "progress": False, "seed": 1}
     trace = ps.sample(name, target_acceptance=target_acceptance, **options)
     return as_datatree(trace).attrs["target_acceptance"], ps.read_verdict(trace)
 
