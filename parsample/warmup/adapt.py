@@ -119,8 +119,9 @@ def adapt(
         ValueError: an unknown structure.
 
     Cost: the gradients of a step of the sampler, or of MALA's, and one, a step, a chain, in sequence; by a parallel
-        method what that costs, a few dozen steps at a time. The searches for a step size, two or three units each, come
-        to about a third more; the way down to 20 to 300 gradients.
+        method what that costs, a few dozen steps at a time, and a program for every number of leapfrog steps. The
+        searches for a step size, two or three units each, come to about a third more; the way down to 20 to 300
+        gradients.
 
     Source: Stan's windowed adaptation (Stan reference manual, "HMC algorithm parameters") and nutpie's, from gradients
     (Seyboldt, Carlson & Carpenter 2026); here chains share what they learn, and parameters change only between
