@@ -86,6 +86,21 @@ def test_the_code_on_models_outside_of_jax_runs() -> None:
 
 
 @pytest.mark.slow
+def test_the_code_on_divergent_steps_makes_the_draws_good() -> None:
+    namespace: dict[str, Any] = {}
+    for block in code_blocks("docs/how-to-choose.md"):
+        exec(compile(block, "docs/how-to-choose.md", "exec"), namespace)
+    trace = namespace["trace"]
+    assert ps.judge(trace).is_good
+    centred = ps.judge(ps.sample(namespace["schools"], namespace["errors"], namespace["effects"], progress=False))
+    assert "divergences" in [fault.kind for fault in centred.faults]
+    posterior = trace.posterior
+    np.testing.assert_allclose(
+        posterior["theta"], posterior["mu"] + posterior["tau"] * posterior["theta_decentered"], 1e-4
+    )
+
+
+@pytest.mark.slow
 def test_the_code_on_digits_runs() -> None:
     namespace: dict[str, Any] = {}
     for block in code_blocks("docs/digits.md"):
