@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 from parsample.engine.traceable import first_line, untraceable
 from parsample.targets.base import Position, Target
 from parsample.targets.numpyro_program import CannotRun, Program, find_program
-from parsample.targets.numpyro_sites import model_name
+from parsample.targets.numpyro_sites import model_name, table_words
 
 
 class NumPyroModel(Target):
@@ -54,6 +54,13 @@ class NumPyroModel(Target):
                     "give the model's arguments after it, or, if it is a plain log density, the position to start "
                     "around, for example initial_position=jnp.zeros(3)"
                 )
+            given = _by_name(model, args, kwargs).items()
+            tables = [f"{name} is {words}" for name, value in given if (words := table_words(value))]
+            if tables and isinstance(cause, TypeError):  # of JAX's own about what it cannot trace, too
+                raise ValueError(
+                    f"the model {model_name(model)} computes with what JAX does not: {', '.join(tables)}; give the "
+                    "values (`.to_numpy()`), or take them in the model."
+                ) from cause
             raise untraceable(cause, f"the model {model_name(model)}") or ValueError(
                 f"target {model_name(model)} cannot be run as a NumPyro model with the arguments given "
                 f"({first_line(cause)}{_nan_in(_numeric(model, args, kwargs))}); {remedy}."
@@ -218,15 +225,19 @@ def _value_of(site: Mapping[str, Any], values: Mapping[str, Array], position: Po
 
 def _numeric(model: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that are numbers or arrays of numbers, by the names of the model's parameters."""
-    try:
-        bound: Mapping[str, Any] = inspect.signature(model).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):
-        bound = {**{f"argument_{number}": value for number, value in enumerate(args)}, **kwargs}
     found: dict[str, Any] = {}
-    for name, value in bound.items():
+    for name, value in _by_name(model, args, kwargs).items():
         entries = value if isinstance(value, Mapping) else {name: value}
         found |= {str(key): entry for key, entry in entries.items() if _is_numeric(entry)}
     return found
+
+
+def _by_name(model: Callable, args: tuple, kwargs: dict[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments by the names of the model's parameters."""
+    try:
+        return inspect.signature(model).bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        return {**{f"argument_{number}": value for number, value in enumerate(args)}, **kwargs}
 
 
 def _nan_in(data: Mapping[str, Any]) -> str:

@@ -10,6 +10,8 @@ from parsample.engine.traceable import first_line
 
 # The kinds of site that have a value in the trace.
 KEPT = ("sample", "deterministic")
+# Libraries of tables, whose columns look like arrays.
+TABLES = ("pandas", "polars", "xarray")
 
 
 def model_name(model: Callable) -> str:
@@ -87,10 +89,21 @@ def _likelihood_shape(site: Mapping[str, Any]) -> tuple[int, ...]:
     try:
         return jax.eval_shape(lambda: fn.log_prob(value)).shape
     except Exception as error:  # whatever a distribution raises
+        if words := table_words(value):
+            raise ValueError(
+                f"the site {site['name']} observes {words}, with which JAX does not compute; give its values "
+                "(`.to_numpy()`)."
+            ) from error
         raise ValueError(
             f"the site {site['name']} observes values of shape {np.shape(value)}, and its distribution is of shape "
             f"{tuple(fn.shape())}, which has no log density there ({first_line(error)}); give data whose shapes fit."
         ) from error
+
+
+def table_words(value: Any) -> str:
+    """Say what a value is that belongs to a library of tables; nothing of any other."""
+    library = type(value).__module__.partition(".")[0]
+    return f"a {type(value).__name__} of {library}" if library in TABLES else ""
 
 
 def _is_auxiliary(site: Mapping[str, Any]) -> bool:

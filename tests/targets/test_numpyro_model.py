@@ -10,7 +10,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas
 import pytest
+import xarray
 from scipy import stats
 
 import parsample as ps
@@ -212,6 +214,21 @@ HOLES = np.where(np.arange(12).reshape(4, 3) == 7, np.nan, 1.0)
             with_factor,
             (np.ones(4),),
             r"model with the arguments given \(add got incompat.*\(3,\), \(4,\)\); mend the m",
+        ),
+        (
+            with_columns,
+            (np.ones((4, 3)), pandas.Series(np.ones(4))),
+            r"the site responses observes a Series of pandas, with which JAX does not compute; give its values",
+        ),
+        (
+            with_columns,
+            (pandas.DataFrame(np.ones((4, 3))), np.ones(4)),
+            r"the model with_columns computes with what JAX does not: features is a DataFrame of pandas; give the val",
+        ),
+        (
+            with_factor,
+            (xarray.DataArray(np.ones(3)),),
+            "the model with_factor computes with what JAX does not: data is a DataArray of xarray; give the values",
         ),
     ],
 )
