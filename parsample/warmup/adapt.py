@@ -13,7 +13,7 @@ from parsample.samplers.configured import Configured
 from parsample.samplers.mala import MALA
 from parsample.targets.base import Target
 from parsample.warmup.coordinates import Standardised, plain
-from parsample.warmup.course import FIRST_STEP_SIZE, SMALL_STEP_SIZE, Course
+from parsample.warmup.course import FIRST_STEP_SIZE, Course
 from parsample.warmup.hosted import has_gradient
 from parsample.warmup.length import how_much_further
 from parsample.warmup.scale import check_mass, trimmed, unscaled
@@ -22,6 +22,9 @@ from parsample.warmup.scale import check_mass, trimmed, unscaled
 # every segment of either kind the coordinates are estimated anew, from it alone: what a bad one said is soon forgotten.
 SEGMENTS = (8, 12, 24)
 TUNING = 2
+# Before the first two of them a sampler's options follow steps that turn out to be smaller than first thought down to
+# this: what makes them smaller may be narrow places, where long trajectories only cost.
+SMALL_STEP_SIZE = 0.125
 # The loop; the window, the number of steps and the tolerances have no meaning for it.
 LOOP = loop_plan(1)
 
@@ -88,10 +91,9 @@ def adapt(
     longest segment and after it, and before the other two where steps are smaller than first thought: trajectories that
     are too short leave little to estimate from. At last it is told if the draws of the longest segment depend on each
     other so much that steps should go further, or be made of several moves (`length.how_much_further`). The rest tunes
-    the step size. Inside a segment the
-    kernel is fixed, so it can be evaluated in parallel like any chain, and is the same chain whatever the method.
-    Where a target outside of JAX has no gradient, those of the normal distribution that fits the log densities of all
-    runs take their place (`levels.Levels`).
+    the step size. Inside a segment the kernel is fixed, so it can be evaluated in parallel like any chain, and is the
+    same chain whatever the method. Where a target outside of JAX has no gradient, those of the normal distribution that
+    fits the log densities of all runs take their place (`levels.Levels`).
 
     Args:
         target: to sample.

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from parsample.engine.arrays import to_jax
 from parsample.samplers.base import BLOCK
@@ -21,6 +21,7 @@ from parsample.warmup.descent import Descent, descend, descend_outside
 from parsample.warmup.hosted import has_gradient, is_hosted, place, run_hosted
 from parsample.warmup.length import Further
 from parsample.warmup.levels import Levels, joined
+from parsample.warmup.lost import LOST, outweighed
 from parsample.warmup.scale import standardise
 from parsample.warmup.step_size import DOUBLINGS, DualAveraging
 
@@ -31,19 +32,10 @@ FINDING = (1, 1, 2, 4, 8)
 # The step size at which a sampler first chooses the options that depend on it, and where the search for it begins:
 # about that of a normal distribution.
 FIRST_STEP_SIZE = 0.5
-# Where it turns out to be smaller, they are at first chosen for no less than this: what makes steps small may be narrow
-# places, where long trajectories only cost.
-SMALL_STEP_SIZE = 0.125
 # Units more for the step size at which it chooses them again; it is tuned anew with these.
 CHOOSING = 4
 # A chain whose step size is this many halvings below that of most has its own.
 FAR = 2.5
-# Such a chain is lost if its log density, too, is lower than that of most by so much, and by 1 for each dimension: its
-# place is both narrower and lower, and the posterior has next to nothing of it. Any chain is, if so much is not made up
-# for by how much wider its place is than another's.
-LOST = 10.0
-# How wide a chain's place is, is not known from this many steps and three for each dimension.
-FEW = 20
 # How far the logarithm of a chain's own step size moves, from unit to unit, for a difference of 1 in its acceptance.
 GAIN = 2.0
 # Where more than this share of the longest segment's steps is divergent, which is what the verdict lets pass, the step
@@ -380,28 +372,6 @@ class Course:
         draws = np.concatenate([part for part, _ in self.kept], 1)
         names = [name for name in self.kept[0][1] if all(name in stats for _, stats in self.kept)]
         return draws, {name: np.concatenate([stats[name] for _, stats in self.kept], 1) for name in names}
-
-
-def outweighed(
-    draws: Float[np.ndarray, "chain steps dim"], means: Float[np.ndarray, " chain"], far: float
-) -> Bool[np.ndarray, " chain"]:
-    """Say which chains are in a place that is next to nothing of the posterior, beside that of another chain.
-
-    Its log density is lower by `far`, and so is the logarithm of what it would hold as a normal distribution: a place
-    that is lower can be as much wider. Nothing is said where there are too few steps for a covariance.
-
-    Args:
-        draws: of one segment.
-        means: of the log density, of each chain.
-        far: natural logarithm.
-    """
-    steps, dim = draws.shape[1:]
-    if steps < 3 * dim + FEW:
-        return np.zeros(len(draws), bool)
-    with np.errstate(invalid="ignore"):
-        covariances = np.stack([np.atleast_2d(np.cov(rows, rowvar=False)) for rows in draws.astype(float)])
-        weights = means + 0.5 * np.linalg.slogdet(covariances)[1]
-        return ((means[:, None] < means - far) & (weights[:, None] < weights - far)).any(1)
 
 
 def _over_chains(acceptance: Float[np.ndarray, " chain"]) -> float:

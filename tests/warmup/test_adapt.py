@@ -22,6 +22,7 @@ from parsample.warmup import adapt as warmup
 from parsample.warmup import course, scale
 from parsample.warmup.adapt import Adaptation, adapt
 from parsample.warmup.coordinates import LARGEST_DENSE, plain
+from parsample.warmup.lost import LOST, outweighed
 from parsample.warmup.low_rank import LowRank
 from parsample.warmup.starts import starts
 from tests.tolerances import CONVERGED
@@ -346,9 +347,9 @@ WEIGHTS = {
 def test_a_place_is_outweighed_by_what_another_holds(case: str, rng: np.random.Generator) -> None:
     widths, shares, expected = WEIGHTS[case]
     draws, means = places(rng, widths, shares)
-    assert course.outweighed(draws, means, course.LOST + 6).tolist() == expected
-    assert not course.outweighed(draws[:, :17], means, course.LOST + 6).any(), "too few steps for a covariance"
-    assert not course.outweighed(draws, np.full_like(means, np.nan), course.LOST + 6).any()
+    assert outweighed(draws, means, LOST + 6).tolist() == expected
+    assert not outweighed(draws[:, :17], means, LOST + 6).any(), "too few steps for a covariance"
+    assert not outweighed(draws, np.full_like(means, np.nan), LOST + 6).any()
 
 
 def steered(name: str, target_acceptance: float | None) -> tuple[float | None, Any]:
