@@ -86,18 +86,16 @@ def test_the_code_on_models_outside_of_jax_runs() -> None:
 
 
 @pytest.mark.slow
-def test_the_code_on_divergent_steps_makes_the_draws_good() -> None:
+def test_the_code_on_effects_makes_the_draws_good() -> None:
     namespace: dict[str, Any] = {}
     for block in code_blocks("docs/how-to-choose.md"):
         exec(compile(block, "docs/how-to-choose.md", "exec"), namespace)
     trace = namespace["trace"]
-    assert ps.judge(trace).is_good
-    centred = ps.judge(ps.sample(namespace["schools"], namespace["errors"], namespace["effects"], progress=False))
-    assert "divergences" in [fault.kind for fault in centred.faults]
-    posterior = trace.posterior
-    np.testing.assert_allclose(
-        posterior["theta"], posterior["mu"] + posterior["tau"] * posterior["theta_decentered"], 1e-4
-    )
+    judgement = ps.judge(trace)
+    assert judgement.worst.r_hat < 1.01
+    assert min(judgement.worst.ess_bulk, judgement.worst.ess_tail) > 400
+    assert ps.read_verdict(trace).sampler.endswith("theta not centred")
+    assert set(trace.posterior.data_vars) == {"mu", "tau", "theta"}
 
 
 @pytest.mark.slow

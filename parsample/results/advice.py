@@ -43,7 +43,7 @@ def _remedies(judgement: Judgement, caller: Caller) -> dict[str, str]:
         "ess_bulk": few,
         "ess_tail": few,
         "divergences": "Do not trust the tails: look where the divergent draws lie (pair plot of the report). "
-        f"{smaller} parametrisation helps (non-centred; of a NumPyro model by its LocScaleReparam).",
+        f"{smaller} parametrisation helps (non-centred; the effects of a NumPyro model are that where it suits them).",
         "e_bfmi": "The energy changes too little from draw to draw to reach the tails: more draws do not mend that, "
         "another parametrisation does (non-centred, say, or lighter tails).",
         "approximate": "The chain is an approximation, as asked; leave the mismatch of Picard out for the loop's.",

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,7 @@ def freeze(value: Any, arrays: dict[str, np.ndarray] | None = None, name: str = 
     """Return JSON for a value, and put its arrays into `arrays`.
 
     A target, and the function that makes a position of a flat vector (`unravel`), stay out: `thaw` is given the target.
+    How far its effects are centred is written down.
 
     Args:
         value: numbers, text, arrays, samplers of the table, lists, tuples, mappings with text as keys, and
@@ -56,7 +58,8 @@ def freeze(value: Any, arrays: dict[str, np.ndarray] | None = None, name: str = 
         items = [freeze(item, arrays, f"{name}.{place}") for place, item in enumerate(value)]
         return {"@tuple": items} if isinstance(value, tuple) else items
     if (named := _named(value, name)) is not None:
-        return named
+        centred = getattr(value, "centred", None) if isinstance(value, Target) else None
+        return {**named, "centred": freeze(centred, arrays, f"{name}.centred")} if centred else named
     kind = type(value).__name__
     if known_classes().get(kind) is not type(value):
         raise TypeError(f"{name} is a {kind}, which cannot be written down.")
@@ -103,7 +106,9 @@ def thaw(frozen: Any, arrays: Mapping[str, np.ndarray], target: Target | None = 
         case "@array":
             return _thaw_array(frozen, arrays)
         case "@given" if target is not None:
-            return target if frozen["@given"] == "target" else plain(target).unravel
+            centred = thaw(frozen.get("centred"), arrays)
+            found = target if centred is None else eqx.tree_at(lambda target: target.centred, target, centred)
+            return found if frozen["@given"] == "target" else plain(target).unravel
         case "@sampler" if frozen["@sampler"] in SAMPLERS:
             return SAMPLERS[frozen["@sampler"]]
         case "@class" if frozen["@class"] in known_classes():

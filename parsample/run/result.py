@@ -17,6 +17,7 @@ from parsample.run.draws import map_draws
 from parsample.run.segments import STATISTICS, Job
 from parsample.samplers.chains import Plan
 from parsample.warmup.adapt import Adaptation
+from parsample.warmup.centring import centring_words
 from parsample.warmup.tuning import Moves
 
 
@@ -69,7 +70,8 @@ class Outcome(NamedTuple):
         name = self.job.settings.sampler_name
         if not sampler.has_step_size:
             return name
-        words = f"{name}, {Moves.of(sampler).words(step_size)}"
+        parts = [name, Moves.of(sampler).words(step_size), centring_words(self.adaptation.density.target)]
+        words = ", ".join(part for part in parts if part)
         careful = self.adaptation.target_acceptance
         return words if careful is None else f"{words}, for an acceptance of {careful:g} as warm-up had divergent steps"
 
@@ -134,8 +136,8 @@ class Outcome(NamedTuple):
         variables, adaptation = self.job.form.variables, self.adaptation
         if not adaptation.draws.shape[1]:
             return {}
-        unravel = adaptation.density.unravel
-        constrain = jax.jit(lambda rows: map_draws(lambda row: variables.of_draw(unravel(row)), rows))
+        target, unravel = adaptation.density.target, adaptation.density.unravel
+        constrain = jax.jit(lambda rows: map_draws(lambda row: variables.naming(target, unravel(row)), rows))
         stats = {STATISTICS.get(name, name): row for name, row in adaptation.stats.items()}
         return {
             "warmup_posterior": jax.device_get(constrain(jnp.asarray(adaptation.draws))),

@@ -28,6 +28,7 @@ class Target(eqx.Module):
     columns of `basis`, shape (dim, k), are directions in those coordinates; and `around(position, basis)`, the log
     density as a function of z at the position plus basis z, where it is rounded less that way. For Gibbs sampling it
     may have `conditional_updates`, tuples (block, update, draw) as `parsample.samplers.gibbs.Conditional` has them; for
+    warm-up to centre its effects `centred` and `effects(position)`, as `parsample.targets.centring` has them; for
     samplers on minibatches `num_data` and `minibatch(position, indices)`, as `parsample.samplers.sgld.Minibatches` has
     them; for the groups of a trace that are made on request `log_likelihood`, `posterior_predictive` and `prior`, as
     `parsample.targets.NumPyroModel` has them.

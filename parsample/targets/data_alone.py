@@ -41,14 +41,18 @@ def computes_with_data_alone(program: core.ClosedJaxpr, kinds: Sequence[int]) ->
         kinds: of its arguments, `CONSTANT`, `GIVEN` or `VARIES`.
     """
     try:
-        _kinds(program.jaxpr, kinds)
+        kinds_of_results(program.jaxpr, kinds)
     except Computes:
         return True
     return False
 
 
-def _kinds(program: core.Jaxpr, kinds: Sequence[int]) -> list[int]:
-    """Return the kinds of what a program returns."""
+def kinds_of_results(program: core.Jaxpr, kinds: Sequence[int]) -> list[int]:
+    """Return the kinds of what a program returns, from those of its arguments.
+
+    Raises:
+        Computes: data are computed with before they meet something that varies, or it cannot be told.
+    """
     known: dict[Any, int] = dict(zip(program.invars, kinds, strict=True))
 
     def kind(value: Any) -> int:
@@ -58,7 +62,7 @@ def _kinds(program: core.Jaxpr, kinds: Sequence[int]) -> list[int]:
         given = [kind(value) for value in equation.invars]
         name = equation.primitive.name
         if name in CALLS:
-            made = _kinds(equation.params[CALLS[name]].jaxpr, given)
+            made = kinds_of_results(equation.params[CALLS[name]].jaxpr, given)
         elif GIVEN in given and any(True for _ in programs_in(equation)):
             raise Computes  # a loop or a branch, which may
         elif GIVEN in given and VARIES not in given:

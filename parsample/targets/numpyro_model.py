@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from parsample.engine.arrays import to_jax
 from parsample.engine.traceable import first_line, untraceable
 from parsample.targets.base import Position, Target
 from parsample.targets.numpyro_program import CannotRun, Program, find_program
@@ -20,9 +21,10 @@ from parsample.targets.numpyro_sites import model_name, table_words
 class NumPyroModel(Target):
     """The posterior of a NumPyro model, given its arguments.
 
-    The position holds the latent sites in unconstrained coordinates, as NumPyro's own samplers have them; the trace has
-    the latent sites in theirs, and the deterministic ones. The dims of a site are the plates around it, and then those
-    that its `infer={"event_dims": [...]}` names.
+    The position holds the latent sites in unconstrained coordinates, as NumPyro's own samplers have them. Those with a
+    location and a scale that depends on other sites are centred as far as `centred` says (`targets.centring`): all the
+    way, until warm-up changes that. The trace has the latent sites in their coordinates, and the deterministic ones.
+    The dims of a site are the plates around it, and then those that its `infer={"event_dims": [...]}` names.
 
     Args:
         model: a Python function with NumPyro's primitives.
@@ -41,12 +43,16 @@ class NumPyroModel(Target):
     name: ClassVar[str] = "numpyro_model"
 
     data: list[Any]
+    centred: dict[str, Array]
     program: Program = eqx.field(static=True)
 
     def __init__(self, model: Callable, /, *args: Any, **kwargs: Any):
         """Find what NumPyro makes of the model."""
         try:
             self.program, self.data = find_program(model, args, kwargs)
+            self.centred = {
+                name: to_jax(np.ones(leaf.shape), leaf.dtype) for name, leaf in self.program.centred.items()
+            }
         except CannotRun as error:
             cause, remedy = error.__cause__, "mend the model, or its arguments"
             if not args and not kwargs:
@@ -68,7 +74,7 @@ class NumPyroModel(Target):
 
     def logdensity(self, position: Position) -> Float[Array, ""]:
         """Return the log density of latent sites and data, with the log-Jacobians of the transforms."""
-        return -self.program.potential(self.data, position)
+        return -self.program.potential(self.data, self.centred, position)
 
     def position_template(self) -> Position:
         """Return zeros in place of the latent sites."""
@@ -76,7 +82,11 @@ class NumPyroModel(Target):
 
     def constrain(self, position: Position) -> dict[str, Any]:
         """Return the latent sites in their own coordinates, and the deterministic ones, which may be pytrees."""
-        return self.program.constrain(self.data, position)
+        return self.program.constrain(self.data, self.centred, position)
+
+    def effects(self, position: Position) -> dict[str, tuple[Array, Array]]:
+        """Return location and scale of the sites in `centred`, each of the site's shape."""
+        return self.program.effects(self.data, self.centred, position)
 
     def start_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Name the latent sites."""

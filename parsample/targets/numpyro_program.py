@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Key
 
 from parsample.engine.reads import Unknown, reads, settling
 from parsample.targets.base import Position
-from parsample.targets.data_alone import CONSTANT, GIVEN, VARIES, computes_with_data_alone
+from parsample.targets.data_alone import CONSTANT, GIVEN, VARIES, computes_with_data_alone, kinds_of_results
+from parsample.targets.numpyro_effects import ENDING, partly_centred
 from parsample.targets.numpyro_sites import KEPT, check_sites, description, model_name
 
 # How many programs are remembered. Each holds a model, what was traced of it, and the arrays that its code looks into.
@@ -34,6 +35,7 @@ class Program:
     Attributes:
         sites: name -> what is needed of a site of the model's trace (`numpyro_sites.description`).
         template: the latent sites in unconstrained coordinates, as shapes.
+        centred: those of them with a location and a scale of which the scale is unknown, as shapes.
     """
 
     def __init__(self, model: Callable, tree: Any, rest: list[Any], data: list[Any]):
@@ -43,13 +45,15 @@ class Program:
         # Compiled where they are called; inlined where something else is compiled that calls them.
         self.potential = jax.jit(self._potential, inline=True)
         self.constrain = jax.jit(self._constrain, inline=True)
+        self.effects = jax.jit(self._effects, inline=True)
         self.log_likelihood = jax.jit(self._log_likelihood, inline=True)
         self.predictive = jax.jit(self._predictive, inline=True)
         self.prior = jax.jit(self._prior, static_argnums=2, inline=True)
         self.computed = jax.jit(self._computed)
         self.template: Position = jax.eval_shape(self._inspect, data)
         try:  # what is traced here is not traced again
-            jax.eval_shape(self.potential, data, self.template)
+            self.centred = self._centred(data)
+            jax.eval_shape(self.potential, data, self.centred, self.template)
         except Exception as error:  # shapes that do not fit, say
             raise CannotRun from error
 
@@ -102,15 +106,44 @@ class Program:
             )
         return found
 
-    def _potential(self, data: list[Any], position: Position) -> Float[Array, ""]:
-        from numpyro.infer.util import potential_energy
+    def _centred(self, data: list[Any]) -> dict[str, Any]:
+        """Return the latent sites that can be centred more or less: whose scale depends on where the others are."""
+        is_free = lambda name: self.sites[name]["is_effect"] and name + ENDING not in self.sites  # noqa: E731
+        latent = {name: leaf for name, leaf in self.template.items() if is_free(name)}
+        if not latent:
+            return {}
+        scales = lambda *given: {name: scale for name, (_, scale) in self._effects(*given).items()}  # noqa: E731
+        try:
+            program, shapes = jax.make_jaxpr(scales, return_shape=True)(data, latent, self.template)
+        except Exception:  # whatever NumPyro raises where it cannot write a model otherwise: it stays as it is
+            return {}
+        kinds = [CONSTANT] * len(jax.tree.leaves((data, latent))) + [VARIES] * len(self.template)
+        known = jax.tree.unflatten(jax.tree.structure(shapes), kinds_of_results(program.jaxpr, kinds))
+        return {name: leaf for name, leaf in latent.items() if known.get(name) == VARIES}
 
-        return potential_energy(_seeded(self.bound(data)), (), {}, position)
-
-    def _constrain(self, data: list[Any], position: Position) -> dict[str, Any]:
+    def _effects(self, data: list[Any], centred: Position, position: Position) -> dict[str, tuple[Array, Array]]:
+        """Return location and scale of the sites in `centred`, of their shapes."""
         from numpyro.infer.util import constrain_fn
 
-        return constrain_fn(_seeded(self.bound(data)), (), {}, position, return_deterministic=True)
+        seen: dict[str, tuple[Array, Array]] = {}
+        constrain_fn(*self._placed(data, centred, position, seen))
+        return seen
+
+    def _placed(self, data: list[Any], centred: Position, position: Position, seen: dict | None = None) -> tuple:
+        """Return the model, its arguments, and its latent sites in the coordinates of a position."""
+        model, names = partly_centred(self.bound(data), centred, seen)
+        return _seeded(model), (), {}, {names.get(name, name): leaf for name, leaf in position.items()}
+
+    def _potential(self, data: list[Any], centred: Position, position: Position) -> Float[Array, ""]:
+        from numpyro.infer.util import potential_energy
+
+        return potential_energy(*self._placed(data, centred, position))
+
+    def _constrain(self, data: list[Any], centred: Position, position: Position) -> dict[str, Any]:
+        from numpyro.infer.util import constrain_fn
+
+        found = constrain_fn(*self._placed(data, centred, position), return_deterministic=True)
+        return {name: value for name, value in found.items() if name in self.sites}
 
     def _computed(self, data: list[Any]) -> dict[str, Array]:
         sites = self.trace(data)
@@ -297,13 +330,15 @@ def _agrees(program: Program, data: list[Any]) -> bool:
     kinds = [GIVEN if _is_rounded(leaf) else CONSTANT for leaf in data]
     if GIVEN not in kinds:
         return True
-    varies = [VARIES] * len(jax.tree.leaves(program.template))
-    if not computes_with_data_alone(jax.make_jaxpr(program.potential)(data, program.template), [*kinds, *varies]):
+    others = program.centred, program.template
+    varies = [VARIES] * len(jax.tree.leaves(others))
+    if not computes_with_data_alone(jax.make_jaxpr(program.potential)(data, *others), [*kinds, *varies]):
         return True
     rng = np.random.default_rng(0)
     position = jax.tree.map(lambda leaf: rng.uniform(-1, 1, leaf.shape).astype(leaf.dtype), program.template)
-    found = float(program.potential(data, position))
-    expected = float(jax.jit(lambda position: program._potential(data, position))(position))
+    centred = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), program.centred)
+    found = float(program.potential(data, centred, position))
+    expected = float(jax.jit(lambda *given: program._potential(data, *given))(centred, position))
     # NaN and infinities agree with themselves.
     return bool(np.isclose(found, expected, rtol=AGREES, atol=AGREES, equal_nan=True))
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from parsample.engine.traceable import first_line
+from parsample.targets.numpyro_effects import is_effect
 
 # The kinds of site that have a value in the trace.
 KEPT = ("sample", "deterministic")
@@ -63,6 +64,7 @@ def description(site: Mapping[str, Any], data: Sequence[Any]) -> dict[str, Any]:
         "latent": is_sample and not is_observed,
         "observed": is_observed and not is_auxiliary,
         "auxiliary": is_auxiliary,
+        "is_effect": is_sample and not is_observed and is_effect(site["fn"]),
         "shape": shape,
         "improper": is_sample and _is_improper(site["fn"]),
         "dims": _dims(site, shape, site["fn"].event_dim if is_sample else None),

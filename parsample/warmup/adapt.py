@@ -33,10 +33,11 @@ class Adaptation(NamedTuple):
     """What warm-up found.
 
     Attributes:
-        density: the target in coordinates where the posterior has about unit scale.
+        density: the target, its effects centred as suits them, in coordinates where the posterior has about unit scale.
         step_size: dimensionless, in those coordinates.
-        last: flat positions in the target's own coordinates, shape (chain, dim).
-        draws: flat positions of all warm-up steps, shape (chain, steps, dim), empty unless they were asked for.
+        last: flat positions of this target, shape (chain, dim).
+        draws: of all warm-up steps, flat positions of this target, shape (chain, steps, dim), empty unless they were
+            asked for.
         stats: of all warm-up steps by name, each (chain, steps), empty unless they were asked for: `lp`,
             `acceptance_rate`, `step_size`, and `is_divergent` where the sampler has it.
         changes: the steps after which the coordinates were estimated anew.
@@ -86,8 +87,9 @@ def adapt(
     estimated from its draws and gradients (`scale.standardise`), with a structure that the draws themselves bear out,
     and the step size tuned again. A chain that by then is still in a place with next to nothing of the posterior, both
     narrower and far lower than the others' or so much lower than another's that its width does not make up for it, is
-    moved to where one of them has been, and counted (`Adaptation.moved`). An estimate rests on one segment, so that
-    the next undoes a bad one. A sampler that chooses options by the step size (`Sampler.options_at`) does so before the
+    moved to where one of them has been, and counted (`Adaptation.moved`). Effects of a target that has some are centred
+    after each of the three as suits its draws (`centring.recentre`). An estimate rests on one segment, so that the next
+    undoes a bad one. A sampler that chooses options by the step size (`Sampler.options_at`) does so before the
     longest segment and after it, and before the other two where steps are smaller than first thought: trajectories that
     are too short leave little to estimate from. At last it is told if the draws of the longest segment depend on each
     other so much that steps should go further, or be made of several moves (`length.how_much_further`). The rest tunes
@@ -152,6 +154,7 @@ def adapt(
             # Trajectories of steps that are small would be short, and draws that say little would be all that is known.
             run.choose_options(make, 0, (SMALL_STEP_SIZE, FIRST_STEP_SIZE))
         draws, gradients = run.segment(units)
+        draws, gradients = run.recentre(draws, gradients)
         log_densities = run.seen[1] if draws.shape[1] and run.seen is not None else np.empty(draws.shape[:2])
         make = run.heed_divergence(make, may_be_careful and warms_itself and units == SEGMENTS[-1])
         run.estimate(draws[run.shares], gradients[run.shares], mass)

@@ -16,6 +16,7 @@ from parsample.samplers.base import BLOCK
 from parsample.samplers.chains import Plan, draw, is_loop, loop_plan, room_of_the_loop, run_part
 from parsample.samplers.configured import Configured
 from parsample.targets.external import External
+from parsample.warmup.centring import carried, recentre
 from parsample.warmup.coordinates import Standardised, begin_chains
 from parsample.warmup.descent import Descent, descend, descend_outside
 from parsample.warmup.hosted import has_gradient, is_hosted, place, run_hosted
@@ -75,7 +76,7 @@ class Course:
         # A model outside of JAX needs no program for a length: its segments are whole, so that runs go far ahead.
         self.is_hosted, self.is_scaled = is_hosted(density), False
         self.levels: list[Levels] = []
-        self.kept: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
+        self.kept: list[tuple[Standardised, np.ndarray, dict[str, np.ndarray]]] = []
         self.averaging = DualAveraging(1.0, 0.0)
         self.log_steps = np.zeros(len(vectors))
         self.shares = np.ones(len(vectors), bool)
@@ -204,7 +205,7 @@ class Course:
             divergent += stats.get("is_divergent", np.zeros(0)).sum()
             if self.keep_draws:
                 step_sizes = np.broadcast_to(np.exp(log_steps)[:, None], stats["lp"].shape)
-                self.kept.append((moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
+                self.kept.append((self.density, moved, stats | {"step_size": step_sizes.astype(stats["lp"].dtype)}))
         if first < end and self.has_step_size:
             self.learn(accepted / (end - first), shared)
         if first < end and is_whole:
@@ -261,6 +262,17 @@ class Course:
             self.density = standardise(self.density, draws, gradients, mass)
             self.renew()
             self.changes += [self.done] if self.done else []
+
+    def recentre(self, draws: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Go on with effects that are centred as suits the draws of the last segment; return these as they are there.
+
+        An estimate of the coordinates must follow.
+        """
+        if draws.shape[1] < 2 or self.seen is None or not getattr(self.density.target, "centred", None):
+            return draws, gradients
+        self.density, draws, gradients, lp = recentre(self.density, draws, gradients, self.seen[1], self.shares)
+        self.vectors, self.seen = draws[:, -1].copy(), (draws, lp)
+        return draws, gradients
 
     @property
     def step_size(self) -> float:
@@ -369,9 +381,10 @@ class Course:
 
     def history(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return positions and statistics of all steps, on the host; of the statistics those that every part has."""
-        draws = np.concatenate([part for part, _ in self.kept], 1)
-        names = [name for name in self.kept[0][1] if all(name in stats for _, stats in self.kept)]
-        return draws, {name: np.concatenate([stats[name] for _, stats in self.kept], 1) for name in names}
+        draws = [carried(density, self.density.target, part)[0] for density, part, _ in self.kept]
+        parts = [stats for *_, stats in self.kept]
+        names = [name for name in parts[0] if all(name in stats for stats in parts)]
+        return np.concatenate(draws, 1), {name: np.concatenate([stats[name] for stats in parts], 1) for name in names}
 
 
 def _over_chains(acceptance: Float[np.ndarray, " chain"]) -> float:

@@ -61,7 +61,16 @@ def test_the_table_says_where_ours_loses_and_where_it_is_wrong(tmp_path: Path) -
             for seed in range(2):
                 keep(tmp_path / f"{sampler}.jsonl", {"model": name, "seed": seed, **found})
     keep(tmp_path / "ours.jsonl", {"model": "arma11", "seed": 0, "error": "ValueError: no"})
+    # Where there is a long run of NUTS, it says what is wrong.
+    cases |= {"probit": (good, moved), "student_t": (moved, moved)}
+    for name in ("probit", "student_t"):
+        for sampler, found in zip(("ours", "nuts"), cases[name], strict=True):
+            keep(tmp_path / f"{sampler}.jsonl", {"model": name, "seed": 0, **found})
+        keep(tmp_path / "long.jsonl", {"model": name, "seed": 0, **good})
     remarks = {found[0]: found[-1] for found in table(tmp_path)}
+    assert remarks["probit"] == ""
+    assert remarks["student_t"].startswith("WRONG: mean of x[")
+    assert {found[0]: found[-2] for found in table(tmp_path)}["probit"] == "0.0 (long)"
     assert remarks["ar2"] == ""
     assert remarks["cox"].startswith("WRONG: mean of x[")
     assert remarks["sir"] == "fewer than half of NUTS's"
