@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import equinox as eqx
 import numpyro.infer
 from jaxtyping import Array, Float, PyTree
 from numpyro.infer.mcmc import MCMCKernel
@@ -148,8 +147,7 @@ class Kernel:
         """
         if self.model is not None:
             kind = _ForwardModel if self.forward_mode else NumPyroModel
-            # Positions are NumPyro's own here, and so is the potential energy: effects stay as the model has them.
-            return eqx.tree_at(lambda target: target.centred, kind(self.model, *args, **kwargs), {})
+            return kind(self.model, *args, **kwargs)
         if args or kwargs:
             raise ValueError(
                 "run got arguments for a model, but the kernel has a potential_fn, which takes a position and nothing "

@@ -27,6 +27,7 @@ from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
 from parsample.targets.numpyro_model import NumPyroModel
 from parsample.warmup.adapt import Adaptation
+from parsample.warmup.centring import carried
 from parsample.warmup.coordinates import plain
 from parsample.warmup.given_starts import given_positions
 
@@ -134,7 +135,8 @@ class MCMC(numpyro.infer.MCMC):
     ) -> None:
         """Warm up, and set `post_warmup_state`, so that `run` does not.
 
-        With the same key, `run` then gives the draws that it would have given alone; `last_state.rng_key` is that key.
+        With the same key, `run` then gives the draws that it would have given alone (to rounding, where warm-up centres
+        effects otherwise than the model does); `last_state.rng_key` is that key.
 
         Args:
             rng_key: as for `run`.
@@ -167,7 +169,9 @@ class MCMC(numpyro.infer.MCMC):
                 for group in ("warmup_posterior", "warmup_sample_stats")
             )
             self._keep(target, Variables(target).given(draws), stats, fields)
-        free = jax.vmap(plain(target).unravel)(found.last)
+        # Here positions are those of the model as it is written, whatever warm-up centred.
+        vectors, *_ = carried(found.density, target, np.asarray(found.last)[:, None])
+        free = jax.vmap(plain(target).unravel)(vectors[:, 0])
         self._warmup_state = self._last_state = self._state(target, free, rng_key, found)
 
     @serves_own_model

@@ -15,6 +15,7 @@ from parsample.run.segments import STATISTICS
 from parsample.samplers.configured import Configured
 from parsample.targets.base import Target
 from parsample.warmup.adapt import Adaptation
+from parsample.warmup.centring import carried
 from parsample.warmup.coordinates import Standardised, plain
 from parsample.warmup.low_rank import LowRank
 
@@ -45,6 +46,7 @@ class AdaptState(eqx.Module):
         root: of the covariance, as `Standardised` has it.
         surrogate: a density that resembles the target's in these coordinates, or None.
         sampler_options: those that warm-up chose; None for those that were given.
+        centred: how far the effects are, in these coordinates, of a model that has some (`targets.centring`).
         sites: the latent sites, sorted, as the rows of the matrices have them; None for a potential function, and for
             a kernel whose matrices NumPyro does not name.
     """
@@ -54,17 +56,24 @@ class AdaptState(eqx.Module):
     root: Any
     surrogate: Callable | None
     sampler_options: dict[str, Any] | None
+    centred: dict[str, Array]
     sites: tuple[str, ...] | None = eqx.field(static=True)
 
     @classmethod
     def of(cls, found: Adaptation, sites: tuple[str, ...] | None) -> "AdaptState":
         """Return the state of what warm-up found."""
         density = found.density
-        return cls(found.step_size, density.center, density.root, density.surrogate, found.sampler_options, sites)
+        parts = density.center, density.root, density.surrogate
+        return cls(found.step_size, *parts, found.sampler_options, getattr(density.target, "centred", {}), sites)
 
     def adaptation(self, target: Target, vectors: Float[Array, "chain dim"]) -> Adaptation:
-        """Return what warm-up found, for a target and chains that stand at these flat positions."""
-        density = Standardised(target, self.center, self.root, plain(target).unravel, self.surrogate)
+        """Return what warm-up found, for a target and chains that stand at these flat positions of it."""
+        unravel = plain(target).unravel
+        if self.centred:
+            other = eqx.tree_at(lambda target: target.centred, target, self.centred)
+            moved, *_ = carried(plain(target), other, np.asarray(vectors)[:, None])
+            target, vectors = other, jnp.asarray(moved[:, 0])
+        density = Standardised(target, self.center, self.root, unravel, self.surrogate)
         nothing = np.empty((len(vectors), 0, vectors.shape[1]))
         return Adaptation(density, float(self.step_size), vectors, nothing, {}, sampler_options=self.sampler_options)
 
@@ -146,11 +155,6 @@ class Fields:
             if name not in whole and name not in parts:
                 raise unknown("a name in extra_fields", name, dict.fromkeys([*whole, *parts]))
 
-    @property
-    def wants_positions(self) -> bool:
-        """Whether a field is made of the unconstrained positions of all draws."""
-        return any(name.split(".")[0] in ("z", "z_grad") for name in self.names)
-
     def collect(self, statistics: Mapping[str, Any], positions: Callable[[], PyTree]) -> dict[str, Any]:
         """Return `diverging` and the fields that were asked for, each (chain, draw, ...).
 
@@ -168,6 +172,9 @@ class Fields:
             elif field == "z_grad":
                 slopes = self._slopes(positions())
                 kept[name] = slopes[site] if site else slopes
+            elif name == "potential_energy" and getattr(self.target, "centred", None):
+                # The statistic is that of the numbers that were sampled, with effects centred otherwise.
+                kept[name] = -jax.jit(jax.vmap(jax.vmap(self.target.logdensity)))(positions())
             elif name in DERIVED:
                 statistic, derive = DERIVED[name]
                 kept[name] = derive(rows[statistic])
