@@ -83,9 +83,10 @@ def chosen(
     location, scale, value, gradient = (np.asarray(part, float) for part in (location, scale, value, gradient))
     cost, best = np.full(now.shape, np.inf), np.array(now)
     with np.errstate(all="ignore"):
+        apart, logarithm = value - location, np.log(scale)
         for degree in CHOICES:
-            moved = scale ** (degree - 1) * (value - location) + degree * location
-            product = moved.std(0) * (scale ** (1 - degree) * gradient).std(0)
+            factor = np.exp((degree - 1) * logarithm)
+            product = (factor * apart + degree * location).std(0) * (gradient / factor).std(0)
             is_better = (product > 0) & (product < cost)
             cost, best = np.where(is_better, product, cost), np.where(is_better, degree, best)
     return best
