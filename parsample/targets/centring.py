@@ -29,7 +29,8 @@ def recentred(
     found, volume = dict(position), jnp.zeros((), jnp.result_type(*position.values()))
     for name, (location, scale) in effects.items():
         further = new[name] - now[name]
-        factor = scale**further
+        grown = further * jnp.log(scale)
+        factor = jnp.exp(grown)
         found[name] = factor * position[name] + (new[name] - now[name] * factor) * location
-        volume += jnp.sum(further * jnp.log(scale))
+        volume += jnp.sum(grown)
     return found, volume

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 from parsample.engine.reads import Unknown, reads, settling
 from parsample.targets.base import Position
 from parsample.targets.data_alone import CONSTANT, GIVEN, VARIES, computes_with_data_alone, kinds_of_results
-from parsample.targets.numpyro_effects import ENDING, partly_centred
+from parsample.targets.numpyro_effects import ENDING
 from parsample.targets.numpyro_sites import KEPT, check_sites, description, model_name
 
 # How many programs are remembered. Each holds a model, what was traced of it, and the arrays that its code looks into.
@@ -131,6 +131,8 @@ class Program:
 
     def _placed(self, data: list[Any], centred: Position, position: Position, seen: dict | None = None) -> tuple:
         """Return the model, its arguments, and its latent sites in the coordinates of a position."""
+        from parsample.targets.numpyro_centred import partly_centred
+
         model, names = partly_centred(self.bound(data), centred, seen)
         return _seeded(model), (), {}, {names.get(name, name): leaf for name, leaf in position.items()}
 

@@ -128,7 +128,7 @@ def _effects(density: Standardised, vectors: Array, gradients: Array) -> dict[st
         effects = target.effects(position)
         values = recentred(position, effects, centred, jax.tree.map(jnp.ones_like, centred))[0]
         return {
-            name: (location, scale, values[name], scale ** (centred[name] - 1) * pulls[name])
+            name: (location, scale, values[name], jnp.exp((centred[name] - 1) * jnp.log(scale)) * pulls[name])
             for name, (location, scale) in effects.items()
         }
 
