@@ -88,7 +88,7 @@ REPEATED = ("test_every_method.py", "test_derivative.py")
 # Tables of which every third row is enough for that.
 TABLES, ROW = ("contract/test_parallel.py", "contract/test_samplers.py", "engine/test_every_method.py"), 3
 # The longest files of the slow tests, the longest first.
-SLOWEST = ("run/test_reference_posteriors.py", "test_examples.py", "test_documents.py", "samplers/test_calibration.py")
+SLOWEST = ("run/test_sample_external.py", "test_examples.py", "test_documents.py", "run/test_random_models.py")
 
 
 @pytest.hookimpl(tryfirst=True)
